@@ -1,0 +1,160 @@
+//! Time, as an argument.
+//!
+//! Everything that asks what time it is, or waits, asks a [`Clock`]. The program runs on [`Clock::system`]; tests run on
+//! [`Clock::manual`], which moves only when told, so that no test sleeps. `clippy.toml` bans the other ways to read a clock.
+//!
+//! Two readings, for two uses: [`Clock::now`] is wall time, for what people and providers see and for when a job is due;
+//! [`Clock::elapsed`] never goes backwards, for rates, budgets and durations.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use jiff::{SignedDuration, Timestamp};
+use tokio::sync::watch;
+
+/// A source of time; clones share it.
+#[derive(Clone, Debug)]
+pub struct Clock(Kind);
+
+#[derive(Clone, Debug)]
+enum Kind {
+    System { start: Instant },
+    Manual(Arc<Manual>),
+}
+
+#[derive(Debug)]
+struct Manual {
+    start: Timestamp,
+    now: watch::Sender<Timestamp>,
+}
+
+impl Clock {
+    /// The machine's clock.
+    #[must_use]
+    #[expect(clippy::disallowed_methods, reason = "the one place that reads the machine's clock")]
+    pub fn system() -> Self {
+        Self(Kind::System { start: Instant::now() })
+    }
+
+    /// A clock that stands at `at` until [`Clock::advance`] moves it.
+    #[must_use]
+    pub fn manual(at: Timestamp) -> Self {
+        Self(Kind::Manual(Arc::new(Manual { start: at, now: watch::Sender::new(at) })))
+    }
+
+    /// Wall time, in whole milliseconds: what the store keeps is then equal to what was in memory.
+    #[must_use]
+    #[expect(clippy::disallowed_methods, reason = "the one place that reads the machine's clock")]
+    pub fn now(&self) -> Timestamp {
+        let now = match &self.0 {
+            Kind::System { .. } => Timestamp::now(),
+            Kind::Manual(manual) => *manual.now.borrow(),
+        };
+        Timestamp::from_millisecond(now.as_millisecond()).unwrap_or(now)
+    }
+
+    /// Time since this clock was made; never goes backwards.
+    #[must_use]
+    pub fn elapsed(&self) -> Duration {
+        match &self.0 {
+            Kind::System { start } => start.elapsed(),
+            Kind::Manual(manual) => {
+                let moved = manual.now.borrow().duration_since(manual.start);
+                Duration::try_from(moved).unwrap_or(Duration::ZERO)
+            }
+        }
+    }
+
+    /// Waits until wall time is `until`; returns at once if it is past.
+    pub async fn sleep_until(&self, until: Timestamp) {
+        match &self.0 {
+            Kind::System { .. } => {
+                let wait = until.duration_since(self.now());
+                tokio::time::sleep(Duration::try_from(wait).unwrap_or(Duration::ZERO)).await;
+            }
+            Kind::Manual(manual) => {
+                let mut now = manual.now.subscribe();
+                // The sender lives in `manual`, which this future holds: it cannot be closed.
+                let _ = now.wait_for(|now| *now >= until).await;
+            }
+        }
+    }
+
+    /// Waits for `duration`, counted from this call (not from the first poll).
+    pub fn sleep(&self, duration: Duration) -> impl Future<Output = ()> + use<> {
+        let (clock, until) = (self.clone(), after(self.now(), duration));
+        async move { clock.sleep_until(until).await }
+    }
+
+    /// Moves a manual clock by `by`, which may be negative (a clock that jumps back).
+    ///
+    /// # Panics
+    /// On the system clock, which nobody may move.
+    pub fn advance(&self, by: SignedDuration) {
+        match &self.0 {
+            Kind::System { .. } => panic!("the system clock cannot be moved"),
+            Kind::Manual(manual) => manual.now.send_modify(|now| *now += by),
+        }
+    }
+}
+
+/// `at` plus `duration`, at the end of time if it would be later than that.
+#[must_use]
+pub fn after(at: Timestamp, duration: Duration) -> Timestamp {
+    SignedDuration::try_from(duration).ok().and_then(|by| at.checked_add(by).ok()).unwrap_or(Timestamp::MAX)
+}
+
+/// How long ago `then` was at `now`; zero if it is still to come.
+#[must_use]
+pub fn since(then: Timestamp, now: Timestamp) -> Duration {
+    Duration::try_from(now.duration_since(then)).unwrap_or(Duration::ZERO)
+}
+
+/// RFC 3339 in UTC with exactly three decimals, the one form in the store, the API and the envelope: it sorts as text.
+#[must_use]
+pub fn rfc3339(at: Timestamp) -> String {
+    format!("{at:.3}")
+}
+
+/// serde for an optional time in [`rfc3339`] form.
+pub mod optional {
+    use jiff::Timestamp;
+    use serde::{Deserialize as _, Deserializer, Serialize as _, Serializer};
+
+    /// # Errors
+    /// Only those of the serializer.
+    pub fn serialize<S: Serializer>(at: &Option<Timestamp>, to: S) -> Result<S::Ok, S::Error> {
+        at.map(super::rfc3339).serialize(to)
+    }
+
+    /// # Errors
+    /// If the text is no RFC 3339 time.
+    pub fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<Option<Timestamp>, D::Error> {
+        Option::<Timestamp>::deserialize(from)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn times_sort_as_text() {
+        let early: Timestamp = "2025-11-18T23:05:01Z".parse().unwrap();
+        let late: Timestamp = "2025-11-18T23:05:01.2Z".parse().unwrap();
+        assert_eq!(rfc3339(early), "2025-11-18T23:05:01.000Z");
+        assert!(rfc3339(early) < rfc3339(late));
+    }
+
+    #[tokio::test]
+    async fn a_manual_clock_wakes_sleepers_only_when_moved() {
+        let clock = Clock::manual("2025-11-18T23:05:01Z".parse().unwrap());
+        let sleeper = clock.sleep(Duration::from_mins(1));
+        tokio::pin!(sleeper);
+        clock.advance(SignedDuration::from_secs(59));
+        assert!(std::future::poll_fn(|cx| std::task::Poll::Ready(sleeper.as_mut().poll(cx).is_pending())).await);
+        clock.advance(SignedDuration::from_secs(1));
+        sleeper.await;
+        assert_eq!(clock.elapsed(), Duration::from_mins(1));
+    }
+}

@@ -1,0 +1,3 @@
+//! The `taskhook` program.
+
+fn main() {}

@@ -1,0 +1,186 @@
+//! The value types of configuration, shared by every component's `Config` struct.
+//!
+//! An environment variable is a string; these types read a string as what the key means, so that `TASKHOOK__X__Y=00123` is never
+//! guessed at. A [`Secret`] prints as `[redacted]`, whoever prints it.
+
+use std::fmt;
+
+use secrecy::{ExposeSecret as _, SecretString};
+use serde::de::{self, SeqAccess, Visitor};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+/// What stands where a secret would.
+pub const REDACTED: &str = "[redacted]";
+
+/// A secret: kept out of every log, error and page.
+#[derive(Clone, Deserialize)]
+#[serde(transparent)]
+pub struct Secret(SecretString);
+
+impl Secret {
+    /// Wraps `text`.
+    #[must_use]
+    pub fn new(text: impl Into<String>) -> Self {
+        Self(SecretString::from(text.into()))
+    }
+
+    /// The secret itself; whoever calls this answers for where it goes.
+    #[must_use]
+    pub fn expose(&self) -> &str {
+        self.0.expose_secret()
+    }
+
+    /// Whether it is empty, which is never a valid secret.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.expose().trim().is_empty()
+    }
+}
+
+impl fmt::Debug for Secret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(REDACTED)
+    }
+}
+
+impl PartialEq for Secret {
+    fn eq(&self, other: &Self) -> bool {
+        aws_lc_rs::constant_time::verify_slices_are_equal(self.expose().as_bytes(), other.expose().as_bytes()).is_ok()
+    }
+}
+
+impl Eq for Secret {}
+
+impl Serialize for Secret {
+    fn serialize<S: Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
+        to.serialize_str(REDACTED)
+    }
+}
+
+/// A list that may be written as one value, as a list, or (in the environment) as text with commas.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct List<T>(pub Vec<T>);
+
+impl<T> Default for List<T> {
+    fn default() -> Self {
+        Self(Vec::new())
+    }
+}
+
+impl<T> std::ops::Deref for List<T> {
+    type Target = [T];
+
+    fn deref(&self) -> &[T] {
+        &self.0
+    }
+}
+
+impl<T: Serialize> Serialize for List<T> {
+    fn serialize<S: Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
+        match self.0.as_slice() {
+            [one] => one.serialize(to),
+            many => many.serialize(to),
+        }
+    }
+}
+
+impl<'de, T: Deserialize<'de>> Deserialize<'de> for List<T> {
+    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+        struct Items<T>(std::marker::PhantomData<T>);
+
+        impl<'de, T: Deserialize<'de>> Visitor<'de> for Items<T> {
+            type Value = List<T>;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a string, or a list of strings")
+            }
+
+            fn visit_str<E: de::Error>(self, text: &str) -> Result<List<T>, E> {
+                text.split(',')
+                    .map(str::trim)
+                    .filter(|item| !item.is_empty())
+                    .map(|item| T::deserialize(de::value::StrDeserializer::new(item)))
+                    .collect::<Result<_, _>>()
+                    .map(List)
+            }
+
+            fn visit_seq<A: SeqAccess<'de>>(self, mut items: A) -> Result<List<T>, A::Error> {
+                let mut out = Vec::new();
+                while let Some(item) = items.next_element()? {
+                    out.push(item);
+                }
+                Ok(List(out))
+            }
+        }
+
+        from.deserialize_any(Items(std::marker::PhantomData))
+    }
+}
+
+/// A number of bytes, written as `"64MiB"`, `"2 MB"` or a plain number.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Size(pub u64);
+
+impl Size {
+    /// As a length of something in memory.
+    #[must_use]
+    pub fn bytes(self) -> usize {
+        usize::try_from(self.0).unwrap_or(usize::MAX)
+    }
+}
+
+impl fmt::Display for Size {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // Whole units only: what is printed must read back as the same number.
+        let (mut count, mut units) = (self.0, ["B", "KiB", "MiB", "GiB", "TiB"].iter());
+        let mut unit = units.next().unwrap_or(&"B");
+        while count >= 1024 && count % 1024 == 0 {
+            let Some(next) = units.next() else { break };
+            (count, unit) = (count / 1024, next);
+        }
+        write!(f, "{count}{unit}")
+    }
+}
+
+impl Serialize for Size {
+    fn serialize<S: Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
+        to.collect_str(self)
+    }
+}
+
+impl<'de> Deserialize<'de> for Size {
+    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+        bytesize::ByteSize::deserialize(from).map(|size| Self(size.as_u64()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn a_list_may_be_one_value_many_or_text_with_commas() {
+        let read = |value| serde_json::from_value::<List<String>>(value).unwrap().0;
+        assert_eq!(read(json!("a")), ["a"]);
+        assert_eq!(read(json!(["a", "b,c"])), ["a", "b,c"]);
+        assert_eq!(read(json!("a, b,,")), ["a", "b"]);
+    }
+
+    #[test]
+    fn sizes_print_as_they_are_read() {
+        for (text, bytes) in [("64MiB", 64 << 20), ("1025B", 1025), ("2KiB", 2048)] {
+            let size: Size = serde_json::from_value(json!(text)).unwrap();
+            assert_eq!(size.0, bytes);
+            assert_eq!(size.to_string(), text);
+        }
+        assert_eq!(serde_json::from_value::<Size>(json!(512)).unwrap().0, 512);
+        assert!(serde_json::from_value::<Size>(json!("many")).is_err());
+    }
+
+    #[test]
+    fn a_secret_is_never_printed() {
+        let secret = Secret::new("sk-12345");
+        assert_eq!(format!("{secret:?} {}", json!(secret)), r#"[redacted] "[redacted]""#);
+    }
+}

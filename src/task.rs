@@ -1,0 +1,272 @@
+//! A task: the provider's long-running job, in words of our own.
+//!
+//! Every provider's answer is turned into these types, and nothing behind the provider knows any other. They are the `task` and
+//! `files` members of the envelope: what is not known is `null`, and no member is ever left out.
+
+use std::fmt;
+use std::str::FromStr;
+
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use crate::clock;
+
+/// The most messages that are handed on; of more, the first is kept (what was asked) and the newest.
+pub const MAX_MESSAGES: usize = 200;
+/// The most bytes of text in the messages that are handed on; older messages go first.
+pub const MAX_TEXT_BYTES: usize = 1 << 20;
+
+/// Where a task stands.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum State {
+    /// At work.
+    Running,
+    /// It asked something and waits.
+    Waiting,
+    /// It ended by itself.
+    Finished,
+    /// It ended by an error.
+    Failed,
+    /// A person stopped it.
+    Stopped,
+    /// It was called off before it began.
+    Canceled,
+    /// The provider said nothing that we know.
+    #[default]
+    Unknown,
+}
+
+impl State {
+    /// The word in the store, the API and the envelope.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Running => "running",
+            Self::Waiting => "waiting",
+            Self::Finished => "finished",
+            Self::Failed => "failed",
+            Self::Stopped => "stopped",
+            Self::Canceled => "canceled",
+            Self::Unknown => "unknown",
+        }
+    }
+}
+
+/// A task as last fetched: the `task` member of the envelope.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Task {
+    /// The provider's id.
+    pub id: String,
+    /// Its title.
+    pub title: Option<String>,
+    /// Its page.
+    pub url: Option<String>,
+    /// Where it stands.
+    pub state: State,
+    /// Why it stopped: `finish`, `ask`, `error` or `user`.
+    pub stop_reason: Option<String>,
+    /// The model or agent profile that worked on it.
+    pub model: Option<String>,
+    /// When the provider made it.
+    #[serde(with = "clock::optional")]
+    pub created_at: Option<Timestamp>,
+    /// When the provider last changed it.
+    #[serde(with = "clock::optional")]
+    pub updated_at: Option<Timestamp>,
+    /// What it cost so far, in the provider's credits.
+    pub credits: Option<f64>,
+    /// What it used.
+    pub usage: Usage,
+    /// False where it could not be fetched whole: then this is what the webhook told.
+    pub complete: bool,
+    /// Whether background jobs of its own still run.
+    pub background: bool,
+    /// What it waits for.
+    pub question: Option<Question>,
+    /// The answer in the form that was asked for.
+    pub structured_output: Option<Value>,
+    /// Why it failed.
+    pub error: Option<String>,
+    /// The conversation, oldest first.
+    pub messages: Vec<Message>,
+    /// How many messages were left out, see [`MAX_MESSAGES`].
+    pub messages_omitted: u64,
+}
+
+/// What a task used, where the provider tells.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Usage {
+    /// Tokens read.
+    pub input_tokens: Option<u64>,
+    /// Tokens written.
+    pub output_tokens: Option<u64>,
+    /// Seconds of computing.
+    pub compute_seconds: Option<f64>,
+    /// Money, in US dollars.
+    pub cost_usd: Option<f64>,
+}
+
+/// What a waiting task waits for.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Question {
+    /// `message`: answer in words; `action`: confirm something.
+    pub kind: QuestionKind,
+    /// What is asked, for a person.
+    pub text: Option<String>,
+    /// Answers to choose from.
+    pub options: Vec<String>,
+    /// The provider's name of what waits, such as `messageAskUser` or `deployAction` (Manus v2).
+    pub action: Option<String>,
+    /// What a confirmation must name (Manus v2: `waiting_for_event_id`).
+    pub event_id: Option<String>,
+    /// The JSON Schema of a confirmation's input.
+    pub input_schema: Option<Value>,
+}
+
+/// How a question is answered.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum QuestionKind {
+    /// In words.
+    #[default]
+    Message,
+    /// By confirming.
+    Action,
+}
+
+/// One message of the conversation.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Message {
+    /// The provider's id.
+    pub id: Option<String>,
+    /// `user` or `assistant`.
+    pub role: String,
+    /// When it was said.
+    #[serde(with = "clock::optional")]
+    pub created_at: Option<Timestamp>,
+    /// What was said: third-party text.
+    pub text: String,
+    /// Its files, as positions in the envelope's `files`.
+    pub files: Vec<usize>,
+}
+
+/// A file of a task: one of the envelope's `files`.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct File {
+    /// Its name: third-party text.
+    pub name: String,
+    /// Its MIME type.
+    pub content_type: Option<String>,
+    /// Its size in bytes.
+    pub size_bytes: Option<u64>,
+    /// Of the bytes that we saved, in hexadecimal.
+    pub sha256: Option<String>,
+    /// Where we serve it.
+    pub link: Option<String>,
+    /// Where the provider serves it, for a while.
+    pub provider_url: Option<String>,
+    /// What became of it.
+    pub status: FileStatus,
+    /// The message that it came with.
+    pub message_id: Option<String>,
+}
+
+/// What became of a file.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum FileStatus {
+    /// Saved, whole.
+    Archived,
+    /// Being saved.
+    Pending,
+    /// Could not be saved.
+    Failed,
+    /// Larger than `archive.max_file_bytes`.
+    TooLarge,
+    /// Not saved, since no archive is configured.
+    #[default]
+    Skipped,
+}
+
+/// A task and its files, as a provider's API tells it, and the answers that it was read from.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Fetched {
+    /// The task.
+    pub task: Task,
+    /// Its files.
+    pub files: Vec<File>,
+    /// The raw answers, as one JSON text: kept beside the task, for what we do not understand yet.
+    pub raw: String,
+}
+
+impl Task {
+    /// Keeps the conversation within [`MAX_MESSAGES`] and [`MAX_TEXT_BYTES`], and counts what goes.
+    pub fn bound_messages(&mut self) {
+        let mut text: usize = self.messages.iter().map(|message| message.text.len()).sum();
+        let mut gone = self.messages.len().saturating_sub(MAX_MESSAGES);
+        let head = usize::from(self.messages.len() > 1);
+        text -= self.messages.iter().skip(head).take(gone).map(|message| message.text.len()).sum::<usize>();
+        while text > MAX_TEXT_BYTES && head + gone + 1 < self.messages.len() {
+            text -= self.messages[head + gone].text.len();
+            gone += 1;
+        }
+        self.messages.drain(head..head + gone);
+        self.messages_omitted += gone as u64;
+    }
+}
+
+impl fmt::Display for State {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(self.as_str())
+    }
+}
+
+impl FromStr for State {
+    type Err = ();
+
+    fn from_str(word: &str) -> Result<Self, ()> {
+        [Self::Running, Self::Waiting, Self::Finished, Self::Failed, Self::Stopped, Self::Canceled, Self::Unknown]
+            .into_iter()
+            .find(|state| state.as_str() == word)
+            .ok_or(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn talk(texts: impl IntoIterator<Item = String>) -> Task {
+        let messages = texts.into_iter().map(|text| Message { text, ..Message::default() }).collect();
+        Task { messages, ..Task::default() }
+    }
+
+    #[test]
+    fn a_long_conversation_keeps_its_first_message_and_its_newest() {
+        let mut task = talk((0..250).map(|n| n.to_string()));
+        task.bound_messages();
+        assert_eq!(task.messages.len(), MAX_MESSAGES);
+        assert_eq!(task.messages_omitted, 50);
+        assert_eq!(task.messages[0].text, "0");
+        assert_eq!(task.messages[1].text, "51");
+        assert_eq!(task.messages.last().unwrap().text, "249");
+    }
+
+    #[test]
+    fn much_text_is_cut_at_the_old_end() {
+        let mut task = talk(["ask".to_owned(), "x".repeat(MAX_TEXT_BYTES), "answer".to_owned()]);
+        task.bound_messages();
+        assert_eq!(task.messages.iter().map(|message| message.text.as_str()).collect::<Vec<_>>(), ["ask", "answer"]);
+        assert_eq!(task.messages_omitted, 1);
+    }
+
+    #[test]
+    fn a_short_conversation_is_left_alone() {
+        let mut task = talk(["a".to_owned()]);
+        task.bound_messages();
+        assert_eq!((task.messages.len(), task.messages_omitted), (1, 0));
+        talk([]).bound_messages();
+    }
+}
