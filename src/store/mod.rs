@@ -1,1 +1,273 @@
-//! (being written)
+//! The store: what is kept, and what is still to be done about it.
+//!
+//! The contract, the same for every database. Each verb is one short transaction, and time is an argument.
+//!
+//! - [`Store::append`] returns after the event *and* the job that starts its work are committed and synced, and not before. An
+//!   event is accepted once per [`crate::event::Key`]; the database decides that inside the insert, whoever else is inserting.
+//! - A job is a row with a lease. [`Store::claim`] sets it, counts the attempt, and records a delivery's attempt as *started*
+//!   before anything can be sent. Every end ([`Store::finish`], [`Store::retry`], [`Store::bury`]) is fenced by (job, attempt): it
+//!   returns false, and changes nothing, where the lease is no longer held.
+//! - A lease that runs out ([`Store::expire`]) closes its attempt as *unknown*, and the job is due again. In SQLite a lease belongs to
+//!   the running process: it cannot run out while that lives, and is void when the next one starts. No clock is involved.
+//! - Nothing is deleted that somebody was told is kept. What is given up on is a dead letter, and stays.
+//! - An I/O error ends the store ([`Store::failed`]), and with it the process: nothing is known then about what the disk holds.
+//!
+//! One test suite (`tests/it/store.rs`) holds every implementation to this.
+
+mod error;
+pub mod model;
+mod sqlite;
+
+use std::path::PathBuf;
+
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+
+pub use self::error::Error;
+use self::model::{
+    Appended, Backlog, Capacity, Claimed, DeliveryRow, EventDetail, EventFilter, EventRow, Finish, Lease, Listed, NewRejection,
+    Page, Proof, RejectionDetail, RejectionRow, Released, Setback, TaskDetail, TaskRow,
+};
+use crate::clock::Clock;
+use crate::event::NewEvent;
+use crate::setting::Size;
+
+/// `[store]`.
+#[derive(Clone, Debug, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct Config {
+    /// `sqlite://` and a path.
+    pub url: String,
+    /// Below this much free space on the disk, no event is accepted.
+    pub min_free_bytes: Size,
+}
+
+/// The store, in one of the databases that we speak to.
+#[derive(Clone, Debug)]
+pub enum Store {
+    /// One file on this machine.
+    Sqlite(sqlite::Sqlite),
+}
+
+macro_rules! forward {
+    ($self:ident.$verb:ident($($argument:expr),*)) => {
+        match $self {
+            Self::Sqlite(store) => store.$verb($($argument),*).await,
+        }
+    };
+}
+
+impl Store {
+    /// Opens the store for writing, and makes it if it is not there.
+    ///
+    /// # Errors
+    /// [`Error::Url`] and [`Error::Open`], with what the user can do.
+    pub async fn open(config: &Config, clock: Clock) -> Result<Self, Error> {
+        sqlite::Sqlite::open(config, clock).await.map(Self::Sqlite)
+    }
+
+    /// The id of a store that may be open in another process, read without disturbing it.
+    ///
+    /// # Errors
+    /// [`Error::Url`] and [`Error::Open`].
+    pub fn peek_instance_id(config: &Config) -> Result<String, Error> {
+        sqlite::peek_instance_id(config)
+    }
+
+    /// Where the store's file is, for messages.
+    #[must_use]
+    pub fn path(&self) -> PathBuf {
+        match self {
+            Self::Sqlite(store) => store.path(),
+        }
+    }
+
+    /// The id of this store, told on `/healthz`.
+    #[must_use]
+    pub fn instance_id(&self) -> &str {
+        match self {
+            Self::Sqlite(store) => store.instance_id(),
+        }
+    }
+
+    /// Waits until the store has failed for good, and says why.
+    pub async fn failed(&self) -> Error {
+        forward!(self.failed())
+    }
+
+    /// Keeps an event, once.
+    ///
+    /// # Errors
+    /// [`Error::QueueFull`] and [`Error::Full`] at once; others when the commit failed. After an error the event may still be kept.
+    pub async fn append(&self, event: NewEvent) -> Result<Appended, Error> {
+        forward!(self.append(event))
+    }
+
+    /// Whether an event could be kept now.
+    ///
+    /// # Errors
+    /// Why not.
+    pub async fn check(&self) -> Result<(), Error> {
+        forward!(self.check())
+    }
+
+    /// Leases due jobs to the caller.
+    ///
+    /// # Errors
+    /// When the commit failed; then nothing is leased.
+    pub async fn claim(&self, capacities: Vec<Capacity>, now: Timestamp) -> Result<Claimed, Error> {
+        forward!(self.claim(capacities, now))
+    }
+
+    /// Extends a lease; false where it is no longer held.
+    ///
+    /// # Errors
+    /// When the store could not be asked.
+    pub async fn renew(&self, lease: Lease) -> Result<bool, Error> {
+        forward!(self.renew(lease))
+    }
+
+    /// Ends a job that did its work, and makes the jobs that follow; false where the lease is no longer held.
+    ///
+    /// # Errors
+    /// When the commit failed.
+    pub async fn finish(&self, lease: Lease, now: Timestamp, finish: Finish) -> Result<bool, Error> {
+        forward!(self.finish(lease, now, finish))
+    }
+
+    /// Closes a failed attempt; the job is due again at `due`. False where the lease is no longer held.
+    ///
+    /// # Errors
+    /// When the commit failed.
+    pub async fn retry(&self, lease: Lease, now: Timestamp, due: Timestamp, setback: Setback) -> Result<bool, Error> {
+        forward!(self.retry(lease, now, due, setback))
+    }
+
+    /// Closes a failed attempt and gives the work up: a dead letter. False where the lease is no longer held.
+    ///
+    /// # Errors
+    /// When the commit failed.
+    pub async fn bury(&self, lease: Lease, now: Timestamp, setback: Setback) -> Result<bool, Error> {
+        forward!(self.bury(lease, now, setback))
+    }
+
+    /// Gives jobs back that were claimed and not begun.
+    ///
+    /// # Errors
+    /// When the commit failed.
+    pub async fn hand_back(&self, leases: Vec<Lease>, now: Timestamp) -> Result<(), Error> {
+        forward!(self.hand_back(leases, now))
+    }
+
+    /// Ends the leases that have run out; says how many.
+    ///
+    /// # Errors
+    /// When the commit failed.
+    pub async fn expire(&self, now: Timestamp) -> Result<usize, Error> {
+        forward!(self.expire(now))
+    }
+
+    /// Writes down that tasks of `source` are ours.
+    ///
+    /// # Errors
+    /// When the commit failed.
+    pub async fn record_proofs(&self, source: &str, proofs: Vec<Proof>, now: Timestamp) -> Result<(), Error> {
+        forward!(self.record_proofs(source, proofs, now))
+    }
+
+    /// Lets an event out of quarantine, on a person's word.
+    ///
+    /// # Errors
+    /// When the commit failed.
+    pub async fn release(&self, event: &str, now: Timestamp) -> Result<Released, Error> {
+        forward!(self.release(event, now))
+    }
+
+    /// The verification keys of `source` as last saved, in PEM, with the time they were loaded.
+    ///
+    /// # Errors
+    /// When the store could not be read.
+    pub async fn verification_keys(&self, source: &str) -> Result<Vec<(String, Timestamp)>, Error> {
+        forward!(self.verification_keys(source))
+    }
+
+    /// Saves the verification keys of `source` in the place of the earlier ones.
+    ///
+    /// # Errors
+    /// When the commit failed.
+    pub async fn save_verification_keys(&self, source: &str, keys: Vec<String>, now: Timestamp) -> Result<(), Error> {
+        forward!(self.save_verification_keys(source, keys, now))
+    }
+
+    /// Adds rejections to their ring, and drops the oldest over its bounds.
+    ///
+    /// # Errors
+    /// When the commit failed.
+    pub async fn record_rejections(&self, rejections: Vec<NewRejection>) -> Result<(), Error> {
+        forward!(self.record_rejections(rejections))
+    }
+
+    /// Events, newest first.
+    ///
+    /// # Errors
+    /// When the store could not be read.
+    pub async fn events(&self, filter: EventFilter, page: Page) -> Result<Listed<EventRow>, Error> {
+        forward!(self.events(filter, page))
+    }
+
+    /// One event, by our id.
+    ///
+    /// # Errors
+    /// When the store could not be read.
+    pub async fn event(&self, id: &str) -> Result<Option<EventDetail>, Error> {
+        forward!(self.event(id))
+    }
+
+    /// Tasks, the newest first.
+    ///
+    /// # Errors
+    /// When the store could not be read.
+    pub async fn tasks(&self, source: Option<String>, page: Page) -> Result<Listed<TaskRow>, Error> {
+        forward!(self.tasks(source, page))
+    }
+
+    /// One task.
+    ///
+    /// # Errors
+    /// When the store could not be read.
+    pub async fn task(&self, source: &str, task_id: &str) -> Result<Option<TaskDetail>, Error> {
+        forward!(self.task(source, task_id))
+    }
+
+    /// Deliveries, newest first, of one state if given.
+    ///
+    /// # Errors
+    /// When the store could not be read.
+    pub async fn deliveries(&self, state: Option<String>, page: Page) -> Result<Listed<DeliveryRow>, Error> {
+        forward!(self.deliveries(state, page))
+    }
+
+    /// Rejections, newest first.
+    ///
+    /// # Errors
+    /// When the store could not be read.
+    pub async fn rejections(&self, page: Page) -> Result<Listed<RejectionRow>, Error> {
+        forward!(self.rejections(page))
+    }
+
+    /// One rejection.
+    ///
+    /// # Errors
+    /// When the store could not be read.
+    pub async fn rejection(&self, id: i64) -> Result<Option<RejectionDetail>, Error> {
+        forward!(self.rejection(id))
+    }
+
+    /// What waits.
+    ///
+    /// # Errors
+    /// When the store could not be read.
+    pub async fn backlog(&self) -> Result<Backlog, Error> {
+        forward!(self.backlog())
+    }
+}

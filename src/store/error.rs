@@ -1,0 +1,66 @@
+//! Why the store did not do what was asked.
+
+use std::path::PathBuf;
+
+/// Why the store did not do what was asked.
+#[derive(Clone, Debug, thiserror::Error)]
+pub enum Error {
+    /// More waits to be written than `QUEUE` holds.
+    #[error("the store's queue is full")]
+    QueueFull,
+    /// The disk is full, or has less than `store.min_free_bytes` left.
+    #[error("the store's disk is full: {0}")]
+    Full(String),
+    /// The store did not answer, or is shutting down.
+    #[error("the store is not available: {0}")]
+    Unavailable(String),
+    /// The database said no.
+    #[error("the store failed: {0}")]
+    Database(String),
+    /// The disk did not keep what it was given; nothing that follows can be trusted, so the process ends.
+    #[error("the store's disk failed while syncing: {0}")]
+    Disk(String),
+    /// `store.url` is not one that we can use.
+    #[error("`store.url` is `{url}`: {problem}")]
+    Url {
+        /// As configured, without a password.
+        url: String,
+        /// What is wrong with it.
+        problem: String,
+    },
+    /// The store cannot be opened; `hint` says what to do.
+    #[error("cannot open the store {path}: {problem}", path = path.display())]
+    Open {
+        /// The database file.
+        path: PathBuf,
+        /// What is wrong.
+        problem: String,
+        /// What the user can do.
+        hint: String,
+    },
+}
+
+impl Error {
+    /// What the user can do, where there is something.
+    #[must_use]
+    pub fn hint(&self) -> Option<&str> {
+        match self {
+            Self::Open { hint, .. } => Some(hint),
+            Self::Url { .. } => Some("use a file, as in `sqlite://data/taskhook.db`"),
+            Self::Full(_) => Some("make room on the disk, or lower `store.min_free_bytes`"),
+            _ => None,
+        }
+    }
+}
+
+impl From<rusqlite::Error> for Error {
+    fn from(error: rusqlite::Error) -> Self {
+        use rusqlite::ErrorCode::{DatabaseCorrupt, DiskFull, NotADatabase, SystemIoFailure};
+        match error.sqlite_error_code() {
+            Some(DiskFull) => Self::Full(error.to_string()),
+            Some(SystemIoFailure) => Self::Disk(error.to_string()),
+            Some(DatabaseCorrupt | NotADatabase) => Self::Disk(format!("{error}; restore a backup")),
+            _ => Self::Database(error.to_string()),
+        }
+    }
+}

@@ -1,0 +1,554 @@
+//! What goes into the store and comes out of it, the same for every database.
+
+use bytes::Bytes;
+use jiff::Timestamp;
+use serde::Serialize;
+use serde_json::Value;
+use uuid::Uuid;
+
+use crate::clock;
+use crate::event::NewEvent;
+use crate::task::Fetched;
+
+/// What became of an event that was offered.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Appended {
+    /// It was not known, and is kept now.
+    New(Uuid),
+    /// It was known; this is the first one's id.
+    Duplicate(Uuid),
+    /// Its id was known with other content; it is kept as an event of its own.
+    Collision(Uuid),
+}
+
+impl Appended {
+    /// The id that the sender is answered with.
+    #[must_use]
+    pub fn id(self) -> Uuid {
+        match self {
+            Self::New(id) | Self::Duplicate(id) | Self::Collision(id) => id,
+        }
+    }
+}
+
+/// A kind of job.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum JobKind {
+    /// Prove that a task is ours.
+    Prove,
+    /// Fetch a task.
+    Fetch,
+    /// Hand a delivery to its destination.
+    Deliver,
+}
+
+impl JobKind {
+    /// Every kind.
+    pub const ALL: [Self; 3] = [Self::Prove, Self::Fetch, Self::Deliver];
+
+    /// The word in the store and in metrics.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Prove => "prove",
+            Self::Fetch => "fetch",
+            Self::Deliver => "deliver",
+        }
+    }
+}
+
+/// How many jobs of a kind can be started now for one source or destination.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Capacity {
+    /// The kind of job.
+    pub kind: JobKind,
+    /// The source or destination.
+    pub queue: String,
+    /// How many.
+    pub limit: usize,
+    /// Only jobs made at or before this time, where set.
+    pub made_before: Option<Timestamp>,
+}
+
+/// What [`super::Store::claim`] found.
+#[derive(Clone, Debug, Default)]
+pub struct Claimed {
+    /// The jobs, leased to the caller.
+    pub jobs: Vec<Job>,
+    /// When the next job of the queues that were asked for is due.
+    pub next_due: Option<Timestamp>,
+}
+
+/// The fence of a job: whoever holds it may end it, and nobody else.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Lease {
+    /// The job.
+    pub job: i64,
+    /// The attempt; the first is 1.
+    pub attempt: u32,
+}
+
+/// A leased job.
+#[derive(Clone, Debug)]
+pub struct Job {
+    /// The fence.
+    pub lease: Lease,
+    /// Its kind.
+    pub kind: JobKind,
+    /// The source or destination that it calls.
+    pub queue: String,
+    /// When it was made.
+    pub created_at: Timestamp,
+    /// What it works on.
+    pub work: Work,
+}
+
+/// What a job works on.
+#[derive(Clone, Debug)]
+pub enum Work {
+    /// A task, for [`JobKind::Prove`] and [`JobKind::Fetch`].
+    Task {
+        /// The provider's id; `None` for an event that names no task.
+        task_id: Option<String>,
+        /// What is known of it.
+        known: Known,
+        /// The events that wait for this, in the order of acceptance.
+        waiting: Vec<StoredEvent>,
+    },
+    /// A delivery.
+    Delivery(Outgoing),
+}
+
+/// What the store knows of a task's ownership.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Known {
+    /// How it was proven ours; `None` while it is not.
+    pub proof: Option<String>,
+    /// When our key was first told that it cannot see it.
+    pub refused_at: Option<Timestamp>,
+    /// How often it was asked for by id.
+    pub probes: u32,
+}
+
+/// A delivery to be handed over.
+#[derive(Clone, Debug)]
+pub struct Outgoing {
+    /// Its id: the `webhook-id`.
+    pub id: Uuid,
+    /// What is sent.
+    pub body: String,
+    /// Whether an earlier attempt ended as unknown.
+    pub after_unknown: bool,
+}
+
+/// An event, read back.
+#[derive(Clone, Debug)]
+pub struct StoredEvent {
+    /// Its place in the order of acceptance.
+    pub seq: i64,
+    /// Our id.
+    pub id: Uuid,
+    /// Its source.
+    pub source: String,
+    /// Its provider.
+    pub provider: String,
+    /// See [`crate::event::Facts::kind`].
+    pub kind: String,
+    /// The provider's task.
+    pub task_id: Option<String>,
+    /// When it was received.
+    pub received_at: Timestamp,
+    /// How it was verified.
+    pub verification: String,
+    /// The event that it collides with.
+    pub collision_of: Option<String>,
+    /// Whether a person released it from quarantine.
+    pub released: bool,
+    /// The exact bytes.
+    pub body: Bytes,
+}
+
+/// The end of a job that succeeded, or that has done what it can for now.
+#[derive(Clone, Debug, Default)]
+pub struct Finish {
+    /// What is newly known of its task.
+    pub task: TaskNews,
+    /// What becomes of the events that waited.
+    pub moves: Vec<Move>,
+    /// Where some still wait: when to come back for them.
+    pub again_at: Option<Timestamp>,
+    /// What a delivery's destination answered.
+    pub detail: Option<String>,
+}
+
+/// What is newly known of a task.
+#[derive(Clone, Debug, Default)]
+pub struct TaskNews {
+    /// It is proven ours, in this way.
+    pub proof: Option<&'static str>,
+    /// It was fetched.
+    pub fetched: Option<Box<Fetched>>,
+    /// The provider no longer knows it.
+    pub deleted: bool,
+    /// The provider said that our key cannot see it.
+    pub refused: bool,
+    /// It was asked for by id.
+    pub probed: bool,
+}
+
+/// A step of one event.
+#[derive(Clone, Debug)]
+pub struct Move {
+    /// The event, by [`StoredEvent::seq`].
+    pub event: i64,
+    /// Where it goes.
+    pub to: Stage,
+}
+
+/// Where an event goes.
+#[derive(Clone, Debug)]
+pub enum Stage {
+    /// Its task is to be fetched.
+    Fetch,
+    /// It is done with; these are its deliveries, which may be none.
+    Done(Vec<NewDelivery>),
+    /// Nothing proves it ours.
+    Quarantine(String),
+    /// It was given up on: a dead letter, for this reason.
+    Dead(String),
+}
+
+/// A delivery to be made.
+#[derive(Clone, Debug)]
+pub struct NewDelivery {
+    /// Its id: constant over its attempts.
+    pub id: Uuid,
+    /// The destination.
+    pub destination: String,
+    /// The route that chose it.
+    pub route: String,
+    /// What is sent.
+    pub body: String,
+    /// It goes before something that came earlier.
+    pub out_of_order: bool,
+    /// The longest that it waits for what is before it in its lane; `None` is as long as that takes.
+    pub order_wait: Option<std::time::Duration>,
+}
+
+/// What a failed attempt leaves behind.
+#[derive(Clone, Debug, Default)]
+pub struct Setback {
+    /// Why, for people.
+    pub reason: String,
+    /// Whether the other side may have acted.
+    pub unknown: bool,
+    /// What was learnt of the task all the same.
+    pub task: TaskNews,
+}
+
+/// What came of a wish to release an event.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Released {
+    /// It goes on.
+    Yes,
+    /// It is not in quarantine, but in this state.
+    Not(String),
+    /// There is no such event.
+    Unknown,
+}
+
+/// A task that was proven ours.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Proof {
+    /// The provider's id.
+    pub task_id: String,
+    /// How: `created`, `listed`, `private`, `readable` or `visible`.
+    pub how: &'static str,
+    /// Its title, where that was told.
+    pub title: Option<String>,
+    /// Its page, where that was told.
+    pub url: Option<String>,
+}
+
+/// A rejected request, as kept.
+#[derive(Clone, Debug)]
+pub struct NewRejection {
+    /// When it came.
+    pub received_at: Timestamp,
+    /// The source that it came in on.
+    pub source: String,
+    /// The code that it was answered with.
+    pub code: &'static str,
+    /// What would have matched.
+    pub explanation: Option<String>,
+    /// Path and query.
+    pub target: String,
+    /// Its headers, credentials as keyed hashes.
+    pub headers: Vec<(String, String)>,
+    /// The size of its body.
+    pub body_bytes: usize,
+    /// The first 16 KiB of it.
+    pub body: Bytes,
+}
+
+/// A list's limits: the newest first, from `cursor` on.
+#[derive(Clone, Debug)]
+pub struct Page {
+    /// At most this many rows.
+    pub limit: usize,
+    /// Rows older than this one.
+    pub cursor: Option<i64>,
+}
+
+/// One page of a list.
+#[derive(Clone, Debug, Serialize)]
+pub struct Listed<T> {
+    /// The rows, newest first.
+    pub data: Vec<T>,
+    /// What to ask for next; `None` at the end.
+    pub next_cursor: Option<String>,
+}
+
+/// What a list of events is narrowed to.
+#[derive(Clone, Debug, Default)]
+pub struct EventFilter {
+    /// The source.
+    pub source: Option<String>,
+    /// The type.
+    pub kind: Option<String>,
+    /// The task.
+    pub task_id: Option<String>,
+    /// The state.
+    pub state: Option<String>,
+}
+
+/// An event in a list.
+#[derive(Clone, Debug, Serialize)]
+pub struct EventRow {
+    /// Our id.
+    pub id: String,
+    /// Its source.
+    pub source: String,
+    /// Its provider.
+    pub provider: String,
+    /// Its type.
+    #[serde(rename = "type")]
+    pub kind: String,
+    /// The provider's word.
+    pub provider_type: Option<String>,
+    /// The provider's id.
+    pub event_id: String,
+    /// The provider's task.
+    pub task_id: Option<String>,
+    /// When it was received.
+    pub received_at: String,
+    /// How it was verified.
+    pub verification: String,
+    /// Where it stands.
+    pub state: String,
+    /// Why it stands there.
+    pub reason: Option<String>,
+    /// Whether it is the provider's test request.
+    pub ping: bool,
+    /// The event that it collides with.
+    pub collision_of: Option<String>,
+    /// How often it came again.
+    pub repeats: i64,
+}
+
+/// One event, whole.
+#[derive(Clone, Debug, Serialize)]
+pub struct EventDetail {
+    /// As in a list.
+    #[serde(flatten)]
+    pub row: EventRow,
+    /// When a person released it.
+    pub released_at: Option<String>,
+    /// When it last came again.
+    pub last_repeat_at: Option<String>,
+    /// The path and query that it was sent to.
+    pub target: String,
+    /// Its headers.
+    pub headers: Vec<(String, String)>,
+    /// Its body as JSON, or as text where it is none.
+    pub payload: Value,
+    /// The exact bytes in base64, where they are not UTF-8.
+    pub body_base64: Option<String>,
+    /// What waits to be done for it: the job's attempt, due time and reasons.
+    pub work: Option<Value>,
+    /// Its deliveries.
+    pub deliveries: Vec<DeliveryRow>,
+}
+
+/// A task in a list.
+#[derive(Clone, Debug, Serialize)]
+pub struct TaskRow {
+    /// Its source.
+    pub source: String,
+    /// The provider's id.
+    pub task_id: String,
+    /// How it was proven ours.
+    pub proof: Option<String>,
+    /// When.
+    pub proven_at: Option<String>,
+    /// When the provider no longer knew it.
+    pub deleted_at: Option<String>,
+    /// Where it stood when last fetched.
+    pub state: Option<String>,
+    /// Its title.
+    pub title: Option<String>,
+    /// Its page.
+    pub url: Option<String>,
+    /// Why it stopped.
+    pub stop_reason: Option<String>,
+    /// What it cost.
+    pub credits: Option<f64>,
+    /// When we first heard of it.
+    pub first_seen_at: String,
+    /// When it was last fetched.
+    pub fetched_at: Option<String>,
+}
+
+/// One task, whole.
+#[derive(Clone, Debug, Serialize)]
+pub struct TaskDetail {
+    /// As in a list.
+    #[serde(flatten)]
+    pub row: TaskRow,
+    /// As last fetched.
+    pub task: Option<Value>,
+    /// Its files, as last fetched.
+    pub files: Option<Value>,
+    /// The provider's raw answers.
+    pub raw: Option<Value>,
+    /// Its events, newest first, at most 200.
+    pub events: Vec<EventRow>,
+}
+
+/// A delivery in a list.
+#[derive(Clone, Debug, Serialize)]
+pub struct DeliveryRow {
+    /// Its id.
+    pub id: String,
+    /// The event.
+    pub event: String,
+    /// The event's type.
+    #[serde(rename = "type")]
+    pub kind: String,
+    /// The event's source.
+    pub source: String,
+    /// The event's task.
+    pub task_id: Option<String>,
+    /// The destination.
+    pub destination: String,
+    /// The route that chose it.
+    pub route: String,
+    /// `pending`, `delivered` or `dead`.
+    pub state: String,
+    /// Why it is dead.
+    pub reason: Option<String>,
+    /// Whether it went before something earlier.
+    pub out_of_order: bool,
+    /// When it was made.
+    pub created_at: String,
+    /// When it ended.
+    pub ended_at: Option<String>,
+    /// When the next attempt is due.
+    pub due_at: Option<String>,
+    /// Its attempts, oldest first.
+    pub attempts: Vec<AttemptRow>,
+}
+
+/// One attempt.
+#[derive(Clone, Debug, Serialize)]
+pub struct AttemptRow {
+    /// Its number.
+    pub attempt: u32,
+    /// When it started.
+    pub started_at: String,
+    /// When it ended.
+    pub ended_at: Option<String>,
+    /// `started`, `delivered`, `failed` or `unknown`.
+    pub outcome: String,
+    /// What the destination said.
+    pub detail: Option<String>,
+}
+
+/// A rejection in a list.
+#[derive(Clone, Debug, Serialize)]
+pub struct RejectionRow {
+    /// Its number.
+    pub id: i64,
+    /// When it came.
+    pub received_at: String,
+    /// The source that it came in on.
+    pub source: String,
+    /// The code that it was answered with.
+    pub code: String,
+    /// What would have matched.
+    pub explanation: Option<String>,
+    /// Path and query.
+    pub target: String,
+    /// The size of its body, in bytes.
+    pub body_bytes: i64,
+}
+
+/// One rejection, whole.
+#[derive(Clone, Debug, Serialize)]
+pub struct RejectionDetail {
+    /// As in a list.
+    #[serde(flatten)]
+    pub row: RejectionRow,
+    /// Its headers, credentials as keyed hashes.
+    pub headers: Vec<(String, String)>,
+    /// The first 16 KiB of its body, bytes that are not UTF-8 replaced.
+    pub body: String,
+}
+
+/// What waits, for `/metrics` and tests.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct Backlog {
+    /// Jobs by kind and queue: how many, and the oldest one's time.
+    pub jobs: Vec<BacklogRow>,
+    /// Events in quarantine.
+    pub quarantined: i64,
+    /// Events and deliveries that were given up on.
+    pub dead: i64,
+}
+
+/// Jobs of one kind and queue.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct BacklogRow {
+    /// The kind.
+    pub kind: String,
+    /// The source or destination.
+    pub queue: String,
+    /// How many.
+    pub count: i64,
+    /// When the oldest was made.
+    pub oldest: String,
+}
+
+/// The lane of an event's deliveries: order is kept within it.
+#[must_use]
+pub fn lane(source: &str, task_id: Option<&str>, event: &str) -> String {
+    match task_id {
+        Some(task_id) => format!("{source}/{task_id}"),
+        None => format!("{source}//{event}"),
+    }
+}
+
+/// The subject of the prove job of an event: its task, or itself where it names none.
+#[must_use]
+pub fn subject(event: &NewEvent) -> String {
+    event.task_id.clone().unwrap_or_else(|| format!("{EVENT_SUBJECT}{}", event.id))
+}
+
+/// How the subject of a job begins that is about one event and no task. No provider's task id holds a space.
+pub const EVENT_SUBJECT: &str = "event ";
+
+/// A time as the store writes it.
+#[must_use]
+pub fn text(at: Timestamp) -> String {
+    clock::rfc3339(at)
+}

@@ -1,0 +1,129 @@
+//! Keeping an event: once, with the job that starts its work, in one transaction.
+
+use rusqlite::types::{ToSqlOutput, Value as SqlValue, ValueRef};
+use rusqlite::{Connection, OptionalExtension as _, ToSql, params};
+use uuid::Uuid;
+
+use crate::event::{First, Key, NewEvent, content_digest};
+use crate::store::Error;
+use crate::store::model::{Appended, subject, text};
+
+/// Bytes as a person can read them: text where they are UTF-8, else a blob.
+pub(super) struct Body<'a>(pub(super) &'a [u8]);
+
+impl ToSql for Body<'_> {
+    fn to_sql(&self) -> rusqlite::Result<ToSqlOutput<'_>> {
+        Ok(ToSqlOutput::Borrowed(match std::str::from_utf8(self.0) {
+            Ok(text) => ValueRef::Text(text.as_bytes()),
+            Err(_) => ValueRef::Blob(self.0),
+        }))
+    }
+}
+
+/// Reads what [`Body`] wrote.
+pub(super) fn body(value: SqlValue) -> bytes::Bytes {
+    match value {
+        SqlValue::Text(text) => text.into_bytes().into(),
+        SqlValue::Blob(bytes) => bytes.into(),
+        // No other type is ever written there.
+        SqlValue::Null | SqlValue::Integer(_) | SqlValue::Real(_) => bytes::Bytes::new(),
+    }
+}
+
+/// Inserts `event` unless its key is known.
+pub(super) fn append(connection: &Connection, event: &NewEvent, headers: &str) -> Result<Appended, Error> {
+    let key = Key::of(&event.source, &event.event_id);
+    let Some(first) = holder(connection, key)? else {
+        insert(connection, event, headers, key, None)?;
+        return Ok(Appended::New(event.id));
+    };
+    if !event.collides {
+        return repeat(connection, event, first);
+    }
+    let (first_id, kept): (Uuid, SqlValue) = connection
+        .prepare_cached("SELECT id, body FROM events WHERE seq = ?1")?
+        .query_row([first], |row| Ok((id(row.get_ref(0)?)?, row.get(1)?)))?;
+    let kept = body(kept);
+    let content = if kept == event.body { None } else { Some(content_digest(&event.body)) };
+    let Some(content) = content.filter(|content| *content != content_digest(&kept)) else {
+        return repeat(connection, event, first);
+    };
+    let key = Key::of_collision(&event.source, &event.event_id, &content);
+    if let Some(earlier) = holder(connection, key)? {
+        return repeat(connection, event, earlier);
+    }
+    insert(connection, event, headers, key, Some(first_id))?;
+    Ok(Appended::Collision(event.id))
+}
+
+/// The event that was accepted under `key`.
+fn holder(connection: &Connection, key: Key) -> Result<Option<i64>, Error> {
+    Ok(connection
+        .prepare_cached("SELECT event FROM event_keys WHERE key = ?1")?
+        .query_row([key.0.as_slice()], |row| row.get(0))
+        .optional()?)
+}
+
+fn repeat(connection: &Connection, event: &NewEvent, first: i64) -> Result<Appended, Error> {
+    let id = connection
+        .prepare_cached("UPDATE events SET repeats = repeats + 1, last_repeat_at = ?2 WHERE seq = ?1 RETURNING id")?
+        .query_row(params![first, text(event.received_at)], |row| id(row.get_ref(0)?))?;
+    Ok(Appended::Duplicate(id))
+}
+
+fn insert(connection: &Connection, event: &NewEvent, headers: &str, key: Key, collision_of: Option<Uuid>) -> Result<(), Error> {
+    let (state, reason) = match event.first {
+        First::Prove => ("proving", None),
+        First::Quarantine => ("quarantined", Some("it names no task, so nothing can prove that it is ours")),
+        First::Keep => ("kept", None),
+    };
+    let received_at = text(event.received_at);
+    let seq: i64 = connection
+        .prepare_cached(
+            "INSERT INTO events (id, source, provider, type, provider_type, event_id, task_id, received_at, verification, \
+             state, reason, ping, collision_of, target, headers, body) \
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16)",
+        )?
+        .insert(params![
+            event.id.to_string(),
+            event.source,
+            event.provider,
+            event.kind,
+            event.provider_type,
+            event.event_id,
+            event.task_id,
+            received_at,
+            event.verification.as_str(),
+            state,
+            reason,
+            event.ping,
+            collision_of.map(|id| id.to_string()),
+            event.target,
+            headers,
+            Body(&event.body),
+        ])?;
+    connection.prepare_cached("INSERT INTO event_keys (key, event) VALUES (?1, ?2)")?.execute(params![key.0.as_slice(), seq])?;
+    if event.first == First::Prove {
+        add_job(connection, "prove", &event.source, &subject(event), &received_at)?;
+    }
+    Ok(())
+}
+
+/// Makes a job due now, unless there is one for the same subject. One that only waits to look again is hurried; one that is
+/// running will find at its end that more came, and one that backs off after a failure keeps its time.
+pub(super) fn add_job(connection: &Connection, kind: &str, queue: &str, subject: &str, now: &str) -> Result<(), Error> {
+    connection
+        .prepare_cached(
+            "INSERT INTO jobs (kind, queue, subject, state, due_at, created_at) VALUES (?1, ?2, ?3, 'due', ?4, ?4) \
+             ON CONFLICT (kind, queue, subject) DO UPDATE SET due_at = excluded.due_at \
+             WHERE state = 'due' AND attempt = 0 AND due_at > excluded.due_at",
+        )?
+        .execute(params![kind, queue, subject, now])?;
+    Ok(())
+}
+
+/// Reads an id.
+pub(super) fn id(value: ValueRef<'_>) -> rusqlite::Result<Uuid> {
+    let text = value.as_str()?;
+    Uuid::parse_str(text).map_err(|error| rusqlite::Error::FromSqlConversionFailure(0, value.data_type(), Box::new(error)))
+}

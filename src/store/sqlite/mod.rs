@@ -1,0 +1,285 @@
+//! The store in one SQLite file: one thread writes ([`writer`]), a few connections read.
+
+mod append;
+mod lane;
+mod open;
+mod read;
+mod rejection;
+mod work;
+mod writer;
+
+use std::fs::File;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use deadpool_sqlite::{Hook, HookError, Pool, Runtime};
+use jiff::Timestamp;
+use rusqlite::{Connection, params};
+
+use self::writer::Writer;
+use super::model::{
+    Appended, Backlog, Capacity, Claimed, DeliveryRow, EventDetail, EventFilter, EventRow, Finish, Lease, Listed, NewRejection,
+    Page, Proof, RejectionDetail, RejectionRow, Released, Setback, TaskDetail, TaskRow, text,
+};
+use super::{Config, Error};
+use crate::clock::Clock;
+use crate::event::NewEvent;
+
+/// Connections that read.
+const READERS: usize = 4;
+/// The longest a reader may keep its snapshot: a longer one would keep the log from being checkpointed.
+const READ_TIME: Duration = Duration::from_secs(1);
+/// How often the free space is looked at.
+const SPACE_EVERY: Duration = Duration::from_secs(1);
+
+/// A store in a SQLite file; clones share it.
+#[derive(Clone, Debug)]
+pub struct Sqlite {
+    shared: Arc<Shared>,
+}
+
+#[derive(Debug)]
+struct Shared {
+    path: PathBuf,
+    instance_id: String,
+    clock: Clock,
+    min_free_bytes: u64,
+    free: Free,
+    writer: Writer,
+    readers: Pool,
+    _lock: File,
+}
+
+/// The free space as last seen.
+#[derive(Debug, Default)]
+struct Free {
+    bytes: AtomicU64,
+    /// Milliseconds of the clock's running time when to look again.
+    look_at: AtomicU64,
+}
+
+/// Reads the instance id from a store that another process may have open.
+pub(super) fn peek_instance_id(config: &Config) -> Result<String, Error> {
+    let connection = open::open_read_only(&open::path(&config.url)?)?;
+    Ok(open::instance_id(&connection)?)
+}
+
+impl Sqlite {
+    pub(super) async fn open(config: &Config, clock: Clock) -> Result<Self, Error> {
+        let path = open::path(&config.url)?;
+        let (at, now) = (path.clone(), clock.now());
+        let opened = tokio::task::spawn_blocking(move || open::open(&at, now))
+            .await
+            .map_err(|error| Error::Unavailable(error.to_string()))??;
+        let writer = Writer::start(opened.connection, &path)?;
+        let readers = readers(&path)?;
+        let shared = Shared {
+            path,
+            instance_id: opened.instance_id,
+            clock,
+            min_free_bytes: config.min_free_bytes.0,
+            free: Free::default(),
+            writer,
+            readers,
+            _lock: opened.lock,
+        };
+        Ok(Self { shared: Arc::new(shared) })
+    }
+
+    pub(super) fn path(&self) -> PathBuf {
+        self.shared.path.clone()
+    }
+
+    pub(super) fn instance_id(&self) -> &str {
+        &self.shared.instance_id
+    }
+
+    pub(super) async fn failed(&self) -> Error {
+        self.shared.writer.failed().await
+    }
+
+    /// Does `work` in a transaction.
+    async fn write<T, F>(&self, work: F) -> Result<T, Error>
+    where
+        T: Send + 'static,
+        F: FnMut(&Connection) -> Result<T, Error> + Send + 'static,
+    {
+        self.shared.writer.write(0, work).await
+    }
+
+    /// Runs `work` on a reading connection.
+    async fn read<T, F>(&self, work: F) -> Result<T, Error>
+    where
+        T: Send + 'static,
+        F: FnOnce(&Connection) -> Result<T, Error> + Send + 'static,
+    {
+        let unavailable = |error: &dyn std::fmt::Display| Error::Unavailable(error.to_string());
+        let connection = self.shared.readers.get().await.map_err(|error| unavailable(&error))?;
+        let clock = self.shared.clock.clone();
+        connection
+            .interact(move |connection| {
+                let deadline = clock.elapsed() + READ_TIME;
+                connection.progress_handler(4096, Some(move || clock.elapsed() > deadline))?;
+                let transaction = connection.transaction()?;
+                work(&transaction)
+            })
+            .await
+            .map_err(|error| unavailable(&error))?
+    }
+
+    fn ensure_space(&self) -> Result<(), Error> {
+        let shared = &self.shared;
+        let now = u64::try_from(shared.clock.elapsed().as_millis()).unwrap_or(u64::MAX);
+        if now >= shared.free.look_at.load(Ordering::Relaxed) {
+            let folder = shared.path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+            // Where it cannot be known, the commit itself will tell.
+            let free = rustix::fs::statvfs(folder).map_or(u64::MAX, |stat| stat.f_bavail.saturating_mul(stat.f_frsize));
+            shared.free.bytes.store(free, Ordering::Relaxed);
+            shared.free.look_at.store(now + u64::try_from(SPACE_EVERY.as_millis()).unwrap_or(u64::MAX), Ordering::Relaxed);
+            metrics::gauge!("taskhook_store_free_bytes").set(free as f64);
+        }
+        let free = shared.free.bytes.load(Ordering::Relaxed);
+        if free < shared.min_free_bytes {
+            return Err(Error::Full(format!("{free} bytes are free, `store.min_free_bytes` is {}", shared.min_free_bytes)));
+        }
+        Ok(())
+    }
+
+    pub(super) async fn append(&self, event: NewEvent) -> Result<Appended, Error> {
+        self.ensure_space()?;
+        let headers = serde_json::to_string(&event.headers).map_err(|error| Error::Database(error.to_string()))?;
+        let bytes = event.body.len() + headers.len();
+        self.shared.writer.try_write(bytes, move |connection| append::append(connection, &event, &headers)).await
+    }
+
+    pub(super) async fn check(&self) -> Result<(), Error> {
+        self.ensure_space()?;
+        self.write(|connection| {
+            connection.prepare_cached("UPDATE store SET value = value WHERE name = 'schema'")?.execute([])?;
+            Ok(())
+        })
+        .await
+    }
+
+    pub(super) async fn claim(&self, capacities: Vec<Capacity>, now: Timestamp) -> Result<Claimed, Error> {
+        self.write(move |connection| work::claim(connection, &capacities, now)).await
+    }
+
+    pub(super) async fn renew(&self, lease: Lease) -> Result<bool, Error> {
+        self.read(move |connection| work::renew(connection, lease)).await
+    }
+
+    pub(super) async fn finish(&self, lease: Lease, now: Timestamp, finish: Finish) -> Result<bool, Error> {
+        self.write(move |connection| work::finish(connection, lease, now, &finish)).await
+    }
+
+    pub(super) async fn retry(&self, lease: Lease, now: Timestamp, due: Timestamp, setback: Setback) -> Result<bool, Error> {
+        self.write(move |connection| work::retry(connection, lease, now, due, &setback)).await
+    }
+
+    pub(super) async fn bury(&self, lease: Lease, now: Timestamp, setback: Setback) -> Result<bool, Error> {
+        self.write(move |connection| work::bury(connection, lease, now, &setback)).await
+    }
+
+    pub(super) async fn hand_back(&self, leases: Vec<Lease>, now: Timestamp) -> Result<(), Error> {
+        self.write(move |connection| work::hand_back(connection, &leases, now)).await
+    }
+
+    pub(super) async fn expire(&self, now: Timestamp) -> Result<usize, Error> {
+        self.write(move |connection| work::expire(connection, now)).await
+    }
+
+    pub(super) async fn record_proofs(&self, source: &str, proofs: Vec<Proof>, now: Timestamp) -> Result<(), Error> {
+        let source = source.to_owned();
+        self.write(move |connection| proofs.iter().try_for_each(|proof| work::prove(connection, &source, proof, &text(now))))
+            .await
+    }
+
+    pub(super) async fn release(&self, event: &str, now: Timestamp) -> Result<Released, Error> {
+        let event = event.to_owned();
+        self.write(move |connection| work::release(connection, &event, now)).await
+    }
+
+    pub(super) async fn verification_keys(&self, source: &str) -> Result<Vec<(String, Timestamp)>, Error> {
+        let source = source.to_owned();
+        self.read(move |connection| read::verification_keys(connection, &source)).await
+    }
+
+    pub(super) async fn save_verification_keys(&self, source: &str, keys: Vec<String>, now: Timestamp) -> Result<(), Error> {
+        let source = source.to_owned();
+        self.write(move |connection| {
+            connection.prepare_cached("DELETE FROM verification_keys WHERE source = ?1")?.execute([&source])?;
+            for pem in &keys {
+                connection
+                    .prepare_cached("INSERT INTO verification_keys (source, pem, loaded_at) VALUES (?1, ?2, ?3)")?
+                    .execute(params![source, pem, text(now)])?;
+            }
+            Ok(())
+        })
+        .await
+    }
+
+    pub(super) async fn record_rejections(&self, rejections: Vec<NewRejection>) -> Result<(), Error> {
+        self.write(move |connection| rejection::record(connection, &rejections)).await
+    }
+
+    pub(super) async fn events(&self, filter: EventFilter, page: Page) -> Result<Listed<EventRow>, Error> {
+        self.read(move |connection| read::events(connection, &filter, &page)).await
+    }
+
+    pub(super) async fn event(&self, id: &str) -> Result<Option<EventDetail>, Error> {
+        let id = id.to_owned();
+        self.read(move |connection| read::event(connection, &id)).await
+    }
+
+    pub(super) async fn tasks(&self, source: Option<String>, page: Page) -> Result<Listed<TaskRow>, Error> {
+        self.read(move |connection| read::tasks(connection, source.as_deref(), &page)).await
+    }
+
+    pub(super) async fn task(&self, source: &str, task_id: &str) -> Result<Option<TaskDetail>, Error> {
+        let (source, task_id) = (source.to_owned(), task_id.to_owned());
+        self.read(move |connection| read::task(connection, &source, &task_id)).await
+    }
+
+    pub(super) async fn deliveries(&self, state: Option<String>, page: Page) -> Result<Listed<DeliveryRow>, Error> {
+        self.read(move |connection| read::deliveries(connection, state.as_deref(), &page)).await
+    }
+
+    pub(super) async fn rejections(&self, page: Page) -> Result<Listed<RejectionRow>, Error> {
+        self.read(move |connection| rejection::list(connection, &page)).await
+    }
+
+    pub(super) async fn rejection(&self, id: i64) -> Result<Option<RejectionDetail>, Error> {
+        self.read(move |connection| rejection::one(connection, id)).await
+    }
+
+    pub(super) async fn backlog(&self) -> Result<Backlog, Error> {
+        self.read(read::backlog).await
+    }
+}
+
+/// A pool of connections that cannot write.
+fn readers(path: &Path) -> Result<Pool, Error> {
+    let unavailable = |error: &dyn std::fmt::Display| Error::Unavailable(error.to_string());
+    let mut config = deadpool_sqlite::Config::new(path);
+    config.pool = Some(deadpool_sqlite::PoolConfig::new(READERS));
+    config
+        .builder(Runtime::Tokio1)
+        .map_err(|error| unavailable(&error))?
+        .post_create(Hook::async_fn(|connection, _| {
+            Box::pin(async move {
+                connection
+                    .interact(|connection| {
+                        connection.busy_timeout(READ_TIME)?;
+                        connection.pragma_update(None, "query_only", true)
+                    })
+                    .await
+                    .map_err(|error| HookError::message(error.to_string()))?
+                    .map_err(HookError::Backend)
+            })
+        }))
+        .build()
+        .map_err(|error| unavailable(&error))
+}

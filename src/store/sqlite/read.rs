@@ -1,0 +1,272 @@
+//! Reading, for people: lists and single rows. No function here writes.
+
+use base64::Engine as _;
+use base64::prelude::BASE64_STANDARD;
+use jiff::Timestamp;
+use rusqlite::{Connection, OptionalExtension as _, Row, params};
+use serde_json::{Value, json};
+
+use super::append::body;
+use crate::store::Error;
+use crate::store::model::{
+    AttemptRow, Backlog, BacklogRow, DeliveryRow, EVENT_SUBJECT, EventDetail, EventFilter, EventRow, Listed, Page, TaskDetail,
+    TaskRow,
+};
+
+/// The most events that are shown with a task.
+const TASK_EVENTS: usize = 200;
+
+macro_rules! event_row_columns {
+    () => {
+        "events.seq, events.id, events.source, provider, type, provider_type, event_id, events.task_id, received_at, verification, \
+         events.state, events.reason, ping, collision_of, repeats"
+    };
+}
+
+fn event_row(row: &Row<'_>) -> rusqlite::Result<(i64, EventRow)> {
+    Ok((
+        row.get(0)?,
+        EventRow {
+            id: row.get(1)?,
+            source: row.get(2)?,
+            provider: row.get(3)?,
+            kind: row.get(4)?,
+            provider_type: row.get(5)?,
+            event_id: row.get(6)?,
+            task_id: row.get(7)?,
+            received_at: row.get(8)?,
+            verification: row.get(9)?,
+            state: row.get(10)?,
+            reason: row.get(11)?,
+            ping: row.get(12)?,
+            collision_of: row.get(13)?,
+            repeats: row.get(14)?,
+        },
+    ))
+}
+
+/// Cuts one row too many off, and says where to go on.
+pub(super) fn page<T>(mut rows: Vec<(i64, T)>, limit: usize) -> Listed<T> {
+    let more = rows.len() > limit;
+    rows.truncate(limit);
+    let next_cursor = rows.last().filter(|_| more).map(|(seq, _)| seq.to_string());
+    Listed { data: rows.into_iter().map(|(_, row)| row).collect(), next_cursor }
+}
+
+pub(super) fn events(connection: &Connection, filter: &EventFilter, at: &Page) -> Result<Listed<EventRow>, Error> {
+    let rows = connection
+        .prepare_cached(concat!(
+            "SELECT ",
+            event_row_columns!(),
+            " FROM events WHERE seq < ?1 AND (?2 IS NULL OR source = ?2) AND (?3 IS NULL OR type = ?3) \
+             AND (?4 IS NULL OR task_id = ?4) AND (?5 IS NULL OR state = ?5) ORDER BY seq DESC LIMIT ?6"
+        ))?
+        .query_map(
+            params![at.cursor.unwrap_or(i64::MAX), filter.source, filter.kind, filter.task_id, filter.state, at.limit + 1],
+            event_row,
+        )?
+        .collect::<Result<_, _>>()?;
+    Ok(page(rows, at.limit))
+}
+
+pub(super) fn event(connection: &Connection, id: &str) -> Result<Option<EventDetail>, Error> {
+    let found = connection
+        .prepare_cached(concat!(
+            "SELECT ",
+            event_row_columns!(),
+            ", released_at, last_repeat_at, target, headers, body FROM events WHERE id = ?1"
+        ))?
+        .query_row([id], |row| {
+            let (seq, event) = event_row(row)?;
+            let headers: String = row.get(18)?;
+            Ok((seq, event, row.get(15)?, row.get(16)?, row.get(17)?, headers, body(row.get(19)?)))
+        })
+        .optional()?;
+    let Some((seq, row, released_at, last_repeat_at, target, headers, body)) = found else { return Ok(None) };
+    let text = std::str::from_utf8(&body).ok();
+    let payload = serde_json::from_slice(&body).unwrap_or_else(|_| json!(text));
+    let work = work(connection, &row)?;
+    Ok(Some(EventDetail {
+        released_at,
+        last_repeat_at,
+        target,
+        headers: serde_json::from_str(&headers).unwrap_or_default(),
+        payload,
+        body_base64: text.is_none().then(|| BASE64_STANDARD.encode(&body)),
+        work,
+        deliveries: deliveries_where(connection, "deliveries.event = ?1", seq, i64::MAX, TASK_EVENTS)?
+            .into_iter()
+            .map(|(_, row)| row)
+            .collect(),
+        row,
+    }))
+}
+
+/// What is still to be done for an event before it is dispatched.
+fn work(connection: &Connection, event: &EventRow) -> Result<Option<Value>, Error> {
+    let kind = match event.state.as_str() {
+        "proving" => "prove",
+        "fetching" => "fetch",
+        _ => return Ok(None),
+    };
+    let subject = event.task_id.clone().unwrap_or_else(|| format!("{EVENT_SUBJECT}{}", event.id));
+    Ok(connection
+        .prepare_cached("SELECT attempt, due_at, reasons FROM jobs WHERE kind = ?1 AND queue = ?2 AND subject = ?3")?
+        .query_row(params![kind, event.source, subject], |row| {
+            let reasons: String = row.get(2)?;
+            let reasons: Value = serde_json::from_str(&reasons).unwrap_or_default();
+            Ok(json!({"kind": kind, "attempt": row.get::<_, u32>(0)?, "due_at": row.get::<_, Option<String>>(1)?, "reasons": reasons}))
+        })
+        .optional()?)
+}
+
+macro_rules! task_row_columns {
+    () => {
+        "seq, source, task_id, proof, proven_at, deleted_at, state, title, url, stop_reason, credits, first_seen_at, fetched_at"
+    };
+}
+
+fn task_row(row: &Row<'_>) -> rusqlite::Result<(i64, TaskRow)> {
+    Ok((
+        row.get(0)?,
+        TaskRow {
+            source: row.get(1)?,
+            task_id: row.get(2)?,
+            proof: row.get(3)?,
+            proven_at: row.get(4)?,
+            deleted_at: row.get(5)?,
+            state: row.get(6)?,
+            title: row.get(7)?,
+            url: row.get(8)?,
+            stop_reason: row.get(9)?,
+            credits: row.get(10)?,
+            first_seen_at: row.get(11)?,
+            fetched_at: row.get(12)?,
+        },
+    ))
+}
+
+pub(super) fn tasks(connection: &Connection, source: Option<&str>, at: &Page) -> Result<Listed<TaskRow>, Error> {
+    let rows = connection
+        .prepare_cached(concat!(
+            "SELECT ",
+            task_row_columns!(),
+            " FROM tasks WHERE seq < ?1 AND (?2 IS NULL OR source = ?2) ORDER BY seq DESC LIMIT ?3"
+        ))?
+        .query_map(params![at.cursor.unwrap_or(i64::MAX), source, at.limit + 1], task_row)?
+        .collect::<Result<_, _>>()?;
+    Ok(page(rows, at.limit))
+}
+
+pub(super) fn task(connection: &Connection, source: &str, task_id: &str) -> Result<Option<TaskDetail>, Error> {
+    let found = connection
+        .prepare_cached(concat!(
+            "SELECT ",
+            task_row_columns!(),
+            ", task, files, raw FROM tasks WHERE source = ?1 AND task_id = ?2"
+        ))?
+        .query_row(params![source, task_id], |row| {
+            let json = |column| -> rusqlite::Result<Option<Value>> {
+                let text: Option<String> = row.get(column)?;
+                Ok(text.and_then(|text| serde_json::from_str(&text).ok()))
+            };
+            Ok((task_row(row)?.1, json(13)?, json(14)?, json(15)?))
+        })
+        .optional()?;
+    let Some((row, task, files, raw)) = found else { return Ok(None) };
+    let events = connection
+        .prepare_cached(concat!(
+            "SELECT ",
+            event_row_columns!(),
+            " FROM events WHERE task_id = ?2 AND source = ?1 ORDER BY seq DESC LIMIT ?3"
+        ))?
+        .query_map(params![source, task_id, TASK_EVENTS], |row| event_row(row).map(|(_, event)| event))?
+        .collect::<Result<_, _>>()?;
+    Ok(Some(TaskDetail { row, task, files, raw, events }))
+}
+
+pub(super) fn deliveries(connection: &Connection, state: Option<&str>, at: &Page) -> Result<Listed<DeliveryRow>, Error> {
+    let rows = deliveries_where(
+        connection,
+        "(?1 IS NULL OR deliveries.state = ?1)",
+        state.map(str::to_owned),
+        at.cursor.unwrap_or(i64::MAX),
+        at.limit + 1,
+    )?;
+    Ok(page(rows, at.limit))
+}
+
+/// Deliveries under a condition on `?1`, which is constant text of this file.
+fn deliveries_where(
+    connection: &Connection,
+    condition: &'static str,
+    value: impl rusqlite::ToSql,
+    before: i64,
+    limit: usize,
+) -> Result<Vec<(i64, DeliveryRow)>, Error> {
+    let mut rows: Vec<(i64, DeliveryRow)> = connection
+        .prepare_cached(&format!(
+            "SELECT deliveries.seq, deliveries.id, events.id, events.type, events.source, events.task_id, destination, route, \
+             deliveries.state, deliveries.reason, out_of_order, deliveries.created_at, ended_at, jobs.due_at \
+             FROM deliveries JOIN events ON events.seq = deliveries.event \
+             LEFT JOIN jobs ON jobs.kind = 'deliver' AND jobs.queue = destination AND jobs.subject = deliveries.id \
+             WHERE {condition} AND deliveries.seq < ?2 ORDER BY deliveries.seq DESC LIMIT ?3"
+        ))?
+        .query_map(params![value, before, limit], |row| {
+            let delivery = DeliveryRow {
+                id: row.get(1)?,
+                event: row.get(2)?,
+                kind: row.get(3)?,
+                source: row.get(4)?,
+                task_id: row.get(5)?,
+                destination: row.get(6)?,
+                route: row.get(7)?,
+                state: row.get(8)?,
+                reason: row.get(9)?,
+                out_of_order: row.get(10)?,
+                created_at: row.get(11)?,
+                ended_at: row.get(12)?,
+                due_at: row.get(13)?,
+                attempts: Vec::new(),
+            };
+            Ok((row.get(0)?, delivery))
+        })?
+        .collect::<Result<_, _>>()?;
+    let mut attempts = connection.prepare_cached(
+        "SELECT attempt, started_at, ended_at, outcome, detail FROM attempts WHERE delivery = ?1 ORDER BY attempt",
+    )?;
+    for (seq, delivery) in &mut rows {
+        delivery.attempts = attempts
+            .query_map([*seq], |row| {
+                Ok(AttemptRow {
+                    attempt: row.get(0)?,
+                    started_at: row.get(1)?,
+                    ended_at: row.get(2)?,
+                    outcome: row.get(3)?,
+                    detail: row.get(4)?,
+                })
+            })?
+            .collect::<Result<_, _>>()?;
+    }
+    Ok(rows)
+}
+
+pub(super) fn verification_keys(connection: &Connection, source: &str) -> Result<Vec<(String, Timestamp)>, Error> {
+    let rows: Vec<(String, String)> = connection
+        .prepare_cached("SELECT pem, loaded_at FROM verification_keys WHERE source = ?1")?
+        .query_map([source], |row| Ok((row.get(0)?, row.get(1)?)))?
+        .collect::<Result<_, _>>()?;
+    Ok(rows.into_iter().filter_map(|(pem, at)| Some((pem, at.parse().ok()?))).collect())
+}
+
+pub(super) fn backlog(connection: &Connection) -> Result<Backlog, Error> {
+    let jobs = connection
+        .prepare_cached("SELECT kind, queue, count(*), min(created_at) FROM jobs GROUP BY kind, queue")?
+        .query_map([], |row| Ok(BacklogRow { kind: row.get(0)?, queue: row.get(1)?, count: row.get(2)?, oldest: row.get(3)? }))?
+        .collect::<Result<_, _>>()?;
+    let count = |sql: &str| connection.prepare_cached(sql)?.query_row([], |row| row.get::<_, i64>(0));
+    let quarantined = count("SELECT count(*) FROM events WHERE state IN ('quarantined', 'dead') AND state = 'quarantined'")?;
+    let dead = count("SELECT count(*) FROM events WHERE state IN ('quarantined', 'dead') AND state = 'dead'")?
+        + count("SELECT count(*) FROM deliveries WHERE state = 'dead'")?;
+    Ok(Backlog { jobs, quarantined, dead })
+}
