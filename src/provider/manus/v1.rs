@@ -1,0 +1,187 @@
+//! Version 1 of Manus's API: deprecated, still served. A task comes whole in one answer.
+
+use jiff::SignedDuration;
+use reqwest::Method;
+use serde_json::{Value, json};
+
+use super::api::{Api, Call, Reply, path_segment};
+use super::convert::{content, error_text, file, items, member, number, stop_reason, text, time};
+use crate::provider::{ApiError, Created, Listed, NewTask, Probe, Use, Webhook};
+use crate::signature::rsa::PublicKey;
+use crate::task::{Fetched, File, Message, Question, QuestionKind, State, Task};
+
+const TASK: Call = Call::v1("GET /v1/tasks/{id}");
+const TASKS: Call = Call::v1("GET /v1/tasks");
+const CREATE: Call = Call::v1("POST /v1/tasks");
+const PUBLIC_KEY: Call = Call::v1("GET /v1/webhook/public_key");
+const REGISTER: Call = Call::v1("POST /v1/webhooks");
+const DELETE: Call = Call::v1("DELETE /v1/webhooks/{id}");
+const LIST: Call = Call::v1("GET /v1/webhooks");
+
+/// `agentProfile` must be given; this is the documented default of version 2.
+const PROFILE: &str = "manus-1.6";
+
+pub(super) async fn public_key(api: &Api) -> (Result<PublicKey, ApiError>, Option<SignedDuration>) {
+    let request = api.request(PUBLIC_KEY, Method::GET, "/v1/webhook/public_key");
+    let (reply, skew) = api.call_now(PUBLIC_KEY, request).await;
+    (reply.and_then(|reply| key_in(PUBLIC_KEY, &reply.value)), skew)
+}
+
+/// The key in an answer of either version.
+pub(super) fn key_in(call: Call, value: &Value) -> Result<PublicKey, ApiError> {
+    let pem = text(value, &["public_key"]).or_else(|| text(value.get("data")?, &["public_key"]));
+    let pem = pem.ok_or_else(|| call.nonsense("there is no `public_key` in it"))?;
+    PublicKey::from_pem(&pem).map_err(|reason| call.nonsense(format!("its `public_key` is of no use: {reason}")))
+}
+
+pub(super) async fn recent_tasks(api: &Api) -> Result<Vec<Listed>, ApiError> {
+    let query = [("limit", "100"), ("order", "desc"), ("orderBy", "created_at")];
+    let request = api.request(TASKS, Method::GET, "/v1/tasks").query(&query);
+    let reply = api.call(TASKS, Use::Prove, request).await?;
+    if !reply.value.get("data").is_some_and(Value::is_array) {
+        return Err(TASKS.nonsense("there is no list `data` in it"));
+    }
+    Ok(items(&reply.value, "data").iter().filter_map(listed).collect())
+}
+
+fn listed(of: &Value) -> Option<Listed> {
+    let (task, _) = convert(text(of, &["id", "task_id"])?, of);
+    Some(Listed {
+        task_id: task.id,
+        state: task.state,
+        background: false,
+        title: task.title,
+        url: task.url,
+        created_at: task.created_at,
+        updated_at: task.updated_at,
+    })
+}
+
+pub(super) async fn probe(api: &Api, task_id: &str) -> Result<Probe, ApiError> {
+    let reply = task(api, task_id, Use::Prove).await?;
+    if text(&reply.value, &["id"]).as_deref() != Some(task_id) {
+        return Err(TASK.nonsense("it does not say which task it is about"));
+    }
+    Ok(Probe::Ours { how: "readable" })
+}
+
+pub(super) async fn fetch(api: &Api, task_id: &str) -> Result<Fetched, ApiError> {
+    let reply = task(api, task_id, Use::Fetch).await?;
+    let (task, files) = convert(task_id.to_owned(), &reply.value);
+    Ok(Fetched { task, files, raw: format!(r#"{{"task":{}}}"#, reply.raw.trim()) })
+}
+
+async fn task(api: &Api, task_id: &str, purpose: Use) -> Result<Reply, ApiError> {
+    // What cannot be an id is not the id of a task.
+    let id = path_segment(task_id).ok_or(ApiError::NotFound { call: TASK.name })?;
+    let reply = api.call(TASK, purpose, api.request(TASK, Method::GET, &format!("/v1/tasks/{id}"))).await?;
+    let about = text(&reply.value, &["id"]);
+    if about.is_none() && text(&reply.value, &["status"]).is_none() {
+        return Err(TASK.nonsense("it is no task"));
+    }
+    if about.is_some_and(|about| about != task_id) {
+        return Err(TASK.nonsense("it is about another task"));
+    }
+    Ok(reply)
+}
+
+/// A task of version 1, in our words.
+fn convert(id: String, of: &Value) -> (Task, Vec<File>) {
+    let nothing = Value::Null;
+    let metadata = of.get("metadata").unwrap_or(&nothing);
+    let mut files = Vec::new();
+    let messages: Vec<_> = items(of, "output").iter().filter_map(|item| message(item, &mut files)).collect();
+    let asked = messages.iter().rev().find(|message| message.role == "assistant" && !message.text.is_empty());
+    let state = match text(of, &["status"]).as_deref() {
+        Some("completed" | "stopped") => State::Finished,
+        Some("failed" | "error") => State::Failed,
+        Some("running") => State::Running,
+        // The pages disagree on `pending`: "waits for the user", or simply "not done". One that has said nothing cannot have asked.
+        Some("pending" | "waiting") if asked.is_some() => State::Waiting,
+        Some("pending" | "waiting") => State::Running,
+        _ => State::Unknown,
+    };
+    let question = (state == State::Waiting).then(|| Question {
+        kind: QuestionKind::Message,
+        text: asked.map(|message| message.text.clone()),
+        ..Question::default()
+    });
+    let error = || error_text(of, "error").or_else(|| error_text(of, "incomplete_details"));
+    let mut task = Task {
+        id,
+        title: text(metadata, &["task_title", "title"]).or_else(|| text(of, &["task_title", "title"])),
+        url: text(metadata, &["task_url"]).or_else(|| text(of, &["task_url"])),
+        state,
+        stop_reason: stop_reason(state),
+        model: text(of, &["model"]),
+        created_at: time(of, "created_at"),
+        updated_at: time(of, "updated_at"),
+        credits: number(of, "credit_usage"),
+        complete: true,
+        question,
+        error: if state == State::Failed { error() } else { None },
+        messages,
+        ..Task::default()
+    };
+    task.bound_messages();
+    (task, files)
+}
+
+fn message(of: &Value, files: &mut Vec<File>) -> Option<Message> {
+    let id = text(of, &["id"]);
+    let parts = match of.get("content")? {
+        Value::Array(parts) => parts.as_slice(),
+        _ => &[],
+    };
+    let mut positions = Vec::new();
+    let names = ["fileUrl", "file_url", "fileName", "file_name"];
+    for part in parts.iter().filter(|part| member(part, &names).is_some()) {
+        if let Some(file) = file(part, id.as_deref()) {
+            positions.push(files.len());
+            files.push(file);
+        }
+    }
+    let role = text(of, &["role"]).unwrap_or_else(|| "assistant".to_owned());
+    Some(Message { created_at: time(of, "created_at"), text: content(of), role, id, files: positions })
+}
+
+pub(super) async fn create_task(api: &Api, task: &NewTask) -> Result<Created, ApiError> {
+    let body = json!({"prompt": task.prompt, "agentProfile": task.profile.as_deref().unwrap_or(PROFILE)});
+    let reply = api.call(CREATE, Use::Answer, api.request(CREATE, Method::POST, "/v1/tasks").json(&body)).await?;
+    created(CREATE, &reply.value)
+}
+
+/// A created task, in an answer of either version.
+pub(super) fn created(call: Call, value: &Value) -> Result<Created, ApiError> {
+    let task_id = text(value, &["task_id", "id"]).ok_or_else(|| call.nonsense("there is no `task_id` in it"))?;
+    Ok(Created { task_id, title: text(value, &["task_title"]), url: text(value, &["task_url"]) })
+}
+
+pub(super) fn webhooks_list() -> Result<Vec<Webhook>, ApiError> {
+    let reason =
+        "version 1 of Manus's API lists no webhooks; see them at manus.im in the settings, or use `api_version = \"v2\"`";
+    Err(ApiError::Unsupported { call: LIST.name, reason })
+}
+
+pub(super) async fn webhooks_register(api: &Api, url: &str) -> Result<Webhook, ApiError> {
+    let request = api.request(REGISTER, Method::POST, "/v1/webhooks").json(&json!({"webhook": {"url": url}}));
+    let reply = api.call(REGISTER, Use::Answer, request).await?;
+    webhook(&reply.value, Some(url)).ok_or_else(|| REGISTER.nonsense("there is no `webhook_id` in it"))
+}
+
+/// A webhook, in an answer of either version.
+pub(super) fn webhook(of: &Value, url: Option<&str>) -> Option<Webhook> {
+    let of = member(of, &["webhook"]).unwrap_or(of);
+    Some(Webhook {
+        id: text(of, &["webhook_id", "id"])?,
+        url: text(of, &["url"]).or_else(|| url.map(ToOwned::to_owned)),
+        status: text(of, &["status"]),
+        created_at: time(of, "created_at"),
+    })
+}
+
+pub(super) async fn webhooks_delete(api: &Api, id: &str) -> Result<(), ApiError> {
+    let id = path_segment(id).ok_or(ApiError::NotFound { call: DELETE.name })?;
+    let request = api.request(DELETE, Method::DELETE, &format!("/v1/webhooks/{id}"));
+    api.call(DELETE, Use::Answer, request).await.map(|_| ())
+}

@@ -1,0 +1,308 @@
+//! Version 2 of Manus's API: a task and its conversation are asked for apart, the conversation page by page.
+
+use std::collections::HashSet;
+
+use jiff::SignedDuration;
+use reqwest::Method;
+use serde_json::{Value, json};
+
+use super::api::{Api, Call, Reply, is_id};
+use super::convert::{content, file, is_true, items, member, number, stop_reason, strings, text, time};
+use super::v1::{created, key_in, webhook};
+use crate::provider::{ApiError, Created, Listed, NewTask, Probe, Use, Webhook};
+use crate::signature::rsa::PublicKey;
+use crate::task::{Fetched, File, Message, Question, QuestionKind, State, Task};
+
+const DETAIL: Call = Call::v2("task.detail");
+const LIST: Call = Call::v2("task.list");
+const MESSAGES: Call = Call::v2("task.listMessages");
+const CREATE: Call = Call::v2("task.create");
+const PUBLIC_KEY: Call = Call::v2("webhook.publicKey");
+const WEBHOOKS: Call = Call::v2("webhook.list");
+const REGISTER: Call = Call::v2("webhook.create");
+const DELETE: Call = Call::v2("webhook.delete");
+
+/// The most pages of a conversation that are read, of 200 events each: the newest.
+const MAX_PAGES: usize = 50;
+/// The most bytes of a conversation that are read.
+const MAX_CONVERSATION: usize = 32 << 20;
+
+pub(super) async fn public_key(api: &Api) -> (Result<PublicKey, ApiError>, Option<SignedDuration>) {
+    let (reply, skew) = api.call_now(PUBLIC_KEY, get(api, PUBLIC_KEY, &[])).await;
+    (reply.and_then(|reply| key_in(PUBLIC_KEY, &reply.value)), skew)
+}
+
+pub(super) async fn recent_tasks(api: &Api) -> Result<Vec<Listed>, ApiError> {
+    let reply = api.call(LIST, Use::Prove, get(api, LIST, &[("limit", "100"), ("order", "desc")])).await?;
+    Ok(list(LIST, &reply.value, "data")?.iter().filter_map(listed).collect())
+}
+
+fn listed(of: &Value) -> Option<Listed> {
+    Some(Listed {
+        task_id: text(of, &["id", "task_id"])?,
+        state: state(text(of, &["status"]).as_deref()),
+        background: is_true(of, "has_running_background_jobs"),
+        title: text(of, &["title", "task_title"]),
+        url: text(of, &["task_url", "url"]),
+        created_at: time(of, "created_at"),
+        updated_at: time(of, "updated_at"),
+    })
+}
+
+pub(super) async fn probe(api: &Api, task_id: &str) -> Result<Probe, ApiError> {
+    let reply = detail(api, task_id, Use::Prove).await?;
+    let task = &reply.value["task"];
+    if text(task, &["id"]).as_deref() != Some(task_id) {
+        return Err(DETAIL.nonsense("it does not say which task it is about"));
+    }
+    // Only the word proves it: a task without one may be shared.
+    let private = text(task, &["share_visibility"]).as_deref() == Some("private");
+    Ok(if private { Probe::Ours { how: "private" } } else { Probe::Visible })
+}
+
+pub(super) async fn fetch(api: &Api, task_id: &str) -> Result<Fetched, ApiError> {
+    let detail = detail(api, task_id, Use::Fetch).await?;
+    // Newest first: if the conversation is longer than we read, it is its end that matters.
+    let (mut events, mut pages, mut size, mut cursor) = (Vec::new(), Vec::new(), 0, None::<String>);
+    let complete = loop {
+        let mut query = vec![("task_id", task_id), ("limit", "200"), ("order", "desc")];
+        query.extend(cursor.as_deref().map(|cursor| ("cursor", cursor)));
+        let page = api.call(MESSAGES, Use::Fetch, get(api, MESSAGES, &query)).await?;
+        events.extend_from_slice(list(MESSAGES, &page.value, "messages")?);
+        let next = text(&page.value, &["next_cursor"]);
+        let more = if member(&page.value, &["has_more"]).is_some() { is_true(&page.value, "has_more") } else { next.is_some() };
+        size += page.raw.len();
+        pages.push(page.raw);
+        if !more {
+            break true;
+        }
+        // A cursor that is missing or stands still would never end.
+        if pages.len() == MAX_PAGES || size > MAX_CONVERSATION || next.is_none() || next == cursor {
+            break false;
+        }
+        cursor = next;
+    };
+    let (mut task, files) = convert(task_id.to_owned(), &detail.value["task"], in_order(events));
+    task.complete = complete;
+    let pages: Vec<_> = pages.iter().map(|page| page.trim()).collect();
+    Ok(Fetched { task, files, raw: format!(r#"{{"detail":{},"messages":[{}]}}"#, detail.raw.trim(), pages.join(",")) })
+}
+
+/// `task.detail`, checked to be about this task.
+async fn detail(api: &Api, task_id: &str, purpose: Use) -> Result<Reply, ApiError> {
+    // What cannot be an id is not the id of a task.
+    if !is_id(task_id) {
+        return Err(ApiError::NotFound { call: DETAIL.name });
+    }
+    let reply = api.call(DETAIL, purpose, get(api, DETAIL, &[("task_id", task_id)])).await?;
+    match reply.value.get("task").filter(|task| task.is_object()) {
+        None => Err(DETAIL.nonsense("there is no `task` in it")),
+        // Names such as `agent-default-main_task` stand for other tasks.
+        Some(task) if text(task, &["id"]).is_some_and(|about| about != task_id) => {
+            Err(DETAIL.nonsense("it is about another task"))
+        }
+        Some(_) => Ok(reply),
+    }
+}
+
+fn get(api: &Api, call: Call, query: &[(&str, &str)]) -> reqwest::RequestBuilder {
+    api.request(call, Method::GET, &format!("/v2/{}", call.name)).query(query)
+}
+
+fn post(api: &Api, call: Call, body: &Value) -> reqwest::RequestBuilder {
+    api.request(call, Method::POST, &format!("/v2/{}", call.name)).json(body)
+}
+
+fn list<'a>(call: Call, value: &'a Value, name: &str) -> Result<&'a [Value], ApiError> {
+    match value.get(name).and_then(Value::as_array) {
+        Some(items) => Ok(items),
+        None => Err(call.nonsense(format!("there is no list `{name}` in it"))),
+    }
+}
+
+/// Events that came newest first, oldest first and each once: pages overlap while a task still talks.
+fn in_order(events: Vec<Value>) -> Vec<Value> {
+    let mut seen = HashSet::new();
+    let mut events: Vec<_> =
+        events.into_iter().filter(|event| text(event, &["id"]).is_none_or(|id| seen.insert(id))).rev().collect();
+    // In case `order` was not obeyed. Stable; an event without a time stays behind the one before it.
+    let mut last = None;
+    let mut keyed: Vec<_> = events
+        .drain(..)
+        .map(|event| {
+            last = time(&event, "timestamp").or(last);
+            (last, event)
+        })
+        .collect();
+    keyed.sort_by_key(|(at, _)| *at);
+    keyed.into_iter().map(|(_, event)| event).collect()
+}
+
+fn state(status: Option<&str>) -> State {
+    match status {
+        Some("running") => State::Running,
+        Some("waiting") => State::Waiting,
+        Some("stopped") => State::Finished,
+        Some("error") => State::Failed,
+        _ => State::Unknown,
+    }
+}
+
+/// A task of version 2 and its events (oldest first), in our words.
+fn convert(id: String, of: &Value, events: Vec<Value>) -> (Task, Vec<File>) {
+    let mut talk = Talk::default();
+    for event in events {
+        talk.hear(&event);
+    }
+    let state = match (state(text(of, &["status"]).as_deref()), state(talk.status.as_deref())) {
+        (State::Finished, _) | (State::Unknown, State::Finished) if talk.user_stop => State::Stopped,
+        (State::Unknown, told) => told,
+        (known, _) => known,
+    };
+    let mut task = Task {
+        id,
+        title: text(of, &["title", "task_title"]),
+        url: text(of, &["task_url", "url"]),
+        state,
+        stop_reason: stop_reason(state),
+        model: text(of, &["agent_profile", "model"]),
+        created_at: time(of, "created_at"),
+        updated_at: time(of, "updated_at"),
+        credits: number(of, "credit_usage"),
+        complete: true,
+        background: is_true(of, "has_running_background_jobs"),
+        question: (state == State::Waiting).then(|| talk.question()),
+        structured_output: talk.structured,
+        error: if state == State::Failed { talk.error } else { None },
+        messages: talk.messages,
+        ..Task::default()
+    };
+    task.bound_messages();
+    (task, talk.files)
+}
+
+/// What a conversation comes to.
+#[derive(Default)]
+struct Talk {
+    messages: Vec<Message>,
+    files: Vec<File>,
+    /// The last thing the agent said in this turn.
+    said: Option<String>,
+    /// Answers to choose from, as last offered in this turn.
+    options: Vec<String>,
+    /// The newest `status_update` that waits, unless the agent has gone on since.
+    waiting: Option<Value>,
+    status: Option<String>,
+    structured: Option<Value>,
+    error: Option<String>,
+    /// Whether the last thing that anybody did was to stop the task by hand.
+    user_stop: bool,
+}
+
+impl Talk {
+    fn hear(&mut self, event: &Value) {
+        let kind = text(event, &["type"]).unwrap_or_default();
+        let payload = event.get(&kind).unwrap_or(&Value::Null);
+        match kind.as_str() {
+            "user_message" => {
+                // A new turn: what was asked and answered before is over.
+                (self.said, self.waiting, self.structured) = (None, None, None);
+                self.options.clear();
+                self.message("user", event, payload);
+            }
+            "assistant_message" => {
+                self.message("assistant", event, payload);
+                self.said = Some(content(payload)).filter(|said| !said.is_empty()).or(self.said.take());
+                if let Some(expectation) = member(payload, &["question_expectation"]) {
+                    self.options = strings(expectation, "options");
+                }
+            }
+            "error_message" => {
+                self.user_stop = false;
+                self.error = Some(content(payload)).filter(|said| !said.is_empty()).or_else(|| text(payload, &["error_type"]));
+            }
+            "status_update" => self.status_update(payload),
+            "structured_output_result" => {
+                let part = |name: &str| payload.get(name).cloned().unwrap_or_default();
+                self.structured = Some(json!({"success": part("success"), "value": part("value"), "error": part("error")}));
+            }
+            "user_stop" => self.user_stop = true,
+            // Steps, plans and what is yet to be invented: kept in the raw answer.
+            _ => {}
+        }
+    }
+
+    fn message(&mut self, role: &str, event: &Value, payload: &Value) {
+        self.user_stop = false;
+        let id = text(event, &["id"]);
+        let mut positions = Vec::new();
+        let parts = items(payload, "content").iter().filter(|part| member(part, &["file_url", "url", "filename"]).is_some());
+        for file in items(payload, "attachments").iter().chain(parts).filter_map(|of| file(of, id.as_deref())) {
+            positions.push(self.files.len());
+            self.files.push(file);
+        }
+        self.messages.push(Message {
+            created_at: time(event, "timestamp"),
+            text: content(payload),
+            role: role.to_owned(),
+            id,
+            files: positions,
+        });
+    }
+
+    fn status_update(&mut self, payload: &Value) {
+        self.status = text(payload, &["agent_status"]).or(self.status.take());
+        match self.status.as_deref() {
+            Some("waiting") => self.waiting = Some(payload.clone()),
+            Some("running") => self.waiting = None,
+            Some("error") if self.error.is_none() => self.error = text(payload, &["description", "brief"]),
+            _ => {}
+        }
+    }
+
+    /// What the task waits for. A webhook does not tell a question from a confirmation; the newest status does.
+    fn question(&self) -> Question {
+        let nothing = Value::Null;
+        let update = self.waiting.as_ref().unwrap_or(&nothing);
+        let detail = update.get("status_detail").unwrap_or(&nothing);
+        let action = text(detail, &["waiting_for_event_type"]);
+        let kind = match action.as_deref() {
+            None | Some("messageAskUser" | "cascadeAskUser") => QuestionKind::Message,
+            Some(_) => QuestionKind::Action,
+        };
+        let described = text(detail, &["waiting_description"]).or_else(|| text(update, &["description", "brief"]));
+        let said = self.said.clone();
+        Question {
+            kind,
+            // A question is in the agent's own words, a confirmation in the description of what is to be done.
+            text: if kind == QuestionKind::Message { said.or(described) } else { described.or(said) },
+            options: self.options.clone(),
+            action,
+            event_id: text(detail, &["waiting_for_event_id"]),
+            input_schema: member(detail, &["confirm_input_schema"]).cloned(),
+        }
+    }
+}
+
+pub(super) async fn create_task(api: &Api, task: &NewTask) -> Result<Created, ApiError> {
+    let mut body = json!({"message": {"content": task.prompt}});
+    if let Some(profile) = &task.profile {
+        body["agent_profile"] = json!(profile);
+    }
+    let reply = api.call(CREATE, Use::Answer, post(api, CREATE, &body)).await?;
+    created(CREATE, &reply.value)
+}
+
+pub(super) async fn webhooks_list(api: &Api) -> Result<Vec<Webhook>, ApiError> {
+    let reply = api.call(WEBHOOKS, Use::Answer, get(api, WEBHOOKS, &[])).await?;
+    Ok(list(WEBHOOKS, &reply.value, "data")?.iter().filter_map(|of| webhook(of, None)).collect())
+}
+
+pub(super) async fn webhooks_register(api: &Api, url: &str) -> Result<Webhook, ApiError> {
+    let reply = api.call(REGISTER, Use::Answer, post(api, REGISTER, &json!({"url": url}))).await?;
+    webhook(&reply.value, Some(url)).ok_or_else(|| REGISTER.nonsense("there is no `webhook` in it"))
+}
+
+pub(super) async fn webhooks_delete(api: &Api, id: &str) -> Result<(), ApiError> {
+    api.call(DELETE, Use::Answer, post(api, DELETE, &json!({"webhook_id": id}))).await.map(|_| ())
+}
