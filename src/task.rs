@@ -7,7 +7,7 @@ use std::fmt;
 use std::str::FromStr;
 
 use jiff::Timestamp;
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Serialize, Serializer};
 use serde_json::Value;
 
 use crate::clock;
@@ -76,6 +76,7 @@ pub struct Task {
     #[serde(with = "clock::optional")]
     pub updated_at: Option<Timestamp>,
     /// What it cost so far, in the provider's credits.
+    #[serde(serialize_with = "plain_number")]
     pub credits: Option<f64>,
     /// What it used.
     pub usage: Usage,
@@ -103,8 +104,10 @@ pub struct Usage {
     /// Tokens written.
     pub output_tokens: Option<u64>,
     /// Seconds of computing.
+    #[serde(serialize_with = "plain_number")]
     pub compute_seconds: Option<f64>,
     /// Money, in US dollars.
+    #[serde(serialize_with = "plain_number")]
     pub cost_usd: Option<f64>,
 }
 
@@ -201,6 +204,18 @@ pub struct Fetched {
     pub raw: String,
 }
 
+/// Writes a whole number without decimals, as the provider did: `22`, not `22.0`.
+#[expect(clippy::ref_option, reason = "serde passes a reference to the field")]
+fn plain_number<S: Serializer>(number: &Option<f64>, to: S) -> Result<S::Ok, S::Error> {
+    /// Up to here every whole number has a float of its own.
+    const EXACT: f64 = 9_007_199_254_740_992.0;
+    match number {
+        #[expect(clippy::cast_possible_truncation, reason = "whole, and within what an i64 holds")]
+        Some(whole) if whole.fract() == 0.0 && whole.abs() <= EXACT => to.serialize_i64(*whole as i64),
+        other => other.serialize(to),
+    }
+}
+
 impl Task {
     /// Keeps the conversation within [`MAX_MESSAGES`] and [`MAX_TEXT_BYTES`], and counts what goes.
     pub fn bound_messages(&mut self) {
@@ -260,6 +275,14 @@ mod tests {
         task.bound_messages();
         assert_eq!(task.messages.iter().map(|message| message.text.as_str()).collect::<Vec<_>>(), ["ask", "answer"]);
         assert_eq!(task.messages_omitted, 1);
+    }
+
+    #[test]
+    fn whole_numbers_are_written_without_decimals() {
+        let usage = |seconds| serde_json::to_value(Usage { compute_seconds: seconds, ..Usage::default() }).unwrap();
+        for (number, text) in [(Some(22.0), "22"), (Some(0.5), "0.5"), (Some(1e300), "1e300"), (None, "null")] {
+            assert_eq!(usage(number)["compute_seconds"].to_string().replace('+', ""), text);
+        }
     }
 
     #[test]
