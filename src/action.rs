@@ -1,1 +1,106 @@
-//! (being written)
+//! What a person may ask for, whoever asks: the admin API does nothing else.
+//!
+//! What must hold: a call that spends money is made once. If its answer is lost, that is said, and nobody tries again but a person.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use tokio::sync::Notify;
+
+use crate::clock::Clock;
+use crate::provider::{ApiError, Created, NewTask, Source};
+use crate::store::model::{Proof, Released};
+use crate::store::{self, Store};
+
+/// Does what is asked for.
+#[derive(Clone, Debug)]
+pub struct Actions {
+    sources: BTreeMap<String, Arc<Source>>,
+    store: Store,
+    clock: Clock,
+    wake: Arc<Notify>,
+}
+
+/// Why it was not done.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// There is no such source.
+    #[error("there is no source `{0}`")]
+    NoSource(String),
+    /// The source must be named.
+    #[error("name the source: there are {0}")]
+    WhichSource(String),
+    /// There is no such event.
+    #[error("there is no event `{0}`")]
+    NoEvent(String),
+    /// Only an event in quarantine can be released.
+    #[error("the event is not in quarantine: its state is `{0}`")]
+    NotQuarantined(String),
+    /// The provider did not do it.
+    #[error("{0}")]
+    Provider(ApiError),
+    /// The provider may have done it; nobody knows.
+    #[error(
+        "{0}; the provider may have done it all the same, and it was not tried again, since it costs money: look there first"
+    )]
+    Unknown(ApiError),
+    /// The store did not do it.
+    #[error(transparent)]
+    Store(#[from] store::Error),
+}
+
+impl Actions {
+    /// Acts on `sources` and `store`; rings `wake` when it made work.
+    #[must_use]
+    pub fn new(sources: BTreeMap<String, Arc<Source>>, store: Store, clock: Clock, wake: Arc<Notify>) -> Self {
+        Self { sources, store, clock, wake }
+    }
+
+    /// The source that is meant: the named one, or the only one.
+    ///
+    /// # Errors
+    /// [`Error::NoSource`] and [`Error::WhichSource`].
+    pub fn source(&self, name: Option<&str>) -> Result<&Arc<Source>, Error> {
+        match name {
+            Some(name) => self.sources.get(name).ok_or_else(|| Error::NoSource(name.to_owned())),
+            None => match self.sources.values().collect::<Vec<_>>().as_slice() {
+                [one] => Ok(one),
+                _ => Err(Error::WhichSource(self.sources.keys().cloned().collect::<Vec<_>>().join(", "))),
+            },
+        }
+    }
+
+    /// Creates a task. That it is ours is written down, so nothing has to be proven when its events come.
+    ///
+    /// # Errors
+    /// [`Error::Provider`]; [`Error::Unknown`] where the answer was lost.
+    pub async fn create_task(&self, source: Option<&str>, task: &NewTask) -> Result<(String, Created), Error> {
+        let source = self.source(source)?;
+        let lost = |error: ApiError| if error.outcome_unknown() { Error::Unknown(error) } else { Error::Provider(error) };
+        let created = source.create_task(task).await.map_err(lost)?;
+        let (title, url) = (created.title.clone(), created.url.clone());
+        let proof = Proof { task_id: created.task_id.clone(), how: "created", title, url };
+        // The task exists, whether or not this is kept: its list proves it as well, only later.
+        if let Err(error) = self.store.record_proofs(source.name(), vec![proof], self.clock.now()).await {
+            tracing::warn!(source = source.name(), error = %error, "that the task was created here was not kept: {error}");
+        }
+        self.wake.notify_one();
+        Ok((source.name().to_owned(), created))
+    }
+
+    /// Lets an event out of quarantine: whoever asks vouches for it.
+    ///
+    /// # Errors
+    /// [`Error::NoEvent`] and [`Error::NotQuarantined`].
+    pub async fn release(&self, event: &str) -> Result<(), Error> {
+        match self.store.release(event, self.clock.now()).await? {
+            Released::Yes => {
+                tracing::info!(event = ?event, "an event was released from quarantine");
+                self.wake.notify_one();
+                Ok(())
+            }
+            Released::Not(state) => Err(Error::NotQuarantined(state)),
+            Released::Unknown => Err(Error::NoEvent(event.to_owned())),
+        }
+    }
+}

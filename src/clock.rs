@@ -110,6 +110,12 @@ pub fn since(then: Timestamp, now: Timestamp) -> Duration {
     Duration::try_from(now.duration_since(then)).unwrap_or(Duration::ZERO)
 }
 
+/// A duration in whole milliseconds, for logs.
+#[must_use]
+pub fn millis(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}
+
 /// RFC 3339 in UTC with exactly three decimals, the one form in the store, the API and the envelope: it sorts as text.
 #[must_use]
 pub fn rfc3339(at: Timestamp) -> String {

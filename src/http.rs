@@ -66,7 +66,9 @@ pub fn client(timeout: Duration) -> Client {
     Client::builder()
         .user_agent(USER_AGENT)
         .redirect(redirect::Policy::none())
-        .connect_timeout(timeout)
+        // Less than the whole: a host that never takes the connection is then known to have got nothing, which a request that
+        // ran out of time is not.
+        .connect_timeout(timeout.mul_f64(0.75))
         .timeout(timeout)
         .pool_idle_timeout(Duration::from_secs(30))
         .no_proxy()
@@ -79,24 +81,41 @@ pub fn client(timeout: Duration) -> Client {
 /// # Errors
 /// [`Error`] when there is no whole answer. A status of 4xx or 5xx is an answer.
 pub async fn send(request: RequestBuilder, timeout: Duration, max_bytes: usize) -> Result<Answer, Error> {
-    let classify = |error: reqwest::Error| {
-        if error.is_connect() {
-            Error::Connect(root_cause(&error))
-        } else if error.is_timeout() {
-            Error::Timeout(timeout)
-        } else {
-            Error::Broken(root_cause(&error))
-        }
-    };
-    let mut response: Response = request.send().await.map_err(classify)?;
+    let mut response: Response = request.send().await.map_err(|error| classify(&error, timeout))?;
     let mut body = BytesMut::new();
-    while let Some(chunk) = response.chunk().await.map_err(classify)? {
+    while let Some(chunk) = response.chunk().await.map_err(|error| classify(&error, timeout))? {
         if body.len() + chunk.len() > max_bytes {
             return Err(Error::TooLarge(max_bytes));
         }
         body.extend_from_slice(&chunk);
     }
     Ok(Answer { status: response.status(), headers: std::mem::take(response.headers_mut()), body: body.freeze() })
+}
+
+/// Sends `request` for the sake of the status: it is an answer as soon as the headers are there, whatever becomes of the body,
+/// of which at most `max_bytes` are read. A destination that said 200 has taken the event, however large its page is.
+///
+/// # Errors
+/// [`Error`] when there is no status.
+pub async fn send_for_status(request: RequestBuilder, timeout: Duration, max_bytes: usize) -> Result<Answer, Error> {
+    let mut response: Response = request.send().await.map_err(|error| classify(&error, timeout))?;
+    let mut body = BytesMut::new();
+    while body.len() < max_bytes
+        && let Ok(Some(chunk)) = response.chunk().await
+    {
+        body.extend_from_slice(&chunk[..chunk.len().min(max_bytes - body.len())]);
+    }
+    Ok(Answer { status: response.status(), headers: std::mem::take(response.headers_mut()), body: body.freeze() })
+}
+
+fn classify(error: &reqwest::Error, timeout: Duration) -> Error {
+    if error.is_connect() {
+        Error::Connect(root_cause(error))
+    } else if error.is_timeout() {
+        Error::Timeout(timeout)
+    } else {
+        Error::Broken(root_cause(error))
+    }
 }
 
 /// The innermost cause, which says most; reqwest's own text would repeat the URL, which may hold a token.

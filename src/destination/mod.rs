@@ -1,1 +1,255 @@
-//! (being written)
+//! Destinations: where results go.
+//!
+//! A closed set of kinds behind the same verbs. What must hold: [`Destination::render`] makes the content once, when the delivery
+//! is created, and [`Destination::send`] sends exactly that on every attempt, with only the transport's own fields made anew. A
+//! failure says whether to try again and whether the other side may have got it; no failure, `Debug` or printed configuration
+//! shows a secret.
+
+pub mod http;
+pub mod log;
+mod text;
+
+use std::time::Duration;
+
+use config::{ConfigError, Value};
+use serde::{Deserialize, Serialize};
+use uuid::Uuid;
+
+use crate::clock::Clock;
+use crate::retry::Failure;
+use crate::route::Envelope;
+
+/// The names of the kinds, for messages.
+pub const KINDS: &[&str] = &["http", "log"];
+
+/// One `[destinations.NAME]` section; its `kind` key says which.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+#[serde(tag = "kind", rename_all = "snake_case")]
+pub enum Config {
+    /// A request to a URL.
+    Http(http::Config),
+    /// A line on standard output.
+    Log(log::Config),
+}
+
+impl Config {
+    /// Reads and checks the section of destination `name`. A `kind` key in `value` is passed over.
+    ///
+    /// # Errors
+    /// For an unknown kind or key, a value of the wrong type, and what cannot work; the text names the key and what to write.
+    pub fn parse(name: &str, kind: &str, value: Value) -> Result<Self, ConfigError> {
+        let origin = value.origin().map(ToOwned::to_owned);
+        let mut table = value.into_table()?;
+        table.remove("kind");
+        let value = Value::new(origin.as_ref(), table);
+        match kind {
+            "http" => {
+                let config: http::Config = value.try_deserialize()?;
+                config.check().map_err(|problem| ConfigError::Message(Error::refused(name, problem).to_string()))?;
+                Ok(Self::Http(config))
+            }
+            "log" => Ok(Self::Log(value.try_deserialize()?)),
+            other => Err(ConfigError::Message(format!(
+                "destinations.{name}: `kind = \"{other}\"` is unknown; it must be one of: {}",
+                KINDS.join(", ")
+            ))),
+        }
+    }
+
+    /// The kind's name.
+    #[must_use]
+    pub fn kind(&self) -> &'static str {
+        match self {
+            Self::Http(_) => "http",
+            Self::Log(_) => "log",
+        }
+    }
+
+    /// The keys of a section of `kind` that hold secrets, each of which may come from a file (`x_file`).
+    #[must_use]
+    pub fn secrets(kind: &str) -> &'static [&'static str] {
+        match kind {
+            "http" => http::SECRETS,
+            _ => &[],
+        }
+    }
+}
+
+/// What becomes of a delivery whose outcome nobody knows.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum OnUnknown {
+    /// It is sent again; the receiver knows a repeat by its `webhook-id`.
+    #[default]
+    Retry,
+    /// It is held until a person decides.
+    Hold,
+}
+
+/// Why a destination cannot be built, or cannot write the content of a delivery.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("destinations.{name}: {problem}")]
+pub struct Error {
+    name: String,
+    problem: String,
+}
+
+impl Error {
+    fn refused(name: &str, problem: impl Into<String>) -> Self {
+        Self { name: name.to_owned(), problem: problem.into() }
+    }
+}
+
+/// What all destinations are built with.
+#[derive(Clone, Debug)]
+pub struct Parts {
+    /// For timestamps and dates.
+    pub clock: Clock,
+    /// How a `log` destination writes.
+    pub format: log::Format,
+    /// Where a `log` destination writes.
+    pub output: log::Output,
+}
+
+/// A delivery, on one attempt.
+#[derive(Clone, Copy, Debug)]
+pub struct Outgoing<'a> {
+    /// The delivery's id, the same on every attempt: the receiver's means to know a repeat.
+    pub id: Uuid,
+    /// The content, as [`Destination::render`] made it.
+    pub body: &'a str,
+    /// The number of this attempt, from 1.
+    pub attempt: u32,
+}
+
+/// What a destination said to a delivery that it took.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Receipt {
+    /// For people, such as `200 OK`.
+    pub detail: String,
+}
+
+/// One configured destination.
+#[derive(Debug)]
+pub struct Destination {
+    name: String,
+    kind: Kind,
+}
+
+#[derive(Debug)]
+enum Kind {
+    Http(Box<http::Http>),
+    Log(log::Log),
+}
+
+impl Destination {
+    /// Builds the destination `name`.
+    ///
+    /// # Errors
+    /// If something in `config` cannot work, which [`Config::parse`] has told before.
+    pub fn build(name: &str, config: &Config, parts: &Parts) -> Result<Self, Error> {
+        let kind = match config {
+            Config::Http(config) => {
+                let http = http::Http::build(config, &parts.clock).map_err(|problem| Error::refused(name, problem))?;
+                Kind::Http(Box::new(http))
+            }
+            Config::Log(config) => Kind::Log(log::Log::build(config, parts)),
+        };
+        Ok(Self { name: name.to_owned(), kind })
+    }
+
+    /// Its name.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Its kind's name.
+    #[must_use]
+    pub fn kind(&self) -> &'static str {
+        match &self.kind {
+            Kind::Http(_) => "http",
+            Kind::Log(_) => "log",
+        }
+    }
+
+    /// How many deliveries may be on their way to it at once.
+    #[must_use]
+    pub fn concurrency(&self) -> usize {
+        match &self.kind {
+            Kind::Http(http) => http.concurrency(),
+            // Lines are written one after the other.
+            Kind::Log(_) => 1,
+        }
+    }
+
+    /// The most deliveries a minute, if that is limited.
+    #[must_use]
+    pub fn rate(&self) -> Option<u32> {
+        match &self.kind {
+            Kind::Http(http) => http.rate(),
+            Kind::Log(_) => None,
+        }
+    }
+
+    /// The waits between attempts.
+    #[must_use]
+    pub fn ladder(&self) -> &[Duration] {
+        match &self.kind {
+            Kind::Http(http) => http.ladder(),
+            Kind::Log(_) => &crate::retry::LADDER,
+        }
+    }
+
+    /// What becomes of a delivery whose outcome nobody knows.
+    #[must_use]
+    pub fn on_unknown(&self) -> OnUnknown {
+        match &self.kind {
+            Kind::Http(http) => http.on_unknown(),
+            Kind::Log(_) => OnUnknown::Retry,
+        }
+    }
+
+    /// How long one attempt may take.
+    #[must_use]
+    pub fn timeout(&self) -> Duration {
+        match &self.kind {
+            Kind::Http(http) => http.timeout(),
+            Kind::Log(_) => log::TIMEOUT,
+        }
+    }
+
+    /// The content of a delivery: a JSON object with a member `out_of_order`.
+    ///
+    /// # Errors
+    /// If the envelope is no JSON, which no envelope is known to cause.
+    pub fn render(&self, envelope: &Envelope) -> Result<String, Error> {
+        let body = match &self.kind {
+            Kind::Http(_) => serde_json::to_string(envelope),
+            Kind::Log(log) => log.render(envelope),
+        };
+        body.map_err(|cause| Error::refused(&self.name, format!("cannot write the content: {cause}")))
+    }
+
+    /// Makes one attempt.
+    ///
+    /// # Errors
+    /// If it was not taken, or if nobody knows.
+    pub async fn send(&self, delivery: &Outgoing<'_>) -> Result<Receipt, Failure> {
+        match &self.kind {
+            Kind::Http(http) => http.send(delivery).await,
+            Kind::Log(log) => log.send(delivery).await,
+        }
+    }
+
+    /// Whether it can be reached; sends no event. Says what was found, for people.
+    ///
+    /// # Errors
+    /// Why it cannot be reached.
+    pub async fn check(&self) -> Result<String, String> {
+        match &self.kind {
+            Kind::Http(http) => http.check().await,
+            Kind::Log(log) => Ok(log.check()),
+        }
+    }
+}

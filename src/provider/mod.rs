@@ -162,6 +162,12 @@ pub struct Refusal {
 }
 
 impl Refusal {
+    /// Whether the fault may be ours: an old key, or a wrong clock. What is missing or malformed is so under every key.
+    #[must_use]
+    pub fn may_be_ours(&self) -> bool {
+        matches!(self.kind, RefusalKind::SignatureInvalid | RefusalKind::TimestampStale)
+    }
+
     /// A refusal of something that nothing speaks for.
     #[must_use]
     pub fn of(kind: RefusalKind) -> Self {
@@ -442,7 +448,8 @@ impl Source {
         self.manus().load_keys().await
     }
 
-    /// The newest tasks of this account, one page of at most 100.
+    /// The newest tasks of this account, one page of at most 100. The caller has taken its place from [`Source::budget`] for
+    /// [`Use::Prove`] before: it must not wait for one while it holds jobs that others could do.
     ///
     /// # Errors
     /// [`ApiError`].
@@ -450,7 +457,7 @@ impl Source {
         self.manus().recent_tasks().await
     }
 
-    /// Asks whether our key proves the task ours.
+    /// Asks whether our key proves the task ours. The caller has taken its place from [`Source::budget`] for [`Use::Prove`].
     ///
     /// # Errors
     /// [`ApiError`]; only [`ApiError::NotFound`] speaks against it.

@@ -7,7 +7,7 @@ use serde_json::Value;
 use uuid::Uuid;
 
 use crate::clock;
-use crate::event::NewEvent;
+use crate::event::{NewEvent, Verification};
 use crate::task::Fetched;
 
 /// What became of an event that was offered.
@@ -66,8 +66,6 @@ pub struct Capacity {
     pub queue: String,
     /// How many.
     pub limit: usize,
-    /// Only jobs made at or before this time, where set.
-    pub made_before: Option<Timestamp>,
 }
 
 /// What [`super::Store::claim`] found.
@@ -128,6 +126,8 @@ pub struct Known {
     pub refused_at: Option<Timestamp>,
     /// How often it was asked for by id.
     pub probes: u32,
+    /// Whether an earlier event of it waits to be fetched.
+    pub fetching: bool,
 }
 
 /// A delivery to be handed over.
@@ -159,9 +159,9 @@ pub struct StoredEvent {
     /// When it was received.
     pub received_at: Timestamp,
     /// How it was verified.
-    pub verification: String,
+    pub verification: Verification,
     /// The event that it collides with.
-    pub collision_of: Option<String>,
+    pub collision_of: Option<Uuid>,
     /// Whether a person released it from quarantine.
     pub released: bool,
     /// The exact bytes.

@@ -1,1 +1,370 @@
-//! (being written)
+//! The worker: claims jobs that are due, does them, and writes down how each ended.
+//!
+//! One loop claims, and each job runs as a task of its own. What must hold:
+//! - Only what can be started now is claimed: a place is free, and the destination's breaker lets it through. So a destination
+//!   that is down holds no place of another, and spends no attempts.
+//! - The wake-up is armed before the store is asked, so that a job made in between is not slept over; a timer catches what
+//!   becomes due, and a poll behind both catches what neither told.
+//! - Every claimed job ends in the store, as finished, due again, or a dead letter; one whose code panicked is due again. If the
+//!   store does not take the end, the lease stays, and the next start voids it.
+//! - At a stop nothing more is claimed, what runs may end, and what cannot end in time is handed back: a delivery that may have
+//!   arrived as one of unknown outcome.
+
+mod breaker;
+mod deliver;
+mod dispatch;
+mod fetch;
+mod prove;
+
+use std::collections::{BTreeMap, HashMap};
+use std::pin::pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
+use tokio::sync::{Mutex, Notify};
+use tokio::task::{Id, JoinError, JoinSet};
+use tokio_util::sync::CancellationToken;
+
+use self::breaker::Breaker;
+use crate::clock::{self, Clock};
+use crate::destination::Destination;
+use crate::provider::Source;
+use crate::route::Routes;
+use crate::store::model::{Capacity, Claimed, Job, JobKind, Lease, Setback, Work};
+use crate::store::{self, Store};
+use crate::telemetry::Health;
+
+/// Prove jobs at once for a source: most of them need no call.
+const PROVE_PLACES: usize = 256;
+/// Fetches at once for a source.
+const FETCH_PLACES: usize = 8;
+/// How often the store is asked even if nothing woke the worker.
+const POLL: Duration = Duration::from_secs(30);
+/// How long the worker waits after the store failed it.
+const STORE_PAUSE: Duration = Duration::from_secs(1);
+/// How often a running job makes sure that it still holds its lease.
+const RENEW_EVERY: Duration = Duration::from_secs(20);
+
+/// What jobs work with, and nothing else.
+#[derive(Debug)]
+pub struct Environment {
+    /// Where jobs come from and their ends go.
+    pub store: Store,
+    /// Time.
+    pub clock: Clock,
+    /// The configured sources, by name.
+    pub sources: BTreeMap<String, Arc<Source>>,
+    /// The configured destinations, by name.
+    pub destinations: BTreeMap<String, Destination>,
+    /// Where results go.
+    pub routes: Routes,
+    /// Where a part that does not work says so.
+    pub health: Health,
+    /// Rung by whoever makes jobs.
+    pub wake: Arc<Notify>,
+}
+
+/// The worker. One per process.
+#[derive(Debug)]
+pub struct Worker {
+    environment: Arc<Environment>,
+    proving: BTreeMap<String, Arc<Mutex<prove::Listing>>>,
+    breakers: HashMap<String, Breaker>,
+    running: JoinSet<()>,
+    slots: HashMap<Id, Slot>,
+    /// How deliveries went; at most one message for each that runs.
+    outcomes: (UnboundedSender<Judged>, UnboundedReceiver<Judged>),
+}
+
+/// A destination's name, and how a delivery to it went.
+type Judged = (String, deliver::Outcome);
+
+/// A running task, and the jobs that it holds.
+#[derive(Debug)]
+struct Slot {
+    kind: JobKind,
+    queue: String,
+    leases: Vec<Lease>,
+}
+
+impl Worker {
+    /// A worker that has not begun.
+    #[must_use]
+    pub fn new(environment: Arc<Environment>) -> Self {
+        let proving = environment.sources.keys().map(|name| (name.clone(), Arc::default())).collect();
+        Self {
+            environment,
+            proving,
+            breakers: HashMap::new(),
+            running: JoinSet::new(),
+            slots: HashMap::new(),
+            outcomes: unbounded_channel(),
+        }
+    }
+
+    /// Works until `stop`; then ends what runs, for at most `drain`, and hands the rest back.
+    pub async fn run(mut self, stop: CancellationToken, drain: Duration) {
+        let environment = Arc::clone(&self.environment);
+        while !stop.is_cancelled() {
+            let mut woken = pin!(environment.wake.notified());
+            woken.as_mut().enable();
+            let next = match self.claim().await {
+                Ok(next) => next,
+                Err(error) => {
+                    tracing::warn!(error = %error, "cannot claim jobs, will ask again: {error}");
+                    environment.clock.now().checked_add(STORE_PAUSE).ok()
+                }
+            };
+            let poll = clock::after(environment.clock.now(), POLL);
+            let alarm = environment.clock.sleep_until(next.map_or(poll, |next| next.min(poll)));
+            tokio::select! {
+                () = stop.cancelled() => {}
+                () = woken => {}
+                () = alarm => {}
+                Some(ended) = self.running.join_next_with_id() => self.settle(ended).await,
+            }
+            while let Some(ended) = self.running.try_join_next_with_id() {
+                self.settle(ended).await;
+            }
+        }
+        self.drain_or_hand_back(drain).await;
+    }
+
+    /// Works until nothing runs and nothing is due now. For whoever moves time by hand.
+    ///
+    /// # Errors
+    /// When the store failed.
+    pub async fn run_due(&mut self) -> Result<(), store::Error> {
+        loop {
+            self.claim().await?;
+            let Some(ended) = self.running.join_next_with_id().await else { return Ok(()) };
+            self.settle(ended).await;
+        }
+    }
+
+    /// Claims what can be started now and starts it. Returns when to ask again, where that is known.
+    async fn claim(&mut self) -> Result<Option<jiff::Timestamp>, store::Error> {
+        let environment = Arc::clone(&self.environment);
+        let capacities = self.capacities();
+        if capacities.is_empty() {
+            return Ok(self.breaker_alarm());
+        }
+        let Claimed { jobs, next_due } = environment.store.claim(capacities, environment.clock.now()).await?;
+        let mut proving: BTreeMap<String, Vec<Job>> = BTreeMap::new();
+        for job in jobs {
+            match job.kind {
+                JobKind::Prove => proving.entry(job.queue.clone()).or_default().push(job),
+                JobKind::Fetch => {
+                    let Some(source) = environment.sources.get(&job.queue).cloned() else { continue };
+                    self.start(vec![job], |environment, mut jobs| async move {
+                        while let Some(job) = jobs.pop() {
+                            fetch::run(&environment, &source, job).await;
+                        }
+                    });
+                }
+                JobKind::Deliver => {
+                    let (outcomes, name) = (self.outcomes.0.clone(), job.queue.clone());
+                    self.start(vec![job], |environment, mut jobs| async move {
+                        while let Some(job) = jobs.pop() {
+                            let outcome = deliver::run(&environment, job).await;
+                            // The receiver lives as long as the worker that awaits this task.
+                            let _ = outcomes.send((name.clone(), outcome));
+                        }
+                    });
+                }
+            }
+        }
+        for (name, jobs) in proving {
+            let Some(source) = environment.sources.get(&name).cloned() else { continue };
+            let listing = Arc::clone(&self.proving[&name]);
+            // What is known already must not wait behind calls for what is not.
+            let (known, unknown): (Vec<_>, Vec<_>) = jobs.into_iter().partition(|job| prove::is_settled(&source, job));
+            for (jobs, listing) in [(known, None), (unknown, Some(listing))] {
+                if jobs.is_empty() {
+                    continue;
+                }
+                let source = Arc::clone(&source);
+                self.start(jobs, |environment, jobs| async move { prove::run(&environment, &source, listing, jobs).await });
+            }
+        }
+        Ok([next_due, self.breaker_alarm()].into_iter().flatten().min())
+    }
+
+    /// How much of each kind can be started now.
+    fn capacities(&mut self) -> Vec<Capacity> {
+        let (environment, now) = (Arc::clone(&self.environment), self.environment.clock.elapsed());
+        let mut used: HashMap<(JobKind, &str), usize> = HashMap::new();
+        for slot in self.slots.values() {
+            *used.entry((slot.kind, slot.queue.as_str())).or_default() += slot.leases.len();
+        }
+        let in_flight = |kind, queue: &str| used.get(&(kind, queue)).copied().unwrap_or_default();
+        let mut capacities = Vec::new();
+        let mut add = |kind, queue: &str, limit| {
+            if limit > 0 {
+                capacities.push(Capacity { kind, queue: queue.to_owned(), limit });
+            }
+        };
+        for name in environment.sources.keys() {
+            add(JobKind::Fetch, name, FETCH_PLACES.saturating_sub(in_flight(JobKind::Fetch, name)));
+            add(JobKind::Prove, name, PROVE_PLACES.saturating_sub(in_flight(JobKind::Prove, name)));
+        }
+        for (name, destination) in &environment.destinations {
+            let in_flight = in_flight(JobKind::Deliver, name);
+            let free = destination.concurrency().saturating_sub(in_flight);
+            let allowed = self.breakers.get(name).map_or(free, |breaker| breaker.allows(free, in_flight, now));
+            add(JobKind::Deliver, name, allowed);
+        }
+        capacities
+    }
+
+    /// When the first open breaker may be tried.
+    fn breaker_alarm(&self) -> Option<jiff::Timestamp> {
+        let (now, wall) = (self.environment.clock.elapsed(), self.environment.clock.now());
+        self.breakers.values().filter_map(|breaker| breaker.opens_at(now)).min().map(|until| clock::after(wall, until - now))
+    }
+
+    /// Runs `work` on `jobs` as a task.
+    fn start<W, F>(&mut self, jobs: Vec<Job>, work: W)
+    where
+        W: FnOnce(Arc<Environment>, Vec<Job>) -> F,
+        F: Future<Output = ()> + Send + 'static,
+    {
+        let Some(first) = jobs.first() else { return };
+        let slot = Slot { kind: first.kind, queue: first.queue.clone(), leases: jobs.iter().map(|job| job.lease).collect() };
+        let environment = Arc::clone(&self.environment);
+        let leases = slot.leases.clone();
+        let work = work(Arc::clone(&environment), jobs);
+        let task = self.running.spawn(async move {
+            tokio::select! {
+                () = work => {}
+                // Somebody else holds the work now: what this task would still do is theirs to do.
+                () = lost_lease(&environment, &leases) => {}
+            }
+        });
+        self.slots.insert(task.id(), slot);
+    }
+
+    /// Frees the place of a task that ended.
+    async fn settle(&mut self, ended: Result<(Id, ()), JoinError>) {
+        let (id, panicked) = match ended {
+            Ok((id, ())) => (id, false),
+            Err(error) => (error.id(), error.is_panic()),
+        };
+        let Some(slot) = self.slots.remove(&id) else { return };
+        if panicked {
+            tracing::error!(job.kind = slot.kind.as_str(), job.queue = %slot.queue, "a job panicked, will try it again: this is a bug");
+            self.give_up_leases(&slot, "taskhook failed while at work on it (a bug)").await;
+        }
+        while let Ok((name, outcome)) = self.outcomes.1.try_recv() {
+            self.judge(&name, outcome);
+        }
+    }
+
+    /// Tells a destination's breaker and health how a delivery went.
+    fn judge(&mut self, name: &str, outcome: deliver::Outcome) {
+        let (now, health) = (self.environment.clock.elapsed(), &self.environment.health);
+        let breaker = self.breakers.entry(name.to_owned()).or_default();
+        let part = format!("destination {name}");
+        match outcome {
+            deliver::Outcome::Answered => {
+                if breaker.answered() {
+                    tracing::info!(destination = name, "the destination `{name}` answers again");
+                }
+                health.recover(&part);
+            }
+            deliver::Outcome::Failed(reason) => {
+                if let Some(open) = breaker.failed(now) {
+                    tracing::warn!(
+                        destination = name,
+                        wait_ms = clock::millis(open),
+                        "the destination `{name}` fails ({reason}); it is asked again in {} s",
+                        open.as_secs()
+                    );
+                    health.degrade(&part, &reason);
+                }
+            }
+            deliver::Outcome::None => {}
+        }
+    }
+
+    /// After a stop: lets what runs end for at most `drain`, then hands the rest back.
+    async fn drain_or_hand_back(mut self, drain: Duration) {
+        let clock = self.environment.clock.clone();
+        let mut deadline = pin!(clock.sleep(drain));
+        loop {
+            tokio::select! {
+                ended = self.running.join_next_with_id() => match ended {
+                    Some(ended) => self.settle(ended).await,
+                    None => return,
+                },
+                () = &mut deadline => break,
+            }
+        }
+        self.running.abort_all();
+        while let Some(ended) = self.running.join_next_with_id().await {
+            match ended {
+                Err(error) if error.is_cancelled() => {
+                    if let Some(slot) = self.slots.remove(&error.id()) {
+                        self.give_up_leases(&slot, "taskhook was stopped before the answer came").await;
+                    }
+                }
+                ended => self.settle(ended).await,
+            }
+        }
+    }
+
+    /// Makes the jobs of a task that did not end due again.
+    async fn give_up_leases(&self, slot: &Slot, reason: &str) {
+        let Environment { store, clock, .. } = &*self.environment;
+        let result = if slot.kind == JobKind::Deliver {
+            let mut result = Ok(());
+            for lease in &slot.leases {
+                let setback = Setback { reason: reason.to_owned(), unknown: true, ..Setback::default() };
+                let due = clock::after(clock.now(), STORE_PAUSE);
+                result = result.and(store.retry(*lease, clock.now(), due, setback).await.map(drop));
+            }
+            result
+        } else {
+            store.hand_back(slot.leases.clone(), clock.now()).await
+        };
+        if let Err(error) = result {
+            tracing::warn!(error = %error, "cannot hand a job back, the next start will find it: {error}");
+        }
+    }
+}
+
+/// Returns when the first of `leases` is no longer held.
+async fn lost_lease(environment: &Environment, leases: &[Lease]) {
+    loop {
+        environment.clock.sleep(RENEW_EVERY).await;
+        for lease in leases {
+            // A job of a batch that has already ended is no longer held either; only the last one's loss ends the task.
+            if !matches!(environment.store.renew(*lease).await, Ok(false)) {
+                break;
+            }
+            if Some(lease) == leases.last() {
+                return;
+            }
+        }
+    }
+}
+
+/// Reports an end that the store did not take, and rings for what follows from one that it did.
+fn ended(environment: &Environment, kind: JobKind, result: Result<bool, store::Error>) {
+    match result {
+        Ok(true) => environment.wake.notify_one(),
+        Ok(false) => tracing::warn!(job.kind = kind.as_str(), "a job ended that somebody else holds; its end is theirs to write"),
+        Err(error) => {
+            tracing::warn!(job.kind = kind.as_str(), error = %error, "the end of a job was not kept, so it will be done again: {error}")
+        }
+    }
+}
+
+/// The task that a job is about, with what waits for it. Nothing else is ever claimed for these kinds.
+fn task_work(work: Work) -> Option<(Option<String>, store::model::Known, Vec<store::model::StoredEvent>)> {
+    match work {
+        Work::Task { task_id, known, waiting } => Some((task_id, known, waiting)),
+        Work::Delivery(_) => None,
+    }
+}

@@ -24,8 +24,9 @@ use super::model::{
     Page, Proof, RejectionDetail, RejectionRow, Released, Setback, TaskDetail, TaskRow, text,
 };
 use super::{Config, Error};
-use crate::clock::Clock;
+use crate::clock::{Clock, millis};
 use crate::event::NewEvent;
+use crate::telemetry::name;
 
 /// Connections that read.
 const READERS: usize = 4;
@@ -131,14 +132,14 @@ impl Sqlite {
 
     fn ensure_space(&self) -> Result<(), Error> {
         let shared = &self.shared;
-        let now = u64::try_from(shared.clock.elapsed().as_millis()).unwrap_or(u64::MAX);
+        let now = millis(shared.clock.elapsed());
         if now >= shared.free.look_at.load(Ordering::Relaxed) {
             let folder = shared.path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
             // Where it cannot be known, the commit itself will tell.
             let free = rustix::fs::statvfs(folder).map_or(u64::MAX, |stat| stat.f_bavail.saturating_mul(stat.f_frsize));
             shared.free.bytes.store(free, Ordering::Relaxed);
-            shared.free.look_at.store(now + u64::try_from(SPACE_EVERY.as_millis()).unwrap_or(u64::MAX), Ordering::Relaxed);
-            metrics::gauge!("taskhook_store_free_bytes").set(free as f64);
+            shared.free.look_at.store(now + millis(SPACE_EVERY), Ordering::Relaxed);
+            metrics::gauge!(name::STORE_FREE_BYTES).set(free as f64);
         }
         let free = shared.free.bytes.load(Ordering::Relaxed);
         if free < shared.min_free_bytes {

@@ -4,11 +4,13 @@
 //! stands on its event or its delivery.
 
 use jiff::Timestamp;
+use rusqlite::types::ValueRef;
 use rusqlite::{Connection, OptionalExtension as _, Row, params};
 
 use super::append::{add_job, body, id};
 use super::lane;
 use crate::clock::after;
+use crate::event::Verification;
 use crate::store::Error;
 use crate::store::model::{
     Capacity, Claimed, EVENT_SUBJECT, Finish, Job, JobKind, Known, Lease, Outgoing, Proof, Released, Setback, Stage, StoredEvent,
@@ -47,15 +49,13 @@ pub(super) fn claim(connection: &Connection, capacities: &[Capacity], now: Times
 type DueJob = (i64, String, u32, bool, Timestamp);
 
 fn due_jobs(connection: &Connection, capacity: &Capacity, now: Timestamp) -> Result<Vec<DueJob>, Error> {
-    let made_before = capacity.made_before.unwrap_or(Timestamp::MAX);
     let mut statement = connection.prepare_cached(
         "SELECT id, subject, attempt + 1, state = 'waiting', created_at FROM jobs \
-         WHERE kind = ?1 AND queue = ?2 AND due_at <= ?3 AND created_at <= ?4 ORDER BY due_at LIMIT ?5",
+         WHERE kind = ?1 AND queue = ?2 AND due_at <= ?3 ORDER BY due_at LIMIT ?4",
     )?;
-    let rows = statement
-        .query_map(params![capacity.kind.as_str(), capacity.queue, text(now), text(made_before), capacity.limit], |row| {
-            Ok((row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?, time(row, 4)?))
-        })?;
+    let rows = statement.query_map(params![capacity.kind.as_str(), capacity.queue, text(now), capacity.limit], |row| {
+        Ok((row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?, time(row, 4)?))
+    })?;
     Ok(rows.collect::<Result<_, _>>()?)
 }
 
@@ -79,10 +79,12 @@ fn task_work(connection: &Connection, source: &str, subject: &str, state: &str) 
         .prepare_cached("SELECT proof, refused_at, probes FROM tasks WHERE source = ?1 AND task_id = ?2")?
         .query_row(params![source, subject], |row| {
             let refused_at: Option<String> = row.get(1)?;
-            Ok(Known { proof: row.get(0)?, refused_at: refused_at.and_then(|at| at.parse().ok()), probes: row.get(2)? })
+            let refused_at = refused_at.and_then(|at| at.parse().ok());
+            Ok(Known { proof: row.get(0)?, refused_at, probes: row.get(2)?, fetching: false })
         })
         .optional()?
         .unwrap_or_default();
+    let known = Known { fetching: still_waiting(connection, source, Some(subject), "fetching")?, ..known };
     Ok(Work::Task { task_id: Some(subject.to_owned()), known, waiting })
 }
 
@@ -103,8 +105,12 @@ fn stored_event(row: &Row<'_>) -> rusqlite::Result<StoredEvent> {
         kind: row.get(4)?,
         task_id: row.get(5)?,
         received_at: time(row, 6)?,
-        verification: row.get(7)?,
-        collision_of: row.get(8)?,
+        verification: if row.get_ref(7)?.as_str()? == Verification::Signature.as_str() {
+            Verification::Signature
+        } else {
+            Verification::None
+        },
+        collision_of: if row.get_ref(8)? == ValueRef::Null { None } else { Some(id(row.get_ref(8)?)?) },
         released: row.get(9)?,
         body: body(row.get(10)?),
     })

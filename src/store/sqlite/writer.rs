@@ -140,7 +140,6 @@ fn run(connection: &Connection, mut waiting: mpsc::Receiver<Box<dyn Write>>, fai
             bytes += next.bytes();
             batch.push(next);
         }
-        metrics::histogram!("taskhook_store_batch_writes").record(u32::try_from(batch.len()).unwrap_or(u32::MAX));
         match commit(connection, &mut batch) {
             Ok(()) => batch.drain(..).for_each(|write| write.answer(Ok(()))),
             Err(error) if batch.len() == 1 => {

@@ -1,0 +1,233 @@
+//! `/api/v1` and `/metrics`.
+
+use std::sync::Arc;
+
+use axum::extract::rejection::JsonRejection;
+use axum::extract::{Path, Query, Request, State};
+use axum::http::{HeaderValue, StatusCode, header};
+use axum::middleware::{Next, from_fn_with_state};
+use axum::response::{IntoResponse, Response};
+use axum::routing::{get, post};
+use axum::{Json, Router};
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
+
+use crate::action::{self, Actions};
+use crate::provider::NewTask;
+use crate::setting::Secret;
+use crate::store::model::{EventFilter, JobKind, Page};
+use crate::store::{self, Store};
+use crate::telemetry::{Metrics, name};
+
+/// The most rows of one page.
+const MOST: usize = 500;
+
+/// The admin API.
+#[derive(Clone)]
+pub struct Admin {
+    store: Store,
+    actions: Actions,
+    metrics: Metrics,
+    token: Option<Secret>,
+}
+
+/// Why a request was not served: RFC 9457.
+#[derive(Debug)]
+pub struct Refused {
+    status: StatusCode,
+    title: String,
+    code: &'static str,
+}
+
+impl Refused {
+    fn new(status: StatusCode, code: &'static str, title: impl Into<String>) -> Self {
+        Self { status, title: title.into(), code }
+    }
+
+    fn absent(what: &str) -> Self {
+        Self::new(StatusCode::NOT_FOUND, "not_found", format!("there is no such {what}"))
+    }
+}
+
+impl IntoResponse for Refused {
+    fn into_response(self) -> Response {
+        let body = json!({"title": self.title, "status": self.status.as_u16(), "code": self.code});
+        let mut response = (self.status, Json(body)).into_response();
+        response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
+        if self.status == StatusCode::UNAUTHORIZED {
+            response.headers_mut().insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
+        }
+        response
+    }
+}
+
+impl From<store::Error> for Refused {
+    fn from(error: store::Error) -> Self {
+        Self::new(StatusCode::SERVICE_UNAVAILABLE, "store_unavailable", error.to_string())
+    }
+}
+
+impl From<action::Error> for Refused {
+    fn from(error: action::Error) -> Self {
+        use action::Error::{NoEvent, NoSource, NotQuarantined, Provider, Store, Unknown, WhichSource};
+        let (status, code) = match &error {
+            NoSource(_) | NoEvent(_) => (StatusCode::NOT_FOUND, "not_found"),
+            WhichSource(_) => (StatusCode::BAD_REQUEST, "source_missing"),
+            NotQuarantined(_) => (StatusCode::CONFLICT, "not_quarantined"),
+            Provider(_) => (StatusCode::BAD_GATEWAY, "provider_refused"),
+            Unknown(_) => (StatusCode::BAD_GATEWAY, "outcome_unknown"),
+            Store(_) => (StatusCode::SERVICE_UNAVAILABLE, "store_unavailable"),
+        };
+        Self::new(status, code, error.to_string())
+    }
+}
+
+impl Admin {
+    /// An API on `store` that acts through `actions`, and asks for `token` if there is one.
+    #[must_use]
+    pub fn new(store: Store, actions: Actions, metrics: Metrics, token: Option<Secret>) -> Self {
+        Self { store, actions, metrics, token }
+    }
+
+    /// Its routes.
+    pub fn router(self) -> Router {
+        let admin = Arc::new(self);
+        Router::new()
+            .route("/metrics", get(metrics))
+            .route("/api/v1/events", get(events))
+            .route("/api/v1/events/{id}", get(event))
+            .route("/api/v1/events/{id}/release", post(release))
+            .route("/api/v1/tasks", get(tasks).post(create_task))
+            .route("/api/v1/tasks/{source}/{task_id}", get(task))
+            .route("/api/v1/deliveries", get(deliveries))
+            .route("/api/v1/rejections", get(rejections))
+            .route("/api/v1/rejections/{id}", get(rejection))
+            .route("/api/v1/stats", get(stats))
+            .fallback(|| std::future::ready(Refused::absent("page")))
+            .layer(from_fn_with_state(Arc::clone(&admin), authorize))
+            .with_state(admin)
+    }
+}
+
+/// Lets a request through that carries the token, or any if none is set.
+async fn authorize(State(admin): State<Arc<Admin>>, request: Request, next: Next) -> Response {
+    let Some(token) = &admin.token else { return next.run(request).await };
+    let sent = request.headers().get(header::AUTHORIZATION).and_then(|value| value.to_str().ok()?.strip_prefix("Bearer "));
+    // `Secret` compares in constant time.
+    if sent.is_some_and(|sent| Secret::new(sent) == *token) {
+        return next.run(request).await;
+    }
+    Refused::new(StatusCode::UNAUTHORIZED, "token_invalid", "send the admin token as `Authorization: Bearer TOKEN`")
+        .into_response()
+}
+
+/// `?limit=50&cursor=…` and what a list can be narrowed to.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+struct Search {
+    limit: Option<usize>,
+    cursor: Option<String>,
+    source: Option<String>,
+    #[serde(rename = "type")]
+    kind: Option<String>,
+    task: Option<String>,
+    state: Option<String>,
+}
+
+impl Search {
+    fn page(&self) -> Result<Page, Refused> {
+        let bad = |title: &str| Refused::new(StatusCode::BAD_REQUEST, "query_invalid", title);
+        let limit = self.limit.unwrap_or(50);
+        if limit == 0 || limit > MOST {
+            return Err(bad("`limit` is a number from 1 to 500"));
+        }
+        let cursor = self.cursor.as_deref().map(str::parse).transpose().map_err(|_| bad("`cursor` is not one of ours"))?;
+        Ok(Page { limit, cursor })
+    }
+}
+
+type Asked = Result<Query<Search>, axum::extract::rejection::QueryRejection>;
+
+fn search(asked: Asked) -> Result<(Search, Page), Refused> {
+    let Query(search) = asked.map_err(|error| Refused::new(StatusCode::BAD_REQUEST, "query_invalid", error.body_text()))?;
+    let page = search.page()?;
+    Ok((search, page))
+}
+
+async fn events(State(admin): State<Arc<Admin>>, asked: Asked) -> Result<Response, Refused> {
+    let (search, page) = search(asked)?;
+    let filter = EventFilter { source: search.source, kind: search.kind, task_id: search.task, state: search.state };
+    Ok(Json(admin.store.events(filter, page).await?).into_response())
+}
+
+async fn event(State(admin): State<Arc<Admin>>, Path(id): Path<String>) -> Result<Response, Refused> {
+    let event = admin.store.event(&id).await?.ok_or_else(|| Refused::absent("event"))?;
+    Ok(Json(event).into_response())
+}
+
+async fn release(State(admin): State<Arc<Admin>>, Path(id): Path<String>) -> Result<Json<Value>, Refused> {
+    admin.actions.release(&id).await?;
+    Ok(Json(json!({"id": id, "state": "proving"})))
+}
+
+async fn tasks(State(admin): State<Arc<Admin>>, asked: Asked) -> Result<Response, Refused> {
+    let (search, page) = search(asked)?;
+    Ok(Json(admin.store.tasks(search.source, page).await?).into_response())
+}
+
+async fn task(State(admin): State<Arc<Admin>>, Path((source, task_id)): Path<(String, String)>) -> Result<Response, Refused> {
+    let task = admin.store.task(&source, &task_id).await?.ok_or_else(|| Refused::absent("task"))?;
+    Ok(Json(task).into_response())
+}
+
+/// What `POST /api/v1/tasks` takes.
+#[derive(Debug, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+struct CreateTask {
+    #[serde(default)]
+    source: Option<String>,
+    prompt: String,
+    #[serde(default)]
+    profile: Option<String>,
+}
+
+async fn create_task(
+    State(admin): State<Arc<Admin>>,
+    body: Result<Json<CreateTask>, JsonRejection>,
+) -> Result<(StatusCode, Json<Value>), Refused> {
+    let Json(wish) = body.map_err(|error| Refused::new(StatusCode::BAD_REQUEST, "body_invalid", error.body_text()))?;
+    let task = NewTask { prompt: wish.prompt, profile: wish.profile };
+    let (source, created) = admin.actions.create_task(wish.source.as_deref(), &task).await?;
+    let body = json!({"source": source, "task_id": created.task_id, "title": created.title, "url": created.url});
+    Ok((StatusCode::CREATED, Json(body)))
+}
+
+async fn deliveries(State(admin): State<Arc<Admin>>, asked: Asked) -> Result<Response, Refused> {
+    let (search, page) = search(asked)?;
+    Ok(Json(admin.store.deliveries(search.state, page).await?).into_response())
+}
+
+async fn rejections(State(admin): State<Arc<Admin>>, asked: Asked) -> Result<Response, Refused> {
+    let (_, page) = search(asked)?;
+    Ok(Json(admin.store.rejections(page).await?).into_response())
+}
+
+async fn rejection(State(admin): State<Arc<Admin>>, Path(id): Path<i64>) -> Result<Response, Refused> {
+    let rejection = admin.store.rejection(id).await?.ok_or_else(|| Refused::absent("rejection"))?;
+    Ok(Json(rejection).into_response())
+}
+
+async fn stats(State(admin): State<Arc<Admin>>) -> Result<Response, Refused> {
+    Ok(Json(admin.store.backlog().await?).into_response())
+}
+
+async fn metrics(State(admin): State<Arc<Admin>>) -> Result<String, Refused> {
+    let backlog = admin.store.backlog().await?;
+    for kind in JobKind::ALL {
+        let count: i64 = backlog.jobs.iter().filter(|row| row.kind == kind.as_str()).map(|row| row.count).sum();
+        metrics::gauge!(name::JOBS, "kind" => kind.as_str()).set(count as f64);
+    }
+    metrics::gauge!(name::QUARANTINED).set(backlog.quarantined as f64);
+    metrics::gauge!(name::DEAD_LETTERS).set(backlog.dead as f64);
+    Ok(admin.metrics.render())
+}

@@ -1,0 +1,66 @@
+//! The admin token, and the file that it is made in.
+
+use std::fs;
+use std::io::{self, Write as _};
+use std::os::unix::fs::OpenOptionsExt as _;
+use std::path::{Path, PathBuf};
+
+use base64::Engine as _;
+use base64::prelude::BASE64_URL_SAFE_NO_PAD;
+
+use super::Config;
+use crate::setting::Secret;
+
+/// Why there is no token.
+#[derive(Debug, thiserror::Error)]
+pub enum TokenError {
+    /// The file cannot be read or made.
+    #[error("`admin.token_file` is {path}: {problem}", path = path.display())]
+    File {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        problem: String,
+    },
+}
+
+impl Config {
+    /// The token that callers must send, if one is configured. With `make`, a missing file is made.
+    ///
+    /// # Errors
+    /// If the file cannot be read or made, or is empty.
+    pub fn resolve_token(&self, make: bool) -> Result<Option<Secret>, TokenError> {
+        let Some(path) = &self.token_file else { return Ok(self.token.clone()) };
+        let fail = |problem: String| TokenError::File { path: path.clone(), problem };
+        let text = match fs::read_to_string(path) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound && make => {
+                let token = create(path).map_err(|error| fail(error.to_string()))?;
+                tracing::warn!(path = %path.display(), "made an admin token; it is in {}", path.display());
+                token
+            }
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                return Err(fail("it does not exist; `taskhook serve` makes it at its first start".into()));
+            }
+            read => read.map_err(|error| fail(error.to_string()))?,
+        };
+        let token = Secret::new(text.trim_end_matches(['\r', '\n']));
+        if token.is_empty() {
+            return Err(fail("it is empty; delete it, and the next start makes a new token".into()));
+        }
+        Ok(Some(token))
+    }
+}
+
+/// Writes 32 random bytes to `path`, for its owner's eyes only.
+fn create(path: &Path) -> io::Result<String> {
+    let mut bytes = [0; 32];
+    aws_lc_rs::rand::fill(&mut bytes).map_err(|_| io::Error::other("the system has no random numbers"))?;
+    let token = BASE64_URL_SAFE_NO_PAD.encode(bytes);
+    if let Some(folder) = path.parent() {
+        fs::create_dir_all(folder)?;
+    }
+    let mut file = fs::File::options().write(true).create_new(true).mode(0o600).open(path)?;
+    writeln!(file, "{token}")?;
+    file.sync_all()?;
+    Ok(token)
+}

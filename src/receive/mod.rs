@@ -1,0 +1,281 @@
+//! Receiving: prove who sent it, keep it, and only then answer.
+//!
+//! What must hold:
+//! - A 2xx leaves only after the event and the job that starts its work are committed ([`Store::append`]).
+//! - Trouble of ours is 503 with `Retry-After`, never a 4xx: the sender has done nothing wrong and is to come again.
+//! - The URL that a signature covers is built from configuration and the path and query as received, never from `Host` or
+//!   `X-Forwarded-*`: who may choose the URL may replay an event that was signed for somebody else.
+//! - What is kept names no credential: their headers and path tokens are `[redacted]`.
+//! - Checks are made in one order, 405, 404, 413, 401, 503, so that an answer tells no more than it must.
+
+pub mod problem;
+pub mod rejections;
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::body::{Body, Bytes};
+use axum::extract::{Request, State};
+use axum::http::{HeaderMap, Method, StatusCode, header};
+use axum::response::{IntoResponse as _, Response};
+use axum::routing::any;
+use axum::{Json, Router};
+use http_body_util::{BodyExt as _, LengthLimitError, Limited};
+use jiff::Timestamp;
+use serde_json::json;
+use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
+use uuid::Uuid;
+
+use self::problem::Problem;
+use self::rejections::{Rejected, Rejections};
+use crate::clock::Clock;
+use crate::event::{First, NewEvent, UNKNOWN, Verification};
+use crate::keys::Keys;
+use crate::provider::{self, Source};
+use crate::setting::REDACTED;
+use crate::store::model::Appended;
+use crate::store::{self, Store};
+use crate::telemetry::name;
+
+/// Headers that hold a credential.
+const CREDENTIALS: [header::HeaderName; 3] = [header::AUTHORIZATION, header::PROXY_AUTHORIZATION, header::COOKIE];
+/// The same, of names that no standard knows.
+const KEY_HEADERS: [&str; 3] = ["api_key", "x-api-key", "x-manus-api-key"];
+
+/// What the receiver is told by `[server]`.
+#[derive(Clone, Debug)]
+pub struct Limits {
+    /// The configured base URLs, without a slash at their end.
+    pub public_urls: Vec<String>,
+    /// The most bytes of bodies that are being read or kept at once.
+    pub max_inflight_bytes: usize,
+    /// How long a request's body may take.
+    pub request_timeout: Duration,
+    /// How long the commit may take.
+    pub commit_timeout: Duration,
+}
+
+/// The receiver.
+#[derive(Debug)]
+pub struct Receiver {
+    sources: BTreeMap<String, Arc<Source>>,
+    keys: Keys,
+    store: Store,
+    clock: Clock,
+    limits: Limits,
+    takes_unknown: bool,
+    inflight: Arc<Semaphore>,
+    rejections: Rejections,
+    wake: Arc<Notify>,
+}
+
+impl Receiver {
+    /// A receiver for `sources`. `takes_unknown` says whether any route wants events of unknown type; `wake` is rung for each job.
+    #[must_use]
+    #[expect(clippy::too_many_arguments, reason = "each is a part of its own, and this is called in one place")]
+    pub fn new(
+        sources: BTreeMap<String, Arc<Source>>,
+        keys: Keys,
+        store: Store,
+        clock: Clock,
+        limits: Limits,
+        takes_unknown: bool,
+        rejections: Rejections,
+        wake: Arc<Notify>,
+    ) -> Self {
+        let inflight = Arc::new(Semaphore::new(limits.max_inflight_bytes.min(Semaphore::MAX_PERMITS)));
+        Self { sources, keys, store, clock, limits, takes_unknown, inflight, rejections, wake }
+    }
+
+    /// The routes of the public listener under `/webhooks`.
+    pub fn router(self: Arc<Self>) -> Router {
+        Router::new().route("/webhooks", any(receive)).route("/webhooks/{*rest}", any(receive)).with_state(self)
+    }
+
+    async fn receive(&self, request: Request) -> Result<Response, Problem> {
+        if request.method() != Method::POST {
+            return Err(Problem::MethodNotAllowed);
+        }
+        let now = self.clock.now();
+        let (parts, body) = request.into_parts();
+        let suffix = parts.uri.path_and_query().map_or("", |path| path.as_str());
+        let (source, token) = self.addressed(parts.uri.path()).ok_or(Problem::SourceUnknown)?;
+        let (body, _permit) = self.read(source, &parts.headers, body).await?;
+        let request = provider::Request { headers: &parts.headers, body: &body, url_suffix: suffix, now };
+        let target = redact(suffix, token);
+        let verification = match self.verify(source, &request).await {
+            Ok(verification) => verification,
+            Err(problem) => {
+                if problem.status() == StatusCode::UNAUTHORIZED {
+                    self.reject(source, &parts.headers, suffix, target, &body, now, problem);
+                }
+                return Err(problem);
+            }
+        };
+        let event = self.event(source, &parts.headers, target, body, now, verification);
+        let appended = tokio::time::timeout(self.limits.commit_timeout, self.store.append(event))
+            .await
+            .map_err(|_| Problem::StoreUnavailable)?
+            .map_err(|error| Self::not_kept(source, &error))?;
+        let (status, outcome) = match appended {
+            Appended::New(_) => ("accepted", "accepted"),
+            Appended::Collision(_) => ("accepted", "collision"),
+            Appended::Duplicate(_) => ("duplicate", "duplicate"),
+        };
+        if status == "accepted" {
+            self.wake.notify_one();
+        }
+        metrics::counter!(name::EVENTS, "source" => source.name().to_owned(), "outcome" => outcome).increment(1);
+        tracing::debug!(source = source.name(), event = %appended.id(), outcome, "received an event on `{}`", source.name());
+        Ok(Json(json!({"status": status, "id": appended.id()})).into_response())
+    }
+
+    /// The source and path token that a path names; `None` unless it is exactly one of ours.
+    fn addressed<'a>(&self, path: &'a str) -> Option<(&Source, Option<&'a str>)> {
+        let mut segments = path.strip_prefix("/webhooks/")?.split('/');
+        let source = self.sources.get(segments.next()?)?;
+        let token = segments.next();
+        (segments.next().is_none() && source.opens(token)).then_some((source, token))
+    }
+
+    /// Reads the body within its limits, and holds its place among the bytes in flight.
+    async fn read(&self, source: &Source, headers: &HeaderMap, body: Body) -> Result<(Bytes, OwnedSemaphorePermit), Problem> {
+        let most = source.max_body_bytes();
+        let length = headers.get(header::CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse::<usize>().ok());
+        let expected = length.unwrap_or(most);
+        if expected > most {
+            return Err(Problem::BodyTooLarge);
+        }
+        let places = u32::try_from(expected).unwrap_or(u32::MAX);
+        let permit = Arc::clone(&self.inflight).try_acquire_many_owned(places).map_err(|_| Problem::QueueFull)?;
+        match tokio::time::timeout(self.limits.request_timeout, Limited::new(body, most).collect()).await {
+            Ok(Ok(read)) => Ok((read.to_bytes(), permit)),
+            Ok(Err(error)) if error.is::<LengthLimitError>() => Err(Problem::BodyTooLarge),
+            // The connection broke while it was read: nobody is there to be answered.
+            Ok(Err(_)) | Err(_) => Err(Problem::RequestTimeout),
+        }
+    }
+
+    async fn verify(&self, source: &Source, request: &provider::Request<'_>) -> Result<Verification, Problem> {
+        let loaded = self.keys.of(source.name());
+        let check = |keys: &[crate::signature::rsa::PublicKey]| source.verify(request, &self.limits.public_urls, keys);
+        let refusal = match check(&loaded.keys) {
+            Ok(verification) => return Ok(verification),
+            Err(refusal) => refusal,
+        };
+        // What is missing or malformed is so under every key and every clock.
+        if !refusal.may_be_ours() {
+            return Err(Problem::Refused(refusal.kind));
+        }
+        let refreshed = self.keys.doubt(source.name(), &loaded).await;
+        match check(&refreshed.loaded.keys) {
+            Ok(verification) => Ok(verification),
+            Err(refusal) if refusal.genuine && refreshed.loaded.clock_is_off() => Err(Problem::ClockOff),
+            Err(refusal) if refusal.genuine || refreshed.reliable => Err(Problem::Refused(refusal.kind)),
+            Err(_) => Err(Problem::KeyUnavailable),
+        }
+    }
+
+    fn event(
+        &self,
+        source: &Source,
+        headers: &HeaderMap,
+        target: String,
+        body: Bytes,
+        received_at: Timestamp,
+        verification: Verification,
+    ) -> NewEvent {
+        let reading = source.read(&body);
+        let facts = reading.facts;
+        let first = if reading.ping || (facts.kind == UNKNOWN && !self.takes_unknown) {
+            First::Keep
+        } else if facts.task_id.is_none() && source.needs_proof() {
+            First::Quarantine
+        } else {
+            First::Prove
+        };
+        if reading.ping {
+            tracing::info!(source = source.name(), "the registration ping of `{}` arrived and is verified", source.name());
+        }
+        NewEvent {
+            id: Uuid::now_v7(),
+            source: source.name().to_owned(),
+            provider: source.provider(),
+            received_at,
+            verification,
+            target,
+            headers: kept(headers, |_| REDACTED.to_owned()),
+            body,
+            kind: facts.kind,
+            provider_type: facts.provider_type,
+            event_id: facts.event_id,
+            task_id: facts.task_id,
+            ping: reading.ping,
+            collides: source.collides(),
+            first,
+        }
+    }
+
+    fn not_kept(source: &Source, error: &store::Error) -> Problem {
+        metrics::counter!(name::EVENTS, "source" => source.name().to_owned(), "outcome" => "not_kept").increment(1);
+        tracing::error!(source = source.name(), error = %error, "an event could not be kept, its sender was asked to come again: {error}");
+        match error {
+            store::Error::QueueFull => Problem::QueueFull,
+            store::Error::Full(_) => Problem::StoreFull,
+            _ => Problem::StoreUnavailable,
+        }
+    }
+
+    #[expect(clippy::too_many_arguments, reason = "all of a request, taken apart")]
+    fn reject(
+        &self,
+        source: &Source,
+        headers: &HeaderMap,
+        suffix: &str,
+        target: String,
+        body: &Bytes,
+        received_at: Timestamp,
+        problem: Problem,
+    ) {
+        let Some(source) = self.sources.get(source.name()) else { return };
+        self.rejections.add(Rejected {
+            source: Arc::clone(source),
+            keys: self.keys.of(source.name()),
+            code: problem.code(),
+            headers: headers.clone(),
+            suffix: suffix.to_owned(),
+            target,
+            body: body.clone(),
+            received_at,
+        });
+    }
+}
+
+async fn receive(State(receiver): State<Arc<Receiver>>, request: Request) -> Response {
+    let begun = receiver.clock.elapsed();
+    let response = receiver.receive(request).await.unwrap_or_else(axum::response::IntoResponse::into_response);
+    metrics::histogram!(name::RECEIVE_SECONDS).record(receiver.clock.elapsed().saturating_sub(begun));
+    response
+}
+
+/// Headers in the order they came, as text; a credential goes through `hide`.
+fn kept(headers: &HeaderMap, hide: impl Fn(&[u8]) -> String) -> Vec<(String, String)> {
+    headers
+        .iter()
+        .map(|(name, value)| {
+            let secret = CREDENTIALS.contains(name) || KEY_HEADERS.contains(&name.as_str());
+            let value = if secret { hide(value.as_bytes()) } else { String::from_utf8_lossy(value.as_bytes()).into_owned() };
+            (name.as_str().to_owned(), value)
+        })
+        .collect()
+}
+
+/// Path and query without the path token.
+fn redact(suffix: &str, token: Option<&str>) -> String {
+    let Some(token) = token else { return suffix.to_owned() };
+    // The token is the path's last segment, so its first place behind a slash and before the query is its only one.
+    let (path, query) = suffix.split_once('?').map_or((suffix, None), |(path, query)| (path, Some(query)));
+    let path = path.strip_suffix(token).map_or_else(|| REDACTED.to_owned(), |path| format!("{path}{REDACTED}"));
+    query.map_or_else(|| path.clone(), |query| format!("{path}?{query}"))
+}

@@ -1,0 +1,138 @@
+//! The metrics: their names, what each counts, and the text that Prometheus reads.
+//!
+//! A name ends in its unit, a counter in `_total`. Labels take words of ours and names of the configuration only, so that no
+//! sender can make new series.
+
+use std::sync::OnceLock;
+
+use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
+
+/// Names of metrics, for the macros of the `metrics` crate.
+pub mod name {
+    /// Counter, by `source` and `outcome` (`accepted`, `duplicate`, `collision`).
+    pub const EVENTS: &str = "taskhook_events_total";
+    /// Counter, by `source` and `code`.
+    pub const REJECTIONS: &str = "taskhook_rejections_total";
+    /// Counter, by `status`.
+    pub const RESPONSES: &str = "taskhook_responses_total";
+    /// Histogram: from the first byte of a request to its answer.
+    pub const RECEIVE_SECONDS: &str = "taskhook_receive_seconds";
+    /// Histogram: from handing an event to the store to its commit.
+    pub const COMMIT_SECONDS: &str = "taskhook_commit_seconds";
+    /// Gauge.
+    pub const INFLIGHT_BYTES: &str = "taskhook_inflight_bytes";
+    /// Gauge, by `kind`.
+    pub const JOBS: &str = "taskhook_jobs";
+    /// Counter, by `kind` and `outcome` (`done`, `retry`, `buried`, `unknown`).
+    pub const ATTEMPTS: &str = "taskhook_attempts_total";
+    /// Counter, by `destination` and `outcome` (`delivered`, `retry`, `buried`, `unknown`).
+    pub const DELIVERIES: &str = "taskhook_deliveries_total";
+    /// Histogram, by `destination`: from receiving an event to its delivery.
+    pub const DELIVERY_SECONDS: &str = "taskhook_delivery_seconds";
+    /// Gauge.
+    pub const DEAD_LETTERS: &str = "taskhook_dead_letters";
+    /// Gauge.
+    pub const QUARANTINED: &str = "taskhook_quarantined_events";
+    /// Counter, by `source` and `outcome` (`ok`, or what the error is).
+    pub const PROVIDER_CALLS: &str = "taskhook_provider_calls_total";
+    /// Gauge, by `part`: 1 while it is degraded.
+    pub const DEGRADED: &str = "taskhook_degraded";
+    /// Gauge.
+    pub const STORE_FREE_BYTES: &str = "taskhook_store_free_bytes";
+}
+
+/// What a metric is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// Only grows.
+    Counter,
+    /// Goes up and down.
+    Gauge,
+    /// A distribution.
+    Histogram,
+}
+
+/// Every metric: its name, its kind, and what it tells.
+pub const METRICS: &[(&str, Kind, &str)] = &[
+    (name::EVENTS, Kind::Counter, "Events kept or recognised, by source and outcome."),
+    (name::REJECTIONS, Kind::Counter, "Requests that did not verify, by source and code."),
+    (name::RESPONSES, Kind::Counter, "Answers on the public listener, by status."),
+    (name::RECEIVE_SECONDS, Kind::Histogram, "Time to answer a webhook request."),
+    (name::COMMIT_SECONDS, Kind::Histogram, "Time that an event waits until it is committed and synced."),
+    (name::INFLIGHT_BYTES, Kind::Gauge, "Bytes of request bodies in memory."),
+    (name::JOBS, Kind::Gauge, "Jobs that are not done, by kind."),
+    (name::ATTEMPTS, Kind::Counter, "Attempts at jobs, by kind and outcome."),
+    (name::DELIVERIES, Kind::Counter, "Attempts at deliveries, by destination and outcome."),
+    (name::DELIVERY_SECONDS, Kind::Histogram, "Time from receiving an event to its delivery, by destination."),
+    (name::DEAD_LETTERS, Kind::Gauge, "Dead letters: work that was given up on."),
+    (name::QUARANTINED, Kind::Gauge, "Events of tasks that our API key cannot see."),
+    (name::PROVIDER_CALLS, Kind::Counter, "Calls of provider APIs, by source and outcome."),
+    (name::DEGRADED, Kind::Gauge, "1 while a part is degraded."),
+    (name::STORE_FREE_BYTES, Kind::Gauge, "Free space on the disk of the store."),
+];
+
+/// Upper bounds of the histograms, in seconds: from a commit to a task that waits for its files.
+const SECONDS: [f64; 14] = [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 5.0, 30.0, 300.0, 3600.0];
+
+/// Renders what was counted; clones share it.
+#[derive(Clone)]
+pub struct Metrics(PrometheusHandle);
+
+impl Metrics {
+    /// The metrics of this process. The first call starts the counting; every call gives the same, since the macros of the
+    /// `metrics` crate know one recorder a process.
+    ///
+    /// # Panics
+    /// Never: the bounds of the histograms are constants.
+    #[must_use]
+    pub fn of_process() -> Self {
+        static HANDLE: OnceLock<PrometheusHandle> = OnceLock::new();
+        let handle = HANDLE.get_or_init(|| {
+            let builder = PrometheusBuilder::new()
+                .set_buckets_for_metric(Matcher::Suffix("_seconds".to_owned()), &SECONDS)
+                .expect("there are bounds");
+            let recorder = builder.build_recorder();
+            let handle = recorder.handle();
+            // It fails only where somebody set another recorder, whose counts are then not ours to render.
+            if metrics::set_global_recorder(recorder).is_ok() {
+                describe();
+            }
+            handle
+        });
+        Self(handle.clone())
+    }
+
+    /// The text of `/metrics`, in the Prometheus exposition format.
+    #[must_use]
+    pub fn render(&self) -> String {
+        self.0.run_upkeep();
+        self.0.render()
+    }
+}
+
+fn describe() {
+    for (name, kind, text) in METRICS {
+        match kind {
+            Kind::Counter => metrics::describe_counter!(*name, *text),
+            Kind::Gauge => metrics::describe_gauge!(*name, *text),
+            Kind::Histogram => metrics::describe_histogram!(*name, *text),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_counted_is_rendered_with_its_description() {
+        let metrics = Metrics::of_process();
+        metrics::counter!(name::EVENTS, "source" => "manus", "outcome" => "accepted").increment(2);
+        metrics::histogram!(name::COMMIT_SECONDS).record(0.002);
+        let text = Metrics::of_process().render();
+        assert_eq!(text, metrics.render());
+        assert!(text.contains("# HELP taskhook_events_total Events kept"), "{text}");
+        assert!(text.contains(r#"taskhook_events_total{source="manus",outcome="accepted"} "#), "{text}");
+        assert!(text.contains(r#"taskhook_commit_seconds_bucket{le="0.0025"} "#), "{text}");
+    }
+}

@@ -1,0 +1,118 @@
+//! From an event and its task to deliveries: the envelope, the routes that match, and what is sent to each.
+
+use serde_json::Value;
+use uuid::Uuid;
+
+use super::Environment;
+use crate::event::{Facts, TASK_STOPPED};
+use crate::provider::Source;
+use crate::route::{Envelope, Event};
+use crate::store::model::{NewDelivery, Stage, StoredEvent};
+use crate::task::{Fetched, File, Message, State, Task};
+
+/// What becomes of `event` now. `task` is `None` where none is fetched for this type, `Some(None)` where it should have been and
+/// could not be: then the envelope tells what the webhook told.
+pub(super) fn stage(
+    environment: &Environment,
+    source: &Source,
+    event: &StoredEvent,
+    task: Option<Option<&Fetched>>,
+    out_of_order: bool,
+) -> Stage {
+    let facts = source.read(&event.body).facts;
+    let stopped = facts.kind == TASK_STOPPED;
+    let (task, files) = match task {
+        Some(Some(fetched)) => (Some(fetched.task.clone()), fetched.files.clone()),
+        Some(None) => (Some(as_told(&facts)), attached(&facts)),
+        None => (None, attached(&facts)),
+    };
+    let envelope = Envelope {
+        id: event.id,
+        kind: facts.kind.clone(),
+        source: event.source.clone(),
+        provider: event.provider.clone(),
+        received_at: event.received_at,
+        verification: event.verification,
+        recovered: false,
+        replayed: false,
+        may_repeat: false,
+        out_of_order,
+        collision_of: event.collision_of,
+        event: Event { facts, payload: payload(&event.body) },
+        task,
+        files,
+    };
+    let targets = match environment.routes.select(&envelope) {
+        Ok(targets) => targets,
+        Err(error) => return dead(event, &error),
+    };
+    let mut deliveries = Vec::with_capacity(targets.len());
+    for target in targets {
+        let Some(destination) = environment.destinations.get(&target.destination) else { continue };
+        match destination.render(&envelope) {
+            Ok(body) => deliveries.push(NewDelivery {
+                id: Uuid::now_v7(),
+                destination: target.destination,
+                route: target.route,
+                body,
+                out_of_order,
+                order_wait: stopped.then(|| source.order_wait()),
+            }),
+            Err(error) => return dead(event, &error),
+        }
+    }
+    Stage::Done(deliveries)
+}
+
+/// A condition or a rendering that fails says nothing about where the event belongs: somebody has to look at it.
+fn dead(event: &StoredEvent, error: &dyn std::fmt::Display) -> Stage {
+    let reason = format!("route_error: {error}");
+    tracing::error!(event = %event.id, "a dead letter: {reason}");
+    Stage::Dead(reason)
+}
+
+/// The body as JSON, or as a string where it is none.
+fn payload(body: &[u8]) -> Value {
+    serde_json::from_slice(body).unwrap_or_else(|_| Value::from(String::from_utf8_lossy(body)))
+}
+
+/// The task as its webhook told it, for a result that could not be fetched.
+fn as_told(facts: &Facts) -> Task {
+    let text = facts.message.clone().into_iter();
+    Task {
+        id: facts.task_id.clone().unwrap_or_default(),
+        title: facts.title.clone(),
+        url: facts.url.clone(),
+        state: match facts.stop_reason.as_deref() {
+            Some("finish") => State::Finished,
+            Some("ask") => State::Waiting,
+            _ => State::Unknown,
+        },
+        stop_reason: facts.stop_reason.clone(),
+        question: facts.question.clone(),
+        structured_output: facts.structured_output.clone(),
+        messages: text
+            .map(|text| Message {
+                role: "assistant".to_owned(),
+                text,
+                files: (0..facts.attachments.len()).collect(),
+                ..Message::default()
+            })
+            .collect(),
+        ..Task::default()
+    }
+}
+
+/// The files that a webhook names.
+fn attached(facts: &Facts) -> Vec<File> {
+    facts
+        .attachments
+        .iter()
+        .map(|attachment| File {
+            name: attachment.name.clone(),
+            size_bytes: attachment.size_bytes,
+            provider_url: attachment.url.clone(),
+            ..File::default()
+        })
+        .collect()
+}

@@ -1,0 +1,99 @@
+//! Fetching a task that stopped, once for all its events that wait, and handing them on in the order they came.
+//!
+//! What must hold: a paid result is never kept back for ever. What cannot be fetched within `fetch_patience` goes out as its
+//! webhook told it, marked `task.complete = false`; background jobs hold it for at most `background_wait`; and what stands
+//! behind such a one waits for at most `order_wait`, then goes first, marked `out_of_order`.
+
+use std::time::Duration;
+
+use jiff::Timestamp;
+
+use super::prove::{complain, part};
+use super::{Environment, dispatch, ended, task_work};
+use crate::clock;
+use crate::event::TASK_STOPPED;
+use crate::provider::{ApiError, Source};
+use crate::store::model::{Finish, Job, JobKind, Lease, Move, Setback, StoredEvent, TaskNews};
+use crate::task::Fetched;
+
+/// How often a task with background jobs is looked at again.
+const BACKGROUND_EVERY: Duration = Duration::from_secs(30);
+/// The least time that a fetch gets once it has begun.
+const FETCH_TIME: Duration = Duration::from_secs(30);
+
+/// Does `job`.
+pub(super) async fn run(environment: &Environment, source: &Source, job: Job) {
+    let (lease, made_at) = (job.lease, job.created_at);
+    let Some((Some(task_id), _, waiting)) = task_work(job.work) else { return };
+    if !waiting.iter().any(|event| event.kind == TASK_STOPPED) {
+        return hand_on(environment, source, lease, TaskNews::default(), waiting).await;
+    }
+    let now = environment.clock.now();
+    let patience = clock::after(made_at, source.fetch_patience());
+    let fetched = tokio::select! {
+        fetched = source.fetch(&task_id) => fetched,
+        () = environment.clock.sleep_until(patience.max(clock::after(now, FETCH_TIME))) => {
+            let reason = "it took too long, or waits for `requests_per_minute`".to_owned();
+            Err(ApiError::Unavailable { call: "fetch", reason, after: None, arrived: false })
+        }
+    };
+    match fetched {
+        Ok(fetched) => {
+            environment.health.recover(&part(source));
+            let news = TaskNews { fetched: Some(Box::new(fetched)), ..TaskNews::default() };
+            hand_on(environment, source, lease, news, waiting).await;
+        }
+        Err(ApiError::NotFound { .. }) => {
+            tracing::info!(source = source.name(), task_id = ?task_id, "the task is gone; its events go out as their webhooks told them");
+            let news = TaskNews { deleted: true, ..TaskNews::default() };
+            hand_on(environment, source, lease, news, waiting).await;
+        }
+        Err(error) if error.degrades() => {
+            let wait = complain(environment, source, lease.attempt, &error);
+            let now = environment.clock.now();
+            if now >= patience {
+                tracing::warn!(source = source.name(), task_id = ?task_id, "the task could not be fetched in time; its events go out incomplete");
+                return hand_on(environment, source, lease, TaskNews::default(), waiting).await;
+            }
+            let setback = Setback { reason: error.to_string(), ..Setback::default() };
+            let due = clock::after(now, wait).min(patience);
+            ended(environment, JobKind::Fetch, environment.store.retry(lease, now, due, setback).await);
+        }
+        Err(error) => {
+            tracing::error!(source = source.name(), task_id = ?task_id, "a dead letter: the task cannot be fetched: {error}");
+            let setback = Setback { reason: error.to_string(), ..Setback::default() };
+            ended(environment, JobKind::Fetch, environment.store.bury(lease, environment.clock.now(), setback).await);
+        }
+    }
+}
+
+/// Hands the events on that need not wait, and ends the job.
+async fn hand_on(environment: &Environment, source: &Source, lease: Lease, news: TaskNews, waiting: Vec<StoredEvent>) {
+    let now = environment.clock.now();
+    let fetched = news.fetched.as_deref();
+    let mut moves = Vec::new();
+    let mut held = false;
+    for event in waiting {
+        let stopped = event.kind == TASK_STOPPED;
+        let age = clock::since(event.received_at, now);
+        if stopped && age < source.background_wait() && works_on(source, &event, fetched) {
+            held = true;
+        } else if held && age < source.order_wait() {
+            // It stays behind the one that is held.
+        } else {
+            let task = if stopped { Some(fetched) } else { None };
+            moves.push(Move { event: event.seq, to: dispatch::stage(environment, source, &event, task, held) });
+        }
+    }
+    let finish = Finish { task: news, moves, again_at: again_at(held, now), ..Finish::default() };
+    ended(environment, JobKind::Fetch, environment.store.finish(lease, now, finish).await);
+}
+
+fn again_at(held: bool, now: Timestamp) -> Option<Timestamp> {
+    held.then(|| clock::after(now, BACKGROUND_EVERY))
+}
+
+/// Whether the turn that `event` ends goes on in the background. A question is never held back: it waits for a person.
+fn works_on(source: &Source, event: &StoredEvent, fetched: Option<&Fetched>) -> bool {
+    fetched.is_some_and(|fetched| fetched.task.background) && source.read(&event.body).facts.stop_reason.as_deref() != Some("ask")
+}

@@ -1,0 +1,243 @@
+//! Proving that a task is ours, before anything of it is handed on.
+//!
+//! Manus signs for all its customers with one key, and anyone may register our URL in their account. So a genuine event is ours
+//! only if our own API key says so. Three things say so, asked in this order since the first costs one call for many tasks: it
+//! was created through us, it is in our list of tasks, or our key can read it and it is private. The proof is kept.
+//!
+//! What must hold:
+//! - Only *not found* speaks against a task. A refused key, a limit, an outage or nonsense degrade the source, and the work waits.
+//! - Strangers cannot spend our budget: calls are made only while the proving share has some left, nobody waits for it in a
+//!   place that others need, a task is asked for by id three times at the most, and a list is shared by all who wait.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use jiff::Timestamp;
+use tokio::sync::Mutex;
+
+use super::{Environment, dispatch, ended, task_work};
+use crate::clock;
+use crate::event::TASK_STOPPED;
+use crate::provider::{ApiError, Listed, Probe, Source, Use};
+use crate::retry::{self, LADDER};
+use crate::store::model::{Finish, Job, JobKind, Known, Lease, Move, Proof, Setback, Stage, StoredEvent, TaskNews, Work};
+
+/// How often a task may be asked for by its id.
+const PROBES: u32 = 3;
+/// How long after the first the second probe waits.
+const SECOND_PROBE: Duration = Duration::from_mins(1);
+
+/// The newest tasks of an account, as last read.
+#[derive(Debug, Default)]
+pub(super) struct Listing {
+    read_at: Option<Timestamp>,
+    tasks: BTreeMap<String, Listed>,
+}
+
+/// Whether nothing need be asked: the task is proven, or nothing has to be proven.
+pub(super) fn is_settled(source: &Source, job: &Job) -> bool {
+    match &job.work {
+        Work::Task { known, waiting, .. } => {
+            known.proof.is_some() || !source.needs_proof() || waiting.iter().all(|event| event.released)
+        }
+        Work::Delivery(_) => true,
+    }
+}
+
+/// Does `jobs`, all of one source; with a `listing` those whose tasks are not known, which need calls.
+pub(super) async fn run(environment: &Environment, source: &Source, listing: Option<Arc<Mutex<Listing>>>, jobs: Vec<Job>) {
+    let Some(listing) = listing else {
+        // Side by side, so that their ends share commits.
+        let ends = jobs.into_iter().map(|job| async move {
+            let lease = job.lease;
+            let Some((task_id, known, waiting)) = task_work(job.work) else { return };
+            go_on(environment, source, lease, task_id.as_deref(), None, &known, waiting).await;
+        });
+        futures_util::future::join_all(ends).await;
+        return;
+    };
+    let mut listing = listing.lock().await;
+    let heard = jobs.iter().filter_map(heard_at).max();
+    if let Err(wait) = refresh(environment, source, &mut listing, heard).await {
+        for job in jobs {
+            wait_for(environment, source, job.lease, &wait).await;
+        }
+        return;
+    }
+    for job in jobs {
+        let lease = job.lease;
+        let Some((Some(task_id), known, waiting)) = task_work(job.work) else { continue };
+        if listing.tasks.contains_key(&task_id) {
+            go_on(environment, source, lease, Some(&task_id), Some("listed"), &known, waiting).await;
+        } else {
+            ask(environment, source, lease, &task_id, &known, waiting).await;
+        }
+    }
+}
+
+fn heard_at(job: &Job) -> Option<Timestamp> {
+    match &job.work {
+        Work::Task { waiting, .. } => waiting.iter().map(|event| event.received_at).max(),
+        Work::Delivery(_) => None,
+    }
+}
+
+/// Why a call was not made, or not answered.
+enum Wait {
+    /// The proving share is used up for so long.
+    Budget(Duration),
+    /// The provider did not answer as it should.
+    Provider(ApiError),
+}
+
+/// Reads the list anew, unless it was read after the youngest of the events was received: a task is older than its events, so it
+/// would have been in it.
+async fn refresh(
+    environment: &Environment,
+    source: &Source,
+    listing: &mut Listing,
+    heard: Option<Timestamp>,
+) -> Result<(), Wait> {
+    if listing.read_at.is_some_and(|read_at| Some(read_at) > heard) {
+        return Ok(());
+    }
+    source.budget().try_take(Use::Prove).map_err(Wait::Budget)?;
+    let read_at = environment.clock.now();
+    let tasks = source.recent_tasks().await.map_err(Wait::Provider)?;
+    environment.health.recover(&part(source));
+    let proofs = tasks
+        .iter()
+        .filter(|task| !listing.tasks.contains_key(&task.task_id))
+        .map(|task| Proof { task_id: task.task_id.clone(), how: "listed", title: task.title.clone(), url: task.url.clone() })
+        .collect::<Vec<_>>();
+    if !proofs.is_empty()
+        && let Err(error) = environment.store.record_proofs(source.name(), proofs, read_at).await
+    {
+        tracing::warn!(source = source.name(), error = %error, "the list of tasks was not kept, it will be read again: {error}");
+    }
+    *listing = Listing { read_at: Some(read_at), tasks: tasks.into_iter().map(|task| (task.task_id.clone(), task)).collect() };
+    Ok(())
+}
+
+/// Asks for a task that is in no list.
+async fn ask(environment: &Environment, source: &Source, lease: Lease, task_id: &str, known: &Known, waiting: Vec<StoredEvent>) {
+    let now = environment.clock.now();
+    let deadline = known.refused_at.map(|first| clock::after(first, source.quarantine_after()));
+    let overdue = deadline.is_some_and(|deadline| now >= deadline);
+    let probe = match known.probes {
+        0 => true,
+        1 => overdue || known.refused_at.is_none_or(|first| now >= clock::after(first, SECOND_PROBE)),
+        asked => overdue && asked < PROBES,
+    };
+    if !probe {
+        return refuse(environment, source, lease, task_id, known, false, waiting).await;
+    }
+    if let Err(wait) = source.budget().try_take(Use::Prove) {
+        return wait_for(environment, source, lease, &Wait::Budget(wait)).await;
+    }
+    match source.probe(task_id).await {
+        Ok(Probe::Ours { how }) => {
+            environment.health.recover(&part(source));
+            go_on(environment, source, lease, Some(task_id), Some(how), known, waiting).await;
+        }
+        // Shared tasks can be read by others' keys as well as by ours: that proves nothing, and asking again will not change it.
+        Ok(Probe::Visible) | Err(ApiError::NotFound { .. }) => {
+            environment.health.recover(&part(source));
+            refuse(environment, source, lease, task_id, known, true, waiting).await;
+        }
+        Err(error) => wait_for(environment, source, lease, &Wait::Provider(error)).await,
+    }
+}
+
+/// Nothing proves the task ours so far: look again, until it is quarantined.
+async fn refuse(
+    environment: &Environment,
+    source: &Source,
+    lease: Lease,
+    task_id: &str,
+    known: &Known,
+    probed: bool,
+    waiting: Vec<StoredEvent>,
+) {
+    let now = environment.clock.now();
+    let deadline = clock::after(known.refused_at.unwrap_or(now), source.quarantine_after());
+    let news = TaskNews { refused: true, probed, ..TaskNews::default() };
+    let name = source.name();
+    if now >= deadline && known.probes + u32::from(probed) > 0 {
+        let reason = format!("the task is not visible to the API key of `{name}`, so nothing proves that it is ours");
+        tracing::warn!(
+            source = name,
+            task_id = ?task_id,
+            "quarantined {} event(s): {reason}; if the task is yours, check `sources.{name}.api_key`, then `taskhook events release ID`",
+            waiting.len()
+        );
+        let moves = waiting.iter().map(|event| Move { event: event.seq, to: Stage::Quarantine(reason.clone()) }).collect();
+        let finish = Finish { task: news, moves, ..Finish::default() };
+        return ended(environment, JobKind::Prove, environment.store.finish(lease, now, finish).await);
+    }
+    let rung = retry::wait(&LADDER, lease.attempt, None).unwrap_or(LADDER[LADDER.len() - 1]);
+    let due = clock::after(now, rung.max(LADDER[0])).min(deadline);
+    let reason = format!("not visible to this API key, attempt {}, quarantined at {}", lease.attempt, clock::rfc3339(deadline));
+    if lease.attempt == 1 {
+        tracing::warn!(source = name, task_id = ?task_id, "an event of a task that is {reason}: is `sources.{name}.api_key` of the account that sends it?");
+    } else {
+        tracing::info!(source = name, task_id = ?task_id, "a task is {reason}");
+    }
+    let setback = Setback { reason, task: news, ..Setback::default() };
+    ended(environment, JobKind::Prove, environment.store.retry(lease, now, due, setback).await);
+}
+
+/// The call could not be made or was not answered: the work waits.
+async fn wait_for(environment: &Environment, source: &Source, lease: Lease, wait: &Wait) {
+    let now = environment.clock.now();
+    let (reason, after) = match wait {
+        Wait::Budget(after) => ("waits for the share of `requests_per_minute` that proving may use".to_owned(), *after),
+        Wait::Provider(error) => (error.to_string(), complain(environment, source, lease.attempt, error)),
+    };
+    let setback = Setback { reason, ..Setback::default() };
+    ended(environment, JobKind::Prove, environment.store.retry(lease, now, clock::after(now, after), setback).await);
+}
+
+/// Says that a source's API does not answer as it should, and how long to wait. Such work is never given up on.
+pub(super) fn complain(environment: &Environment, source: &Source, attempt: u32, error: &ApiError) -> Duration {
+    let failure = error.failure();
+    let asked = match failure.verdict {
+        retry::Verdict::Retry { after } => after,
+        retry::Verdict::GiveUp => None,
+    };
+    environment.health.degrade(&part(source), &failure.reason);
+    retry::wait(&LADDER, attempt, asked).unwrap_or(LADDER[LADDER.len() - 1]).max(LADDER[0])
+}
+
+/// The name of a source in `/readyz`.
+pub(super) fn part(source: &Source) -> String {
+    format!("source {}", source.name())
+}
+
+/// The task is ours, or need not be: its events go on.
+async fn go_on(
+    environment: &Environment,
+    source: &Source,
+    lease: Lease,
+    task_id: Option<&str>,
+    proof: Option<&'static str>,
+    known: &Known,
+    waiting: Vec<StoredEvent>,
+) {
+    // Order of acceptance: what comes after a stop that is still to be fetched waits behind it.
+    let mut behind = known.fetching;
+    let ours = proof.is_some() || known.proof.is_some() || !source.needs_proof();
+    let moves = waiting
+        .into_iter()
+        .filter(|event| ours || event.released)
+        .map(|event| {
+            behind |= source.fetches() && task_id.is_some() && event.kind == TASK_STOPPED;
+            let to = if behind { Stage::Fetch } else { dispatch::stage(environment, source, &event, None, false) };
+            Move { event: event.seq, to }
+        })
+        .collect();
+    let finish = Finish { task: TaskNews { proof, ..TaskNews::default() }, moves, ..Finish::default() };
+    let result = environment.store.finish(lease, environment.clock.now(), finish).await;
+    ended(environment, JobKind::Prove, result);
+}
