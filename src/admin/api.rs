@@ -15,7 +15,8 @@ use serde_json::{Value, json};
 use crate::action::{self, Actions};
 use crate::provider::NewTask;
 use crate::setting::Secret;
-use crate::store::model::{EventFilter, JobKind, Page};
+use crate::store::model::JobKind;
+use crate::store::view::{EventFilter, Page};
 use crate::store::{self, Store};
 use crate::telemetry::{Metrics, name};
 

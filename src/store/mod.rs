@@ -17,6 +17,7 @@
 mod error;
 pub mod model;
 mod sqlite;
+pub mod view;
 
 use std::path::PathBuf;
 
@@ -24,9 +25,9 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 pub use self::error::Error;
-use self::model::{
-    Appended, Backlog, Capacity, Claimed, DeliveryRow, EventDetail, EventFilter, EventRow, Finish, Lease, Listed, NewRejection,
-    Page, Proof, RejectionDetail, RejectionRow, Released, Setback, TaskDetail, TaskRow,
+use self::model::{Appended, Capacity, Claimed, Finish, Lease, NewRejection, Proof, Released, Setback};
+use self::view::{
+    Backlog, DeliveryRow, EventDetail, EventFilter, EventRow, Listed, Page, RejectionDetail, RejectionRow, TaskDetail, TaskRow,
 };
 use crate::clock::Clock;
 use crate::event::NewEvent;

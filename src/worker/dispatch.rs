@@ -10,21 +10,31 @@ use crate::route::{Envelope, Event};
 use crate::store::model::{NewDelivery, Stage, StoredEvent};
 use crate::task::{Fetched, File, Message, State, Task};
 
-/// What becomes of `event` now. `task` is `None` where none is fetched for this type, `Some(None)` where it should have been and
-/// could not be: then the envelope tells what the webhook told.
+/// What is known of an event's task.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Known<'a> {
+    /// No task is fetched for this type of event.
+    NotAsked,
+    /// It should have been fetched and could not be: the envelope tells what the webhook told.
+    FromWebhook,
+    /// It was fetched.
+    Fetched(&'a Fetched),
+}
+
+/// What becomes of `event` now.
 pub(super) fn stage(
     environment: &Environment,
     source: &Source,
     event: &StoredEvent,
-    task: Option<Option<&Fetched>>,
+    task: Known<'_>,
     out_of_order: bool,
 ) -> Stage {
     let facts = source.read(&event.body).facts;
     let stopped = facts.kind == TASK_STOPPED;
     let (task, files) = match task {
-        Some(Some(fetched)) => (Some(fetched.task.clone()), fetched.files.clone()),
-        Some(None) => (Some(as_told(&facts)), attached(&facts)),
-        None => (None, attached(&facts)),
+        Known::Fetched(fetched) => (Some(fetched.task.clone()), fetched.files.clone()),
+        Known::FromWebhook => (Some(as_told(&facts)), attached(&facts)),
+        Known::NotAsked => (None, attached(&facts)),
     };
     let envelope = Envelope {
         id: event.id,

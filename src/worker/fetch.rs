@@ -81,7 +81,11 @@ async fn hand_on(environment: &Environment, source: &Source, lease: Lease, news:
         } else if held && age < source.order_wait() {
             // It stays behind the one that is held.
         } else {
-            let task = if stopped { Some(fetched) } else { None };
+            let task = match fetched {
+                _ if !stopped => dispatch::Known::NotAsked,
+                Some(fetched) => dispatch::Known::Fetched(fetched),
+                None => dispatch::Known::FromWebhook,
+            };
             moves.push(Move { event: event.seq, to: dispatch::stage(environment, source, &event, task, held) });
         }
     }

@@ -221,7 +221,11 @@ impl Worker {
     /// When the first open breaker may be tried.
     fn breaker_alarm(&self) -> Option<jiff::Timestamp> {
         let (now, wall) = (self.environment.clock.elapsed(), self.environment.clock.now());
-        self.breakers.values().filter_map(|breaker| breaker.opens_at(now)).min().map(|until| clock::after(wall, until - now))
+        self.breakers
+            .values()
+            .filter_map(|breaker| breaker.opens_at(now))
+            .min()
+            .map(|until| clock::after(wall, until.saturating_sub(now)))
     }
 
     /// Runs `work` on `jobs` as a task.

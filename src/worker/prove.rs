@@ -233,7 +233,11 @@ async fn go_on(
         .filter(|event| ours || event.released)
         .map(|event| {
             behind |= source.fetches() && task_id.is_some() && event.kind == TASK_STOPPED;
-            let to = if behind { Stage::Fetch } else { dispatch::stage(environment, source, &event, None, false) };
+            let to = if behind {
+                Stage::Fetch
+            } else {
+                dispatch::stage(environment, source, &event, dispatch::Known::NotAsked, false)
+            };
             Move { event: event.seq, to }
         })
         .collect();

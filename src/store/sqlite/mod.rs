@@ -19,9 +19,9 @@ use jiff::Timestamp;
 use rusqlite::{Connection, params};
 
 use self::writer::Writer;
-use super::model::{
-    Appended, Backlog, Capacity, Claimed, DeliveryRow, EventDetail, EventFilter, EventRow, Finish, Lease, Listed, NewRejection,
-    Page, Proof, RejectionDetail, RejectionRow, Released, Setback, TaskDetail, TaskRow, text,
+use super::model::{Appended, Capacity, Claimed, Finish, Lease, NewRejection, Proof, Released, Setback, text};
+use super::view::{
+    Backlog, DeliveryRow, EventDetail, EventFilter, EventRow, Listed, Page, RejectionDetail, RejectionRow, TaskDetail, TaskRow,
 };
 use super::{Config, Error};
 use crate::clock::{Clock, millis};

@@ -8,9 +8,9 @@ use serde_json::{Value, json};
 
 use super::append::body;
 use crate::store::Error;
-use crate::store::model::{
-    AttemptRow, Backlog, BacklogRow, DeliveryRow, EVENT_SUBJECT, EventDetail, EventFilter, EventRow, Listed, Page, TaskDetail,
-    TaskRow,
+use crate::store::model::EVENT_SUBJECT;
+use crate::store::view::{
+    AttemptRow, Backlog, BacklogRow, DeliveryRow, EventDetail, EventFilter, EventRow, Listed, Page, TaskDetail, TaskRow,
 };
 
 /// The most events that are shown with a task.

@@ -1,0 +1,242 @@
+//! What is read from the store for people: rows and pages, as the admin API shows them.
+
+use serde::Serialize;
+use serde_json::Value;
+
+/// A list's limits: the newest first, from `cursor` on.
+#[derive(Clone, Debug)]
+pub struct Page {
+    /// At most this many rows.
+    pub limit: usize,
+    /// Rows older than this one.
+    pub cursor: Option<i64>,
+}
+
+/// One page of a list.
+#[derive(Clone, Debug, Serialize)]
+pub struct Listed<T> {
+    /// The rows, newest first.
+    pub data: Vec<T>,
+    /// What to ask for next; `None` at the end.
+    pub next_cursor: Option<String>,
+}
+
+/// What a list of events is narrowed to.
+#[derive(Clone, Debug, Default)]
+pub struct EventFilter {
+    /// The source.
+    pub source: Option<String>,
+    /// The type.
+    pub kind: Option<String>,
+    /// The task.
+    pub task_id: Option<String>,
+    /// The state.
+    pub state: Option<String>,
+}
+
+/// An event in a list.
+#[derive(Clone, Debug, Serialize)]
+pub struct EventRow {
+    /// Our id.
+    pub id: String,
+    /// Its source.
+    pub source: String,
+    /// Its provider.
+    pub provider: String,
+    /// Its type.
+    #[serde(rename = "type")]
+    pub kind: String,
+    /// The provider's word.
+    pub provider_type: Option<String>,
+    /// The provider's id.
+    pub event_id: String,
+    /// The provider's task.
+    pub task_id: Option<String>,
+    /// When it was received.
+    pub received_at: String,
+    /// How it was verified.
+    pub verification: String,
+    /// Where it stands.
+    pub state: String,
+    /// Why it stands there.
+    pub reason: Option<String>,
+    /// Whether it is the provider's test request.
+    pub ping: bool,
+    /// The event that it collides with.
+    pub collision_of: Option<String>,
+    /// How often it came again.
+    pub repeats: i64,
+}
+
+/// One event, whole.
+#[derive(Clone, Debug, Serialize)]
+pub struct EventDetail {
+    /// As in a list.
+    #[serde(flatten)]
+    pub row: EventRow,
+    /// When a person released it.
+    pub released_at: Option<String>,
+    /// When it last came again.
+    pub last_repeat_at: Option<String>,
+    /// The path and query that it was sent to.
+    pub target: String,
+    /// Its headers.
+    pub headers: Vec<(String, String)>,
+    /// Its body as JSON, or as text where it is none.
+    pub payload: Value,
+    /// The exact bytes in base64, where they are not UTF-8.
+    pub body_base64: Option<String>,
+    /// What waits to be done for it: the job's attempt, due time and reasons.
+    pub work: Option<Value>,
+    /// Its deliveries.
+    pub deliveries: Vec<DeliveryRow>,
+}
+
+/// A task in a list.
+#[derive(Clone, Debug, Serialize)]
+pub struct TaskRow {
+    /// Its source.
+    pub source: String,
+    /// The provider's id.
+    pub task_id: String,
+    /// How it was proven ours.
+    pub proof: Option<String>,
+    /// When.
+    pub proven_at: Option<String>,
+    /// When the provider no longer knew it.
+    pub deleted_at: Option<String>,
+    /// Where it stood when last fetched.
+    pub state: Option<String>,
+    /// Its title.
+    pub title: Option<String>,
+    /// Its page.
+    pub url: Option<String>,
+    /// Why it stopped.
+    pub stop_reason: Option<String>,
+    /// What it cost.
+    pub credits: Option<f64>,
+    /// When we first heard of it.
+    pub first_seen_at: String,
+    /// When it was last fetched.
+    pub fetched_at: Option<String>,
+}
+
+/// One task, whole.
+#[derive(Clone, Debug, Serialize)]
+pub struct TaskDetail {
+    /// As in a list.
+    #[serde(flatten)]
+    pub row: TaskRow,
+    /// As last fetched.
+    pub task: Option<Value>,
+    /// Its files, as last fetched.
+    pub files: Option<Value>,
+    /// The provider's raw answers.
+    pub raw: Option<Value>,
+    /// Its events, newest first, at most 200.
+    pub events: Vec<EventRow>,
+}
+
+/// A delivery in a list.
+#[derive(Clone, Debug, Serialize)]
+pub struct DeliveryRow {
+    /// Its id.
+    pub id: String,
+    /// The event.
+    pub event: String,
+    /// The event's type.
+    #[serde(rename = "type")]
+    pub kind: String,
+    /// The event's source.
+    pub source: String,
+    /// The event's task.
+    pub task_id: Option<String>,
+    /// The destination.
+    pub destination: String,
+    /// The route that chose it.
+    pub route: String,
+    /// `pending`, `delivered` or `dead`.
+    pub state: String,
+    /// Why it is dead.
+    pub reason: Option<String>,
+    /// Whether it went before something earlier.
+    pub out_of_order: bool,
+    /// When it was made.
+    pub created_at: String,
+    /// When it ended.
+    pub ended_at: Option<String>,
+    /// When the next attempt is due.
+    pub due_at: Option<String>,
+    /// Its attempts, oldest first.
+    pub attempts: Vec<AttemptRow>,
+}
+
+/// One attempt.
+#[derive(Clone, Debug, Serialize)]
+pub struct AttemptRow {
+    /// Its number.
+    pub attempt: u32,
+    /// When it started.
+    pub started_at: String,
+    /// When it ended.
+    pub ended_at: Option<String>,
+    /// `started`, `delivered`, `failed` or `unknown`.
+    pub outcome: String,
+    /// What the destination said.
+    pub detail: Option<String>,
+}
+
+/// A rejection in a list.
+#[derive(Clone, Debug, Serialize)]
+pub struct RejectionRow {
+    /// Its number.
+    pub id: i64,
+    /// When it came.
+    pub received_at: String,
+    /// The source that it came in on.
+    pub source: String,
+    /// The code that it was answered with.
+    pub code: String,
+    /// What would have matched.
+    pub explanation: Option<String>,
+    /// Path and query.
+    pub target: String,
+    /// The size of its body, in bytes.
+    pub body_bytes: i64,
+}
+
+/// One rejection, whole.
+#[derive(Clone, Debug, Serialize)]
+pub struct RejectionDetail {
+    /// As in a list.
+    #[serde(flatten)]
+    pub row: RejectionRow,
+    /// Its headers, credentials as keyed hashes.
+    pub headers: Vec<(String, String)>,
+    /// The first 16 KiB of its body, bytes that are not UTF-8 replaced.
+    pub body: String,
+}
+
+/// What waits, for `/metrics` and tests.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct Backlog {
+    /// Jobs by kind and queue: how many, and the oldest one's time.
+    pub jobs: Vec<BacklogRow>,
+    /// Events in quarantine.
+    pub quarantined: i64,
+    /// Events and deliveries that were given up on.
+    pub dead: i64,
+}
+
+/// Jobs of one kind and queue.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct BacklogRow {
+    /// The kind.
+    pub kind: String,
+    /// The source or destination.
+    pub queue: String,
+    /// How many.
+    pub count: i64,
+    /// When the oldest was made.
+    pub oldest: String,
+}
