@@ -13,18 +13,26 @@
 //! trying the expression on a sample that knows nothing.
 
 mod scan;
+mod schema;
 
-use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::LazyLock;
 
 use minijinja::{Environment, ErrorKind, UndefinedBehavior};
 use serde::Serialize;
 
+pub use self::schema::Schema;
+pub(crate) use self::schema::nearest;
+
 use self::scan::{Found, Step, Use};
 
-/// The most instructions that one evaluation runs. An expression of a page has a few hundred.
-const FUEL: u64 = 100_000;
+/// The most names and operators of an expression, and its deepest brackets. Minijinja compiles by recursion; with ten times as
+/// much a thread's stack can overflow.
+const MAX_PARTS: usize = 400;
+const MAX_DEPTH: usize = 12;
+
+/// The most instructions that one evaluation runs: more than the longest expression has.
+const FUEL: u64 = 10_000;
 
 /// The longest message of a failed evaluation, in characters: it may quote what it failed on.
 const MAX_MESSAGE: usize = 200;
@@ -179,57 +187,6 @@ impl Context {
     }
 }
 
-/// What may be named.
-#[derive(Clone, Debug)]
-enum Shape {
-    /// Anything below is allowed: the data is not ours.
-    Free,
-    /// Text, a number or a boolean: nothing is below.
-    Plain,
-    /// Elements of one shape.
-    List(Box<Shape>),
-    /// These members and no others.
-    Members(BTreeMap<String, Shape>),
-}
-
-/// The data that expressions are written for: its names, and samples to try an expression on.
-#[derive(Debug)]
-pub struct Schema {
-    shape: Shape,
-    full: Context,
-    sparse: Vec<Context>,
-}
-
-impl Schema {
-    /// The names are those of `full`, a sample in which everything is known and no list is empty. Below the paths in `free`, such
-    /// as `event.payload`, every name is allowed. `sparse` are samples in which as little is known as can be.
-    #[must_use]
-    pub fn new(full: &serde_json::Value, sparse: &[serde_json::Value], free: &[&str]) -> Self {
-        Self { shape: shape_of(full, "", free), full: Context::of(full), sparse: sparse.iter().map(Context::of).collect() }
-    }
-}
-
-fn shape_of(sample: &serde_json::Value, path: &str, free: &[&str]) -> Shape {
-    use serde_json::Value;
-    if free.contains(&path) {
-        return Shape::Free;
-    }
-    match sample {
-        Value::Object(members) => {
-            Shape::Members(members.iter().map(|(name, value)| (name.clone(), shape_of(value, &join(path, name), free))).collect())
-        }
-        // An empty list tells nothing about its elements.
-        Value::Array(items) => {
-            Shape::List(Box::new(items.first().map_or(Shape::Free, |item| shape_of(item, &format!("{path}[0]"), free))))
-        }
-        Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => Shape::Plain,
-    }
-}
-
-fn join(path: &str, name: &str) -> String {
-    if path.is_empty() { name.to_owned() } else { format!("{path}.{name}") }
-}
-
 /// An expression, checked and ready to be evaluated any number of times.
 pub struct Expression {
     source: String,
@@ -249,6 +206,11 @@ impl Expression {
     /// Everything that is wrong with it, in the order of the text: syntax; names that the data does not have; filters, tests and
     /// functions that do not exist or are called wrongly; what fails where a value is `null`.
     pub fn compile(source: &str, schema: &Schema) -> Result<Self, Vec<Problem>> {
+        let (parts, depth) = scan::extent(source);
+        if parts > MAX_PARTS || depth > MAX_DEPTH {
+            let limits = format!("at most {MAX_PARTS} names and operators, and brackets {MAX_DEPTH} deep");
+            return Err(vec![Problem::at(source, 0, format!("the expression is too large: {limits}"))]);
+        }
         let compiled = LANGUAGE.compile_expression_owned(source.to_owned()).map_err(|error| {
             let at = error.range().map_or(0, |range| range.start);
             let hint = match source.get(at..).and_then(|rest| rest.chars().next()) {
@@ -343,78 +305,8 @@ fn check(source: &str, found: &Found<'_>, schema: &Schema) -> Option<Problem> {
             };
             problem(found.offset, format!("`.{name}()`: values have no methods, only filters and tests{hint}"))
         }
-        Use::Name(ref steps) => resolve(&schema.shape, steps).and_then(|(offset, message)| problem(offset, message)),
+        Use::Name(ref steps) => schema.resolve(steps).and_then(|(offset, message)| problem(offset, message)),
         Use::Filter(_) | Use::Test(_) | Use::Function(_) => None,
-    }
-}
-
-/// Follows the steps of a name; says where it leaves what is known, and why.
-fn resolve(root: &Shape, steps: &[(Step<'_>, usize)]) -> Option<(usize, String)> {
-    let (mut shape, mut path) = (root, String::new());
-    for (step, offset) in steps {
-        let next = match (shape, step) {
-            // The last: a text has parts.
-            (Shape::Free, _)
-            | (Shape::Members(_), Step::Computed)
-            | (Shape::Plain, Step::Part | Step::Element | Step::Computed) => return None,
-            (Shape::List(_), Step::Part) => continue,
-            (Shape::List(item), Step::Element | Step::Computed) => {
-                path.push_str("[0]");
-                item
-            }
-            (Shape::Members(members), Step::Member(name)) => {
-                let Some(next) = members.get(*name) else {
-                    return Some((*offset, unknown_name(root, members, &path, name)));
-                };
-                path = join(&path, name);
-                next
-            }
-            (Shape::List(_), Step::Member(name)) => {
-                let hint = format!("its elements are `{path}[0]`, its length is `{path} | length`");
-                return Some((*offset, format!("`{path}` is a list and has no `{name}`; {hint}")));
-            }
-            (Shape::Plain, Step::Member(name)) => {
-                return Some((*offset, format!("`{path}` is one value and has no `{name}`")));
-            }
-            (Shape::Members(_), Step::Element | Step::Part) => {
-                return Some((*offset, format!("`{path}` is not a list: name one of its members")));
-            }
-        };
-        shape = next;
-    }
-    None
-}
-
-fn unknown_name(root: &Shape, members: &BTreeMap<String, Shape>, path: &str, name: &str) -> String {
-    let mut elsewhere = Vec::new();
-    paths_ending(root, "", name, &mut elsewhere);
-    // The same word somewhere else is a better guess than a similar word here.
-    let near = elsewhere.into_iter().min_by_key(|path| (path.matches('.').count(), path.clone())).or_else(|| {
-        let here: Vec<_> = members.keys().map(String::as_str).collect();
-        nearest(name, here).map(|near| join(path, near))
-    });
-    let written = join(path, name);
-    if let Some(near) = near {
-        return format!("`{written}` is not known; did you mean `{near}`?");
-    }
-    let known: Vec<_> = members.keys().map(|member| format!("`{}`", join(path, member))).collect();
-    format!("`{written}` is not known; known are {}", known.join(", "))
-}
-
-/// Every path whose last word is `name`.
-fn paths_ending(shape: &Shape, path: &str, name: &str, out: &mut Vec<String>) {
-    match shape {
-        Shape::Members(members) => {
-            for (member, below) in members {
-                let path = join(path, member);
-                paths_ending(below, &path, name, out);
-                if member == name {
-                    out.push(path);
-                }
-            }
-        }
-        Shape::List(item) => paths_ending(item, &format!("{path}[0]"), name, out),
-        Shape::Free | Shape::Plain => {}
     }
 }
 
@@ -427,7 +319,7 @@ fn unseen(source: &str, compiled: &minijinja::Expression<'_, '_>, schema: &Schem
         .filter(|name| !is_function(name))
         .filter_map(|name| {
             let steps: Vec<_> = name.split('.').map(|word| (Step::Member(word), 0)).collect();
-            resolve(&schema.shape, &steps).map(|(_, message)| {
+            schema.resolve(&steps).map(|(_, message)| {
                 let word = name.split('.').next().unwrap_or(name);
                 Problem::at(source, source.find(word).unwrap_or(0), message)
             })
@@ -455,7 +347,7 @@ fn try_out(source: &str, compiled: &minijinja::Expression<'_, '_>, found: &[Foun
         }
     }
     // What is free may always be there for this user's source; only of the rest do we know that it can be `null`.
-    if found.iter().any(|found| matches!(&found.what, Use::Name(steps) if is_free(&schema.shape, steps))) {
+    if found.iter().any(|found| matches!(&found.what, Use::Name(steps) if schema.is_free(steps))) {
         return None;
     }
     schema.sparse.iter().find_map(|sample| {
@@ -463,23 +355,6 @@ fn try_out(source: &str, compiled: &minijinja::Expression<'_, '_>, found: &[Foun
         let hint = "fails where a value is null; give it another value, such as `(event.title or \"\")`";
         Some(Problem::at(source, at(&error), format!("{hint}: {}", describe(&error))))
     })
-}
-
-/// Whether a name goes below what is free.
-fn is_free(root: &Shape, steps: &[(Step<'_>, usize)]) -> bool {
-    let mut shape = root;
-    for (step, _) in steps {
-        shape = match (shape, step) {
-            (Shape::Members(members), Step::Member(name)) => match members.get(*name) {
-                Some(next) => next,
-                None => return false,
-            },
-            (Shape::List(item), Step::Element | Step::Computed) => item,
-            (Shape::Members(_), Step::Computed) => return true,
-            _ => break,
-        };
-    }
-    matches!(shape, Shape::Free)
 }
 
 /// Whether minijinja has a filter or a test (`kind`) of this name.
@@ -494,15 +369,6 @@ fn is_function(name: &str) -> bool {
 
 fn suggest(name: &str, among: &[&str]) -> String {
     nearest(name, among.iter().copied()).map_or_else(String::new, |near| format!("; did you mean `{near}`?"))
-}
-
-/// The name among `names` that `written` was most likely meant to be; none if nothing is like it.
-pub(crate) fn nearest<'a>(written: &str, names: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
-    const ALIKE: f64 = 0.7;
-    let likeness = |name: &str| strsim::jaro_winkler(&written.to_lowercase(), &name.to_lowercase());
-    let (name, likeness) =
-        names.into_iter().map(|name| (name, likeness(name))).max_by(|(_, one), (_, two)| one.total_cmp(two))?;
-    (likeness >= ALIKE).then_some(name)
 }
 
 #[cfg(test)]
@@ -671,6 +537,33 @@ mod tests {
                 panic!("{source}: {problems:?}");
             }
         }
+    }
+
+    #[test]
+    fn the_largest_expressions_compile_and_larger_ones_are_refused() {
+        for (begin, rest) in [
+            ("1", "+1"),
+            ("true", " and 1"),
+            ("1", "|abs"),
+            ("event.payload", ".a"),
+            ("1", " if 1"),
+            ("1", " is odd"),
+            ("event.payload", "[1]"),
+            ("range", "(1)"),
+        ] {
+            let source = begin.to_owned() + &rest.repeat(MAX_PARTS / 4);
+            if let Ok(expression) = Expression::condition(&source, &schema()) {
+                let _ = expression.holds(&Context::of(&json!({"event": {}})));
+            }
+            assert!(problems(&(begin.to_owned() + &rest.repeat(MAX_PARTS + 1))).contains("too large"), "{rest}");
+        }
+        for open in ["(", "[", "range(", "{1:", "-", "not ", "1 ** "] {
+            let _ = Expression::condition(&(open.repeat(MAX_DEPTH) + "1"), &schema());
+            let _ = Expression::condition(&(open.repeat(MAX_PARTS) + "1"), &schema());
+        }
+        let ids = "'an id of twenty-two', ".repeat(1000);
+        assert!(!holds(&format!("event.title in [{ids}]"), &json!({"event": {}})));
+        assert_snapshot!(problems(&"1+".repeat(MAX_PARTS + 1)), @"line 1, column 1: the expression is too large: at most 400 names and operators, and brackets 12 deep");
     }
 
     #[test]

@@ -289,10 +289,12 @@ impl Http {
     }
 
     fn redirect(&self, answer: &Answer) -> String {
-        let target = answer.header(LOCATION.as_str()).and_then(|location| self.url.join(location).ok());
-        let target = target.filter(Url::has_host).map(|url| format!(" to {}", one_line(&shown(&url), MAX_EXCERPT)));
-        let status = answer.status;
-        format!("{status}: redirects are not followed; it points{}, set `url` to where it lives", target.unwrap_or_default())
+        let target = answer.header(LOCATION.as_str()).and_then(|location| self.url.join(location).ok()).filter(Url::has_host);
+        let reason = format!("{}: redirects are not followed", answer.status);
+        target.map_or_else(
+            || reason.clone(),
+            |url| format!("{reason}; if it moved, set `url` to {}", one_line(&shown(&url), MAX_EXCERPT)),
+        )
     }
 
     /// The beginning of what the other side says, without our own secrets if it echoes them.

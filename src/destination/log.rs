@@ -172,13 +172,17 @@ impl Log {
             turn = LINE.lock() => turn,
             () = self.clock.sleep(TIMEOUT) => return Err(Failure::retry(stuck())),
         };
-        let writing = tokio::task::spawn_blocking(move || {
-            let written = write(&mut io::stdout().lock(), &line);
+        let (done, written) = tokio::sync::oneshot::channel();
+        // Not a thread of tokio's: the runtime would wait for it at the end, for as long as the reader is stuck.
+        let writer = std::thread::Builder::new().name("log".to_owned()).spawn(move || {
+            let result = write(&mut io::stdout().lock(), &line);
             drop(turn);
-            written
+            // Nobody listens any more when the time was up.
+            let _ = done.send(result);
         });
+        writer.map_err(|error| Failure::retry(format!("cannot start a thread: {error}")))?;
         tokio::select! {
-            written = writing => written.unwrap_or_else(|_| Err(Failure::retry("interrupted").with_unknown_outcome())),
+            written = written => written.unwrap_or_else(|_| Err(Failure::retry("interrupted").with_unknown_outcome())),
             () = self.clock.sleep(TIMEOUT) => Err(Failure::retry(stuck()).with_unknown_outcome()),
         }
     }

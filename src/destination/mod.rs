@@ -253,3 +253,84 @@ impl Destination {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::retry::LADDER;
+
+    fn parse(toml: &str) -> Result<Config, ConfigError> {
+        let file = config::File::from_str(toml, config::FileFormat::Toml);
+        let value: Value = config::Config::builder().add_source(file).build()?.get("destinations.crm")?;
+        let kind = value.clone().into_table()?.remove("kind").map_or_else(String::new, |kind| kind.to_string());
+        Config::parse("crm", &kind, value)
+    }
+
+    #[test]
+    fn a_section_is_read_as_it_is_written_and_as_the_environment_gives_it() {
+        let written = parse(
+            r#"[destinations.crm]
+            kind = "http"
+            url = "https://crm.example.com/hooks"
+            secret = ["whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw", "whsec_C2FVsBQIhrscChlQIMV+b5sSYspob7oD"]
+            headers = { authorization = "Bearer x" }
+            rate = 60
+            concurrency = 4
+            timeout = "10s"
+            ladder = ["1s", "5m"]
+            on_unknown = "hold""#,
+        );
+        let environment = parse(
+            r#"[destinations.crm]
+            kind = "http"
+            url = "https://crm.example.com/hooks"
+            secret = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw,whsec_C2FVsBQIhrscChlQIMV+b5sSYspob7oD"
+            headers = { authorization = "Bearer x" }
+            rate = "60"
+            concurrency = "4"
+            timeout = "10s"
+            ladder = "1s,5m"
+            on_unknown = "hold""#,
+        );
+        assert_eq!(written.unwrap(), environment.unwrap());
+    }
+
+    #[test]
+    fn mistakes_in_a_section_name_it() {
+        let mistakes = [
+            "kind = 'htp'\nurl = 'https://crm.example.com'",
+            "kind = 'http'\nurl = 'https://user:pass@crm.example.com'",
+            "kind = 'http'\nurl = 'https://crm.example.com'\nsecert = 'x'",
+            "kind = 'http'",
+            "kind = 'log'\ninclude = 'all'",
+        ]
+        .map(|section| parse(&format!("[destinations.crm]\n{section}")).unwrap_err().to_string());
+        insta::assert_snapshot!(mistakes.join("\n"), @r#"
+        destinations.crm: `kind = "htp"` is unknown; it must be one of: http, log
+        destinations.crm: `url` holds a user name or password, which logs would show; write `headers = { authorization = "Basic …" }` instead
+        unknown field `secert`, expected one of `url`, `secret`, `headers`, `timeout`, `concurrency`, `rate`, `ladder`, `on_unknown`
+        missing configuration field "url"
+        enum Include does not have variant constructor all for key `include`
+        "#);
+    }
+
+    #[test]
+    fn a_log_needs_no_key() {
+        let config = parse("[destinations.crm]\nkind = 'log'").unwrap();
+        assert_eq!(config, Config::Log(log::Config::default()));
+        assert_eq!(Config::secrets(config.kind()), [""; 0]);
+        let parts = Parts { clock: Clock::system(), format: log::Format::default(), output: log::Output::Null };
+        let log = Destination::build("log", &config, &parts).unwrap();
+        assert_eq!((log.concurrency(), log.rate(), log.ladder(), log.on_unknown()), (1, None, &LADDER[..], OnUnknown::Retry));
+    }
+
+    #[test]
+    fn the_content_of_every_kind_is_an_object_that_tells_its_order() {
+        let parts = Parts { clock: Clock::system(), format: log::Format::Json, output: log::Output::Null };
+        for section in ["kind = 'log'", "kind = 'log'\ninclude = 'envelope'", "kind = 'http'\nurl = 'https://crm.example.com'"] {
+            let config = parse(&format!("[destinations.crm]\n{section}")).unwrap();
+            let body = Destination::build("crm", &config, &parts).unwrap().render(&Envelope::sample()).unwrap();
+            assert!(body.starts_with('{') && body.contains(r#","out_of_order":false,"#), "{body}");
+        }
+    }
+}

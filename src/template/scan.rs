@@ -53,6 +53,22 @@ pub(super) fn scan(source: &str) -> Vec<Found<'_>> {
     found
 }
 
+/// How many names and operators `source` has (values and commas do not count), and how deep its brackets go.
+pub(super) fn extent(source: &str) -> (usize, usize) {
+    let (mut parts, mut depth, mut deepest) = (0_usize, 0_usize, 0_usize);
+    for (token, _) in tokens(source) {
+        match token {
+            Token::Text(_) | Token::Number | Token::Sign(',') => continue,
+            Token::Sign('(' | '[' | '{') => depth += 1,
+            Token::Sign(')' | ']' | '}') => depth = depth.saturating_sub(1),
+            Token::Word(_) | Token::Sign(_) => {}
+        }
+        parts += 1;
+        deepest = deepest.max(depth);
+    }
+    (parts, deepest)
+}
+
 /// The texts that stand alone as an alternative of the whole expression, with their places.
 pub(super) fn bare_texts(source: &str) -> Vec<(usize, &str)> {
     let tokens = tokens(source);
