@@ -1,0 +1,3 @@
+//! The integration tests: one program, a file a topic.
+
+mod house;
