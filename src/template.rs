@@ -4,7 +4,7 @@
 //! sample; a name that is not in it is a [`Problem`] at start, with its place and the nearest name that is. The language (minijinja)
 //! would read such a name as undefined, hence as false, and a route with a typo would be a route that never matches.
 //!
-//! Minijinja parses, and says which names an expression has; [`scan`] only finds where they stand, and sees a little more: names
+//! Minijinja parses, and says which names an expression has; `scan.rs` only finds where they stand, and sees a little more: names
 //! behind an index (`files[0].nmae`), filters, tests, functions. What comes out of a filter or a parenthesis is not followed.
 //!
 //! Values. `null` and what is missing are false, so are `false`, `0`, empty text and an empty list; the rest is true. A member of
