@@ -1,1 +1,267 @@
-//! (being written)
+//! The running program: builds the parts, watches them, stops them in order, and says why it ended.
+//!
+//! What must hold: every part is watched, and if one ends uninvited the program ends, saying which. At a stop `/readyz` says no
+//! first; events are accepted for `server.shutdown_delay` more; then listeners close, requests and jobs in hand end, within
+//! `server.drain_timeout` in all; what does not is handed back. A kill at any point loses nothing: that is the store's affair.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::net::TcpListener;
+use tokio::sync::Notify;
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+
+use crate::action::Actions;
+use crate::admin::{Admin, TokenError};
+use crate::clock::{self, Clock};
+use crate::config::Config;
+use crate::destination::{self, Destination};
+use crate::keys::Keys;
+use crate::provider::{self, Budgets, Source};
+use crate::receive::rejections::{Keeper, rejections};
+use crate::receive::{Limits, Receiver};
+use crate::route::{self, Routes};
+use crate::server::{self, Probes};
+use crate::store::{self, Store};
+use crate::telemetry::{Health, Metrics};
+use crate::worker::{Environment, Worker};
+
+/// What a start needs beside the configuration.
+#[derive(Debug)]
+pub struct Start {
+    /// Time.
+    pub clock: Clock,
+    /// How `log` destinations write.
+    pub format: destination::log::Format,
+    /// Where `log` destinations write.
+    pub output: destination::log::Output,
+    /// Whether the worker and the keeper of rejections run by themselves; if not, the caller drives them ([`App::worker`]).
+    pub by_itself: bool,
+}
+
+/// Why the program could not start, or ended.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The store cannot be used.
+    #[error(transparent)]
+    Store(#[from] store::Error),
+    /// A source cannot be built.
+    #[error("source `{name}`: {problem}")]
+    Source {
+        /// Its name.
+        name: String,
+        /// What is wrong.
+        problem: provider::Error,
+    },
+    /// A destination cannot be built.
+    #[error(transparent)]
+    Destination(#[from] destination::Error),
+    /// Routes are wrong.
+    #[error("{}", join(.0))]
+    Routes(Vec<route::Error>),
+    /// The admin token is not there.
+    #[error(transparent)]
+    Token(#[from] TokenError),
+    /// An address cannot be listened on.
+    #[error("cannot listen on {address} (`{key}`): {problem}")]
+    Listen {
+        /// The address.
+        address: SocketAddr,
+        /// The key that sets it.
+        key: &'static str,
+        /// What the system says.
+        problem: std::io::Error,
+    },
+    /// A part ended uninvited.
+    #[error("{0} ended by itself, which it must not; stopping")]
+    Ended(&'static str),
+}
+
+impl Error {
+    /// What the user can do, where there is something.
+    #[must_use]
+    pub fn hint(&self) -> Option<String> {
+        match self {
+            Self::Store(error) => error.hint().map(str::to_owned),
+            Self::Listen { key, .. } => Some(format!("stop what uses it, or set `{key}` to another address")),
+            _ => None,
+        }
+    }
+}
+
+fn join(errors: &[route::Error]) -> String {
+    errors.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n")
+}
+
+/// The running program.
+#[derive(Debug)]
+pub struct App {
+    /// The address of the public listener.
+    pub public: SocketAddr,
+    /// The address of the admin listener.
+    pub admin: SocketAddr,
+    /// The store.
+    pub store: Store,
+    /// The verification keys.
+    pub keys: Keys,
+    /// What jobs work with.
+    pub environment: Arc<Environment>,
+    /// The worker, where the caller drives it.
+    pub worker: Option<Worker>,
+    /// The keeper of rejections, where the caller drives it.
+    pub keeper: Option<Keeper>,
+    parts: JoinSet<&'static str>,
+    draining: CancellationToken,
+    stop: CancellationToken,
+    shutdown_delay: Duration,
+    drain_timeout: Duration,
+}
+
+impl App {
+    /// Opens the store, builds every part and starts it.
+    ///
+    /// # Errors
+    /// [`Error`], before anything is listened on.
+    pub async fn start(config: &Config, start: Start) -> Result<Self, Error> {
+        let Start { clock, format, output, by_itself } = start;
+        let health = Health::new(clock.clone());
+        let budgets = Budgets::new(clock.clone());
+        let mut sources = BTreeMap::new();
+        for (name, source) in &config.sources {
+            let built =
+                Source::new(name, source, &clock, &budgets).map_err(|problem| Error::Source { name: name.clone(), problem })?;
+            sources.insert(name.clone(), Arc::new(built));
+        }
+        let parts = destination::Parts { clock: clock.clone(), format, output };
+        let mut destinations = BTreeMap::new();
+        for (name, destination) in &config.destinations {
+            destinations.insert(name.clone(), Destination::build(name, destination, &parts)?);
+        }
+        let names: Vec<String> = destinations.keys().cloned().collect();
+        let routes = Routes::compile(&config.routes, &names).map_err(Error::Routes)?;
+        let token = config.admin.resolve_token(true)?;
+        let store = Store::open(&config.store, clock.clone()).await?;
+        let expired = store.expire(clock.now()).await?;
+        if expired > 0 {
+            tracing::warn!(
+                jobs = expired,
+                "taskhook did not stop in order last time; {expired} job(s) in hand then are done again"
+            );
+        }
+        let public = listen(config.server.listen, "server.listen").await?;
+        let admin = listen(config.admin.listen, "admin.listen").await?;
+
+        let wake = Arc::new(Notify::new());
+        let keys = Keys::open(sources.values().cloned(), &store, &clock, &health).await?;
+        let public_urls = config.server.public_url.to_vec();
+        let (rejections, keeper) = rejections(store.clone(), clock.clone(), public_urls.clone());
+        let limits = Limits {
+            public_urls,
+            max_inflight_bytes: config.server.max_inflight_bytes.bytes(),
+            request_timeout: config.server.request_timeout,
+            commit_timeout: config.server.commit_timeout,
+        };
+        let receiver = Arc::new(Receiver::new(
+            sources.clone(),
+            keys.clone(),
+            store.clone(),
+            clock.clone(),
+            limits,
+            routes.takes_unknown(),
+            rejections,
+            Arc::clone(&wake),
+        ));
+        let draining = CancellationToken::new();
+        let probes = Probes::new(store.clone(), keys.clone(), health.clone(), clock.clone(), draining.clone());
+        let actions = Actions::new(sources.clone(), store.clone(), clock.clone(), Arc::clone(&wake));
+        let api = Admin::new(store.clone(), actions, Metrics::of_process(), token);
+        let environment = Arc::new(Environment { store: store.clone(), clock, sources, destinations, routes, health, wake });
+        let worker = Worker::new(Arc::clone(&environment));
+
+        let mut app = Self {
+            public: public.local_addr().unwrap_or(config.server.listen),
+            admin: admin.local_addr().unwrap_or(config.admin.listen),
+            store,
+            keys,
+            environment,
+            worker: None,
+            keeper: None,
+            parts: JoinSet::new(),
+            draining,
+            stop: CancellationToken::new(),
+            shutdown_delay: config.server.shutdown_delay,
+            drain_timeout: config.server.drain_timeout,
+        };
+        let (most, header_timeout, drain) = (config.server.max_connections, config.server.header_timeout, app.drain_timeout);
+        let public_router = server::public(receiver, probes.clone());
+        let admin_router = api.router().merge(probes.router(true));
+        app.spawn("the public listener", |stop| server::serve(public, public_router, most, header_timeout, stop));
+        app.spawn("the admin listener", |stop| server::serve(admin, admin_router, ADMIN_CONNECTIONS, header_timeout, stop));
+        if by_itself {
+            let keys = app.keys.clone();
+            app.spawn("the key refresher", |stop| keys.keep_fresh(stop));
+            app.spawn("the worker", |stop| worker.run(stop, drain));
+            app.spawn("the keeper of rejections", |stop| keeper.run(stop));
+        } else {
+            (app.worker, app.keeper) = (Some(worker), Some(keeper));
+        }
+        Ok(app)
+    }
+
+    fn spawn<F: Future<Output = ()> + Send + 'static>(&mut self, name: &'static str, part: impl FnOnce(CancellationToken) -> F) {
+        let part = part(self.stop.clone());
+        self.parts.spawn(async move {
+            part.await;
+            name
+        });
+    }
+
+    /// Runs until `stop` resolves, then stops in order. A part that ends by itself, or a store that fails, ends it as well.
+    ///
+    /// # Errors
+    /// What ended uninvited.
+    pub async fn run(mut self, stop: impl Future<Output = ()>) -> Result<(), Error> {
+        let store = self.store.clone();
+        let ended = tokio::select! {
+            () = stop => None,
+            error = store.failed() => Some(Error::Store(error)),
+            Some(ended) = self.parts.join_next() => Some(Error::Ended(ended.unwrap_or("a part"))),
+        };
+        let delay = if ended.is_some() { Duration::ZERO } else { self.shutdown_delay };
+        self.stop_in_order(delay).await;
+        ended.map_or(Ok(()), Err)
+    }
+
+    /// Stops in order, without the delay.
+    pub async fn stop(self) {
+        self.stop_in_order(Duration::ZERO).await;
+    }
+
+    async fn stop_in_order(mut self, delay: Duration) {
+        self.draining.cancel();
+        if !delay.is_zero() {
+            tracing::info!(delay_ms = clock::millis(delay), "stopping: `/readyz` says no, events are still accepted");
+            tokio::time::sleep(delay).await;
+        }
+        tracing::info!("stopping: what is in hand is finished");
+        self.stop.cancel();
+        let all = async { while self.parts.join_next().await.is_some() {} };
+        // The worker keeps to the same time-out and then hands back, which takes a commit or two.
+        if tokio::time::timeout(self.drain_timeout + HAND_BACK, all).await.is_err() {
+            tracing::warn!("not everything in hand was finished in time; the next start goes on with it");
+        }
+        self.parts.shutdown().await;
+    }
+}
+
+/// Connections to the admin listener.
+const ADMIN_CONNECTIONS: usize = 64;
+/// What handing jobs back may take on top of `server.drain_timeout`.
+const HAND_BACK: Duration = Duration::from_secs(1);
+
+async fn listen(address: SocketAddr, key: &'static str) -> Result<TcpListener, Error> {
+    TcpListener::bind(address).await.map_err(|problem| Error::Listen { address, key, problem })
+}

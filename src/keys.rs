@@ -157,6 +157,8 @@ impl Keys {
             }
         });
         futures_util::future::join_all(rings).await;
+        // Where nothing verifies there is nothing to load, and still no reason to end.
+        stop.cancelled().await;
     }
 }
 

@@ -1,3 +1,30 @@
-//! The `taskhook` program.
+//! The `taskhook` program: hands the process over to [`taskhook::cli`], and its verdict back to the shell.
 
-fn main() {}
+use std::collections::BTreeMap;
+use std::io::{self, IsTerminal as _};
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use taskhook::cli::{self, World};
+
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+fn main() -> ExitCode {
+    let world = World {
+        arguments: std::env::args_os().collect(),
+        env: environment(),
+        directory: std::env::current_dir().unwrap_or_else(|_| PathBuf::from(".")),
+        out: &mut io::stdout(),
+        err: &mut io::stderr(),
+        terminal: io::stderr().is_terminal(),
+    };
+    cli::run(world).into()
+}
+
+/// A variable that is not UTF-8 is taken with its bad bytes replaced: it then fails in sight, instead of counting as unset.
+#[expect(clippy::disallowed_methods, reason = "the one place that reads the environment")]
+fn environment() -> BTreeMap<String, String> {
+    let text = |text: std::ffi::OsString| text.to_string_lossy().into_owned();
+    std::env::vars_os().map(|(name, value)| (text(name), text(value))).collect()
+}

@@ -1,1 +1,190 @@
-//! (being written)
+//! The commands.
+//!
+//! What must hold: data goes to stdout and talk to stderr; the exit code says what happened ([`Exit`]); a command reads the process
+//! (environment, directory, streams) only through its [`Context`], so that a test can stand in for the shell.
+//!
+//! A command is a file of its own with an `Args` and a `run`; it is made known by one line in [`Command`] and one in its `run`.
+
+mod completions;
+mod config;
+mod error;
+mod exit;
+mod serve;
+
+use std::collections::BTreeMap;
+use std::ffi::OsString;
+use std::io::Write;
+use std::path::PathBuf;
+
+use clap::Parser as _;
+
+pub use error::{Error, Failure, Result};
+pub use exit::Exit;
+
+use crate::config::{Flag, Inputs};
+
+/// What the process gives a command.
+pub struct World<'a> {
+    /// The command line, the name of the program first.
+    pub arguments: Vec<OsString>,
+    /// The variables of the environment.
+    pub env: BTreeMap<String, String>,
+    /// The working directory.
+    pub directory: PathBuf,
+    /// Where data goes.
+    pub out: &'a mut dyn Write,
+    /// Where talk goes.
+    pub err: &'a mut dyn Write,
+    /// Whether `err` is a terminal.
+    pub terminal: bool,
+}
+
+/// What a command works with.
+pub struct Context<'a> {
+    /// What the configuration is read from.
+    pub inputs: Inputs,
+    /// Where data goes.
+    pub out: &'a mut dyn Write,
+    /// Where talk goes.
+    pub err: &'a mut dyn Write,
+    /// Whether `err` is a terminal: then logs are text, and long work shows its progress.
+    pub terminal: bool,
+}
+
+/// The durable inbox for AI-agent webhooks.
+///
+/// It proves who sent an event, keeps it before it answers, fetches the whole task, and hands the result on.
+#[derive(Debug, clap::Parser)]
+#[command(name = "taskhook", version, max_term_width = 100, disable_help_subcommand = true)]
+struct Cli {
+    /// The configuration file [variable: `TASKHOOK_CONFIG`]
+    #[arg(long, global = true, value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// How much is logged: off, error, warn, info, debug or trace [variable: `RUST_LOG`]
+    #[arg(long, global = true, value_name = "LEVEL")]
+    log_level: Option<String>,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, clap::Subcommand)]
+enum Command {
+    Serve(serve::Args),
+    Config(config::Args),
+    Completions(completions::Args),
+}
+
+impl Command {
+    fn run(self, context: &mut Context<'_>) -> Result {
+        match self {
+            Self::Serve(args) => serve::run(&args, context),
+            Self::Config(args) => config::run(&args, context),
+            Self::Completions(args) => completions::run(&args, context),
+        }
+    }
+}
+
+/// The runtime of a command that does more than read and print.
+fn runtime() -> Result<tokio::runtime::Runtime> {
+    let mut builder = tokio::runtime::Builder::new_multi_thread();
+    Ok(builder.enable_all().build().map_err(|error| Error::failed(format!("cannot start: {error}")))?)
+}
+
+/// Runs the command line of `world`, and says on its `err` why it failed.
+#[must_use]
+pub fn run(world: World<'_>) -> Exit {
+    let cli = match Cli::try_parse_from(&world.arguments) {
+        Ok(cli) => cli,
+        // Help and version are data; a mistake is talk. Whether either could be written changes nothing any more.
+        Err(error) if error.use_stderr() => {
+            let _ = write!(world.err, "{error}");
+            return Exit::Usage;
+        }
+        Err(help) => {
+            let _ = write!(world.out, "{help}");
+            return Exit::Done;
+        }
+    };
+    let level = cli.log_level.map(|value| Flag { name: "--log-level", key: "log.level", value });
+    let inputs = Inputs { env: world.env, directory: world.directory, file: cli.config, flags: level.into_iter().collect() };
+    let mut context = Context { inputs, out: world.out, err: world.err, terminal: world.terminal };
+    let outcome = cli.command.run(&mut context).and_then(|()| Ok(context.out.flush()?));
+    let Err(failure) = outcome else { return Exit::Done };
+    if failure.exit() != Exit::Done {
+        let _ = writeln!(context.err, "{failure}");
+    }
+    failure.exit()
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory as _;
+
+    use super::*;
+
+    /// The exit code, stdout and stderr of a command line.
+    pub(super) fn shell(arguments: &[&str], env: &[(&str, &str)]) -> (u8, String, String) {
+        let directory = tempfile::tempdir().unwrap();
+        let (mut out, mut err) = (Vec::new(), Vec::new());
+        let exit = run(World {
+            arguments: std::iter::once("taskhook").chain(arguments.iter().copied()).map(OsString::from).collect(),
+            env: env.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect(),
+            directory: directory.path().to_owned(),
+            out: &mut out,
+            err: &mut err,
+            terminal: false,
+        });
+        (exit.code(), String::from_utf8(out).unwrap(), String::from_utf8(err).unwrap())
+    }
+
+    #[test]
+    fn the_command_line_is_well_formed() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn help_is_data() {
+        let (exit, out, err) = shell(&["--help"], &[]);
+        assert_eq!((exit, err.as_str()), (0, ""));
+        insta::assert_snapshot!(out, @"");
+    }
+
+    #[test]
+    fn every_command_has_help() {
+        insta::assert_snapshot!(shell(&["config", "--help"], &[]).1, @"");
+        insta::assert_snapshot!(shell(&["completions", "--help"], &[]).1, @"");
+    }
+
+    #[test]
+    fn a_wrong_command_line_is_a_usage_error_on_stderr() {
+        let (exit, out, err) = shell(&["conifg"], &[]);
+        assert_eq!((exit, out.as_str()), (2, ""));
+        insta::assert_snapshot!(err, @"
+        error: unrecognized subcommand 'conifg'
+
+          tip: a similar subcommand exists: 'config'
+
+        Usage: taskhook [OPTIONS] <COMMAND>
+
+        For more information, try '--help'.
+        ");
+    }
+
+    #[test]
+    fn a_wrong_configuration_is_a_usage_error_on_stderr() {
+        let (exit, out, err) = shell(&["config", "--log-level", "loud"], &[("MANUS_API_KEY", "sk-1")]);
+        assert_eq!((exit, out.as_str()), (2, ""));
+        insta::assert_snapshot!(err, @r#"
+        error: flag `--log-level`: `log.level` must be "off" or "error" or "warn" or "info" or "debug" or "trace", not "loud"
+        hint: the default is `info`
+        "#);
+    }
+
+    #[test]
+    fn a_reader_that_has_seen_enough_is_no_failure() {
+        let broken = Failure::from(std::io::Error::from(std::io::ErrorKind::BrokenPipe));
+        assert_eq!(broken.exit(), Exit::Done);
+        let full = Failure::from(std::io::Error::from(std::io::ErrorKind::StorageFull));
+        assert_eq!(full.exit(), Exit::Failed);
+    }
+}

@@ -11,8 +11,8 @@ mod text;
 
 use std::time::Duration;
 
-use config::{ConfigError, Value};
-use serde::{Deserialize, Serialize};
+use serde::de::Error as _;
+use serde::{Deserialize, Deserializer, Serialize};
 use uuid::Uuid;
 
 use crate::clock::Clock;
@@ -33,26 +33,24 @@ pub enum Config {
 }
 
 impl Config {
-    /// Reads and checks the section of destination `name`. A `kind` key in `value` is passed over.
+    /// Reads the section of a destination of `kind`, without its `kind` key. What it says is then to be checked.
     ///
     /// # Errors
-    /// For an unknown kind or key, a value of the wrong type, and what cannot work; the text names the key and what to write.
-    pub fn parse(name: &str, kind: &str, value: Value) -> Result<Self, ConfigError> {
-        let origin = value.origin().map(ToOwned::to_owned);
-        let mut table = value.into_table()?;
-        table.remove("kind");
-        let value = Value::new(origin.as_ref(), table);
+    /// For an unknown kind or key, and a value of the wrong type.
+    pub fn parse<'de, D: Deserializer<'de>>(kind: &str, section: D) -> Result<Self, D::Error> {
         match kind {
-            "http" => {
-                let config: http::Config = value.try_deserialize()?;
-                config.check().map_err(|problem| ConfigError::Message(Error::refused(name, problem).to_string()))?;
-                Ok(Self::Http(config))
-            }
-            "log" => Ok(Self::Log(value.try_deserialize()?)),
-            other => Err(ConfigError::Message(format!(
-                "destinations.{name}: `kind = \"{other}\"` is unknown; it must be one of: {}",
-                KINDS.join(", ")
-            ))),
+            "http" => http::Config::deserialize(section).map(Self::Http),
+            "log" => log::Config::deserialize(section).map(Self::Log),
+            other => Err(D::Error::unknown_variant(other, KINDS)),
+        }
+    }
+
+    /// Checks what the types do not: all that is wrong, each in a line that begins with its key.
+    #[must_use]
+    pub fn check(&self) -> Vec<String> {
+        match self {
+            Self::Http(config) => config.check().err().into_iter().collect(),
+            Self::Log(_) => Vec::new(),
         }
     }
 
@@ -146,7 +144,7 @@ impl Destination {
     /// Builds the destination `name`.
     ///
     /// # Errors
-    /// If something in `config` cannot work, which [`Config::parse`] has told before.
+    /// If something in `config` cannot work, which [`Config::check`] has told before.
     pub fn build(name: &str, config: &Config, parts: &Parts) -> Result<Self, Error> {
         let kind = match config {
             Config::Http(config) => {
@@ -259,11 +257,15 @@ mod tests {
     use super::*;
     use crate::retry::LADDER;
 
-    fn parse(toml: &str) -> Result<Config, ConfigError> {
+    fn parse(toml: &str) -> Result<Config, String> {
         let file = config::File::from_str(toml, config::FileFormat::Toml);
-        let value: Value = config::Config::builder().add_source(file).build()?.get("destinations.crm")?;
-        let kind = value.clone().into_table()?.remove("kind").map_or_else(String::new, |kind| kind.to_string());
-        Config::parse("crm", &kind, value)
+        let file = config::Config::builder().add_source(file).build().unwrap();
+        let mut section = file.get_table("destinations.crm").unwrap();
+        let kind = section.remove("kind").unwrap().to_string();
+        let section = config::Value::new(None, section);
+        let config = Config::parse(&kind, section).map_err(|error| error.to_string())?;
+        let problems = config.check();
+        if problems.is_empty() { Ok(config) } else { Err(problems.join("\n")) }
     }
 
     #[test]
@@ -296,7 +298,7 @@ mod tests {
     }
 
     #[test]
-    fn mistakes_in_a_section_name_it() {
+    fn mistakes_in_a_section_are_told() {
         let mistakes = [
             "kind = 'htp'\nurl = 'https://crm.example.com'",
             "kind = 'http'\nurl = 'https://user:pass@crm.example.com'",
@@ -304,10 +306,10 @@ mod tests {
             "kind = 'http'",
             "kind = 'log'\ninclude = 'all'",
         ]
-        .map(|section| parse(&format!("[destinations.crm]\n{section}")).unwrap_err().to_string());
+        .map(|section| parse(&format!("[destinations.crm]\n{section}")).unwrap_err());
         insta::assert_snapshot!(mistakes.join("\n"), @r#"
-        destinations.crm: `kind = "htp"` is unknown; it must be one of: http, log
-        destinations.crm: `url` holds a user name or password, which logs would show; write `headers = { authorization = "Basic …" }` instead
+        enum  does not have variant constructor htp
+        `url` holds a user name or password, which logs would show; write `headers = { authorization = "Basic …" }` instead
         unknown field `secert`, expected one of `url`, `secret`, `headers`, `timeout`, `concurrency`, `rate`, `ladder`, `on_unknown`
         missing configuration field "url"
         enum Include does not have variant constructor all for key `include`

@@ -14,10 +14,10 @@ pub mod manus;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use config::{ConfigError, Value};
 use jiff::{SignedDuration, Timestamp};
 use reqwest::header::HeaderMap;
-use serde::Serialize;
+use serde::de::Error as _;
+use serde::{Deserialize as _, Deserializer, Serialize};
 
 pub use budget::{Budget, Budgets, Use};
 pub use error::ApiError;
@@ -40,26 +40,22 @@ pub enum Config {
 }
 
 impl Config {
-    /// Reads and checks the section of source `name`. A `provider` key in `value` is passed over.
+    /// Reads the section of a source of `provider`, without its `provider` key. What it says is then to be checked.
     ///
     /// # Errors
-    /// For an unknown provider or key, a value of the wrong type, and everything that the provider's own check refuses; the
-    /// text names the key and what to write.
-    pub fn parse(name: &str, provider: &str, value: Value) -> Result<Self, ConfigError> {
-        let origin = value.origin().map(ToOwned::to_owned);
-        let mut table = value.into_table()?;
-        table.remove("provider");
-        let value = Value::new(origin.as_ref(), table);
+    /// For an unknown provider or key, and a value of the wrong type.
+    pub fn parse<'de, D: Deserializer<'de>>(provider: &str, section: D) -> Result<Self, D::Error> {
         match provider {
-            "manus" => {
-                let config: manus::Config = value.try_deserialize()?;
-                config.check(name).map_err(ConfigError::Message)?;
-                Ok(Self::Manus(config))
-            }
-            other => Err(ConfigError::Message(format!(
-                "sources.{name}: `provider = \"{other}\"` is unknown; it must be one of: {}",
-                PROVIDERS.join(", ")
-            ))),
+            "manus" => manus::Config::deserialize(section).map(Self::Manus),
+            other => Err(D::Error::unknown_variant(other, PROVIDERS)),
+        }
+    }
+
+    /// Checks what the types do not: all that is wrong, each in a line that begins with its key.
+    #[must_use]
+    pub fn check(&self) -> Vec<String> {
+        match self {
+            Self::Manus(config) => config.check(),
         }
     }
 

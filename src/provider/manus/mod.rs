@@ -131,8 +131,8 @@ pub enum Switch {
 }
 
 impl Config {
-    /// Checks what the types do not. All that is wrong, in one text.
-    pub(super) fn check(&self, name: &str) -> Result<(), String> {
+    /// Checks what the types do not: all that is wrong, each in a line that begins with its key.
+    pub(super) fn check(&self) -> Vec<String> {
         let mut wrong = Vec::new();
         if self.fetch == Switch::Off && self.verify == Verify::Signature {
             wrong.push(
@@ -169,7 +169,7 @@ impl Config {
         if self.timeout.is_zero() {
             wrong.push("`timeout` must be longer than 0s".to_owned());
         }
-        if wrong.is_empty() { Ok(()) } else { Err(format!("sources.{name}: {}", wrong.join("; "))) }
+        wrong
     }
 }
 

@@ -1,0 +1,95 @@
+//! `taskhook config`: what the configuration comes to.
+
+use super::{Context, Result};
+use crate::config::{Config, DEFAULT};
+
+/// Print the effective configuration as TOML, secrets redacted
+#[derive(Debug, clap::Args)]
+pub(super) struct Args {
+    /// Print the built-in configuration instead, which every other layer goes over
+    #[arg(long)]
+    default: bool,
+}
+
+pub(super) fn run(args: &Args, context: &mut Context<'_>) -> Result {
+    if args.default {
+        return Ok(context.out.write_all(DEFAULT.as_bytes())?);
+    }
+    let config = Config::load(&context.inputs)?;
+    Ok(context.out.write_all(config.to_toml().as_bytes())?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::tests::shell;
+    use super::*;
+
+    const ENV: [(&str, &str); 3] = [
+        ("MANUS_API_KEY", "sk-very-secret"),
+        ("TASKHOOK__ADMIN__TOKEN", "also-secret"),
+        ("TASKHOOK__SERVER__PUBLIC_URL", "https://hooks.example.com/"),
+    ];
+
+    #[test]
+    fn the_defaults_are_printed_byte_for_byte() {
+        let (exit, out, err) = shell(&["config", "--default"], &[]);
+        assert_eq!((exit, out.as_str(), err.as_str()), (0, DEFAULT, ""));
+    }
+
+    #[test]
+    fn the_effective_configuration_is_printed_without_secrets() {
+        let (exit, out, err) = shell(&["config", "--log-level", "debug"], &ENV);
+        assert_eq!((exit, err.as_str()), (0, ""));
+        assert!(!out.contains("secret"), "{out}");
+        insta::assert_snapshot!(out, @r#"
+        routes = []
+
+        [log]
+        level = "debug"
+        format = "auto"
+
+        [server]
+        listen = "0.0.0.0:8080"
+        public_url = "https://hooks.example.com"
+        max_connections = 512
+        max_inflight_bytes = "64MiB"
+        max_body_bytes = "2MiB"
+        header_timeout = "10s"
+        request_timeout = "4s"
+        commit_timeout = "4s"
+        drain_timeout = "8s"
+        shutdown_delay = "0s"
+
+        [admin]
+        listen = "127.0.0.1:8081"
+        token = "[redacted]"
+
+        [store]
+        url = "sqlite://data/taskhook.db"
+        min_free_bytes = "256MiB"
+
+        [sources.manus]
+        provider = "manus"
+        api_version = "v2"
+        api_key = "[redacted]"
+        path_token = []
+        verify = "signature"
+        requests_per_minute = 0
+
+        [destinations.log]
+        kind = "log"
+        include = "summary"
+        "#);
+    }
+
+    #[test]
+    fn what_is_printed_loads_again_once_the_secrets_are_put_back() {
+        let (_, printed, _) = shell(&["config"], &ENV);
+        let directory = tempfile::tempdir().unwrap();
+        let file = directory.path().join("printed.toml");
+        let without: Vec<_> = printed.lines().filter(|line| !line.contains("[redacted]")).collect();
+        std::fs::write(&file, without.join("\n")).unwrap();
+        let (exit, again, err) = shell(&["config", "--config", file.to_str().unwrap()], &ENV[..2]);
+        assert_eq!((exit, again, err.as_str()), (0, printed, ""));
+    }
+}

@@ -1,0 +1,106 @@
+//! `taskhook serve`: the receiver and the worker, until a signal.
+
+use std::time::Duration;
+
+use tokio::signal::unix::{Signal, SignalKind, signal};
+
+use super::{Context, Error, Exit, Result, runtime};
+use crate::app::{self, App, Start};
+use crate::clock::Clock;
+use crate::config::Config;
+use crate::destination::log::{self, Output};
+use crate::setting::REDACTED;
+use crate::telemetry;
+
+/// Receive webhooks and do what follows from them, until SIGTERM or SIGINT
+#[derive(Debug, clap::Args)]
+pub(super) struct Args {}
+
+pub(super) fn run(_args: &Args, context: &mut Context<'_>) -> Result {
+    let config = Config::load(&context.inputs)?;
+    telemetry::init(&config.log, config.rust_log.as_deref(), context.terminal)
+        .map_err(|problem| Error::failed(format!("`RUST_LOG`: {problem}")).with_exit(Exit::Usage))?;
+    let runtime = runtime()?;
+    let ended = runtime.block_on(serve(&config, context.terminal));
+    // What still runs now was told to stop and had its time.
+    runtime.shutdown_timeout(Duration::from_secs(1));
+    ended
+}
+
+async fn serve(config: &Config, terminal: bool) -> Result {
+    let mut signals = [SignalKind::terminate(), SignalKind::interrupt()]
+        .map(signal)
+        .into_iter()
+        .collect::<std::result::Result<Vec<_>, _>>()
+        .map_err(|error| Error::failed(format!("cannot listen for signals: {error}")))?;
+    let format = match config.log.format {
+        telemetry::Format::Json => log::Format::Json,
+        telemetry::Format::Auto if !terminal => log::Format::Json,
+        telemetry::Format::Text | telemetry::Format::Auto => log::Format::Text,
+    };
+    let start = Start { clock: Clock::system(), format, output: Output::Stdout, by_itself: true };
+    let app = App::start(config, start).await.map_err(refused)?;
+    announce(config, &app);
+    let mut first = any(&mut signals);
+    let (stop, stopping) = tokio::sync::oneshot::channel::<()>();
+    let mut running = Box::pin(app.run(async move {
+        // Dropped unsent when the program ends for another reason.
+        let _ = stopping.await;
+    }));
+    tokio::select! {
+        ended = &mut running => return ended.map_err(|error| refused(error).into()),
+        () = &mut first => {}
+    }
+    drop(first);
+    tracing::info!("a signal: stopping in order; a second one stops at once");
+    let _ = stop.send(());
+    tokio::select! {
+        ended = running => ended.map_err(|error| refused(error).into()),
+        () = any(&mut signals) => Err(Error::failed("stopped at once, at the second signal; the next start goes on with what was in hand").into()),
+    }
+}
+
+/// Returns at the next of `signals`.
+fn any(signals: &mut [Signal]) -> std::pin::Pin<Box<dyn Future<Output = ()> + '_>> {
+    Box::pin(async move {
+        let next = signals.iter_mut().map(|signal| Box::pin(signal.recv()));
+        futures_util::future::select_all(next).await;
+    })
+}
+
+/// Says where everything is, and what to register.
+fn announce(config: &Config, app: &App) {
+    tracing::info!(
+        listen = %app.public,
+        admin = %app.admin,
+        store = %app.store.path().display(),
+        "taskhook {} receives on {}; admin on http://{}",
+        env!("CARGO_PKG_VERSION"),
+        app.public,
+        app.admin
+    );
+    for source in app.environment.sources.values() {
+        let token = if source.path_tokens().is_empty() { String::new() } else { format!("/{REDACTED}") };
+        match config.server.public_url.first() {
+            Some(url) => tracing::info!("source `{}`: {url}/webhooks/{}{token}", source.name(), source.name()),
+            None => tracing::info!("source `{}`: /webhooks/{}{token}", source.name(), source.name()),
+        }
+        if !source.verifies() {
+            tracing::warn!("source `{}` has `verify = \"none\"`: it believes anyone", source.name());
+        }
+    }
+}
+
+/// An error of the program as a command's.
+pub(super) fn refused(error: app::Error) -> Error {
+    let exit = match &error {
+        app::Error::Store(crate::store::Error::Open { .. } | crate::store::Error::Url { .. }) => Exit::StoreRefused,
+        app::Error::Source { .. } | app::Error::Destination(_) | app::Error::Routes(_) | app::Error::Token(_) => Exit::Usage,
+        _ => Exit::Failed,
+    };
+    let failed = Error::failed(error.to_string()).with_exit(exit);
+    match error.hint() {
+        Some(hint) => failed.hint(hint),
+        None => failed,
+    }
+}

@@ -1,0 +1,150 @@
+//! The rules that a single value cannot know: values within reason, and sections that must fit each other.
+
+use std::net::{IpAddr, SocketAddr};
+use std::time::Duration;
+
+use url::{Host, Url};
+
+use super::Config;
+use super::error::Error;
+use super::place::{Path, Places};
+use crate::telemetry;
+
+/// Checks `config`, and brings the public URLs into their one form: no slash at the end.
+pub(super) fn everything(config: &mut Config, places: &Places, errors: &mut Vec<Error>) {
+    let mut rules = Rules { places, errors };
+    rules.bounds(config);
+    rules.listeners(config);
+    rules.public_url(config);
+    rules.store(config);
+    if let Some(filter) = &config.rust_log
+        && let Err(reason) = telemetry::parse_filter(filter)
+    {
+        rules.errors.push(Error::new(format!("the variable `RUST_LOG` is not a log filter: {reason}")));
+    }
+}
+
+struct Rules<'a> {
+    places: &'a Places,
+    errors: &'a mut Vec<Error>,
+}
+
+impl Rules<'_> {
+    fn refuse(&mut self, key: &str, reason: &str) -> &mut Vec<String> {
+        let at = self.errors.len();
+        self.errors.push(Error::at(self.places.of(&Path::of(key)), format!("`{key}` {reason}")));
+        &mut self.errors[at].hints
+    }
+
+    fn bounds(&mut self, config: &Config) {
+        let server = &config.server;
+        let zeros = [
+            ("server.max_connections", server.max_connections == 0),
+            ("server.max_inflight_bytes", server.max_inflight_bytes.0 == 0),
+            ("server.max_body_bytes", server.max_body_bytes.0 == 0),
+            ("server.header_timeout", server.header_timeout == Duration::ZERO),
+            ("server.request_timeout", server.request_timeout == Duration::ZERO),
+            ("server.commit_timeout", server.commit_timeout == Duration::ZERO),
+            ("server.drain_timeout", server.drain_timeout == Duration::ZERO),
+        ];
+        for (key, _) in zeros.into_iter().filter(|(_, zero)| *zero) {
+            self.refuse(key, "must be more than 0");
+        }
+        if server.max_inflight_bytes < server.max_body_bytes {
+            let reason =
+                format!("is less than `server.max_body_bytes` ({}): such a body could never come in", server.max_body_bytes);
+            self.refuse("server.max_inflight_bytes", &reason);
+        }
+    }
+
+    fn listeners(&mut self, config: &Config) {
+        let (server, admin) = (config.server.listen, config.admin.listen);
+        if overlap(server, admin) {
+            let reason = format!("({admin}) overlaps with `server.listen` ({server})");
+            self.refuse("admin.listen", &reason).push("give each a port of its own".to_owned());
+        }
+        if !admin.ip().is_loopback() && config.admin.token.is_none() {
+            let hints = self.refuse("admin.listen", &format!("({admin}) is not loopback, so `admin.token` must be set"));
+            hints.push("set `TASKHOOK__ADMIN__TOKEN`, or `token_file = \"…\"` under `[admin]`".to_owned());
+            hints.push("or listen on loopback: `listen = \"127.0.0.1:8081\"` under `[admin]`".to_owned());
+        }
+    }
+
+    fn public_url(&mut self, config: &mut Config) {
+        const KEY: &str = "server.public_url";
+        let verifying = config.sources.iter().find(|(_, source)| source.verifies()).map(|(name, _)| name.clone());
+        if let (Some(source), true) = (&verifying, config.server.public_url.is_empty()) {
+            let hints = self.refuse(KEY, &format!("is not set, but the signatures that source `{source}` verifies cover it"));
+            hints.push("set the variable `TASKHOOK__SERVER__PUBLIC_URL=https://hooks.example.com`".to_owned());
+            hints.push(
+                "or add to the configuration file:\n\n    [server]\n    public_url = \"https://hooks.example.com\"\n".to_owned(),
+            );
+        }
+        for url in &mut config.server.public_url.0 {
+            match public_url(url, verifying.is_some()) {
+                Ok(clean) => *url = clean,
+                Err((reason, hint)) => {
+                    let hints = self.refuse(KEY, &reason);
+                    hints.extend(hint);
+                }
+            }
+        }
+    }
+
+    fn store(&mut self, config: &Config) {
+        // The URL itself is not shown: that of a database server may hold a password.
+        match config.store.url.split_once("://") {
+            Some(("sqlite", path)) if !path.is_empty() => {}
+            Some(("sqlite", _)) => {
+                self.refuse("store.url", "names no file").push("for example `sqlite://data/taskhook.db`".to_owned());
+            }
+            _ => {
+                let hints = self.refuse("store.url", "must begin with `sqlite://`");
+                hints.push("for example `sqlite://data/taskhook.db`".to_owned());
+            }
+        }
+    }
+}
+
+/// Whether both cannot be listened on at one time. Port 0 is any free port.
+fn overlap(one: SocketAddr, other: SocketAddr) -> bool {
+    let any = |address: SocketAddr| address.ip().is_unspecified();
+    one.port() != 0 && one.port() == other.port() && (one.ip() == other.ip() || any(one) || any(other))
+}
+
+/// The URL as senders sign it, without a slash at the end; or why it cannot be one, and what would help.
+fn public_url(text: &str, verified: bool) -> Result<String, (String, Option<String>)> {
+    let refuse = |reason: &str| Err((reason.to_owned(), None));
+    let Ok(url) = Url::parse(text) else {
+        let hint = (!text.contains("://")).then(|| format!("did you mean `https://{text}`?"));
+        return Err(("is not a URL".to_owned(), hint));
+    };
+    let Some(host) = url.host() else { return refuse("is not a URL with a host") };
+    if !url.username().is_empty() || url.password().is_some() {
+        return refuse("must not hold a user or a password");
+    }
+    if url.query().is_some() || url.fragment().is_some() {
+        return refuse("must not have a query (`?`) or a fragment (`#`)");
+    }
+    if text.chars().any(char::is_whitespace) {
+        return refuse("must not hold spaces");
+    }
+    let clean = text.trim_end_matches('/').to_owned();
+    match url.scheme() {
+        "https" => Ok(clean),
+        "http" if !verified || is_loopback(&host) => Ok(clean),
+        "http" => {
+            let https = clean.replacen("http", "https", 1);
+            Err(("must be https, unless its host is loopback".to_owned(), Some(format!("did you mean `{https}`?"))))
+        }
+        _ => refuse("must begin with `https://`"),
+    }
+}
+
+fn is_loopback(host: &Host<&str>) -> bool {
+    match host {
+        Host::Domain(name) => *name == "localhost" || name.ends_with(".localhost"),
+        Host::Ipv4(address) => IpAddr::from(*address).is_loopback(),
+        Host::Ipv6(address) => IpAddr::from(*address).is_loopback(),
+    }
+}

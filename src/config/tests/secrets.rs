@@ -1,0 +1,97 @@
+//! Secrets come from values or files, never from both, and never go out again.
+
+use std::os::unix::fs::PermissionsExt as _;
+
+use super::{Config, Setup};
+use crate::config::create_admin_token;
+
+#[test]
+fn a_secret_may_be_in_a_file_without_the_line_end() {
+    let setup = Setup::whole().env("TASKHOOK__ADMIN__TOKEN_FILE", "token");
+    for (text, token) in
+        [("secret-1", "secret-1"), ("secret-1\n", "secret-1"), ("secret-1\r\n", "secret-1"), (" s \n\n", " s \n")]
+    {
+        std::fs::write(setup.directory.path().join("token"), text).unwrap();
+        assert_eq!(setup.load().admin.token.unwrap().expose(), token);
+    }
+}
+
+#[test]
+fn every_secret_of_every_component_may_be_in_a_file() {
+    let config = Setup::whole()
+        .write("key", "sk-from-file\n")
+        .write("tokens", "one,two\n")
+        .write("whsec", "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw\n")
+        .file(
+            "[sources.manus]\nprovider = \"manus\"\napi_key_file = \"key\"\npath_token_file = \"tokens\"\n\
+             [destinations.crm]\nkind = \"http\"\nurl = \"https://crm.example.com\"\nsecret_file = \"whsec\"",
+        )
+        .load();
+    let crate::provider::Config::Manus(manus) = &config.sources["manus"];
+    assert_eq!(manus.api_key.as_ref().unwrap().expose(), "sk-from-file");
+    assert_eq!(manus.path_token.len(), 2);
+}
+
+#[test]
+fn a_secret_is_set_once() {
+    let setup = Setup::whole()
+        .file("[admin]\ntoken = \"secret-1\"\n[sources.manus]\nprovider = \"manus\"\napi_key = \"secret-2\"\napi_key_file = \"key\"")
+        .env("TASKHOOK__ADMIN__TOKEN_FILE", "token");
+    insta::assert_snapshot!(setup.errors(), @"");
+}
+
+#[test]
+fn a_file_that_holds_no_secret_is_an_error() {
+    let setup = Setup::whole()
+        .write("empty", "\n")
+        .write("binary", [0xff, 0xfe])
+        .file(
+            "[admin]\ntoken_file = \"nowhere\"\n[sources.a]\nprovider = \"manus\"\napi_key_file = \"empty\"\n\
+             [sources.b]\nprovider = \"manus\"\napi_key_file = \"binary\"\n[sources.c]\nprovider = \"manus\"\napi_key_file = \".\"\n\
+             [sources.d]\nprovider = \"manus\"\napi_key_file = 5",
+        );
+    insta::assert_snapshot!(setup.errors(), @"");
+}
+
+#[test]
+fn an_empty_secret_is_an_error() {
+    let setup = Setup::whole()
+        .file("[admin]\ntoken = \" \"\n[sources.manus]\nprovider = \"manus\"\napi_key = \"\"\npath_token = [\"secret-1\", \"\"]");
+    insta::assert_snapshot!(setup.errors(), @"");
+}
+
+#[test]
+fn no_secret_is_printed() {
+    let config = Setup::whole()
+        .file(
+            "[sources.manus]\nprovider = \"manus\"\npath_token = [\"secret-1\", \"secret-2\"]\n[destinations.crm]\nkind = \"http\"\n\
+             url = \"https://crm.example.com\"\nsecret = \"whsec_c2VjcmV0LTEtc2VjcmV0LTItc2VjcmV0LTM=\"",
+        )
+        .env("TASKHOOK__ADMIN__TOKEN", "secret-3")
+        .load();
+    for text in [config.to_toml(), format!("{config:?}"), format!("{config:#?}"), serde_json::to_string(&config).unwrap()] {
+        assert!(text.contains("[redacted]"));
+        assert!(!text.contains("secret-") && !text.contains("very-secret") && !text.contains("whsec_"), "{text}");
+    }
+}
+
+#[test]
+fn a_missing_admin_token_is_made_once_for_its_owner_alone() {
+    let setup = Setup::whole().env("TASKHOOK__ADMIN__LISTEN", "0.0.0.0:8081").env("TASKHOOK__ADMIN__TOKEN_FILE", "token");
+    assert_eq!(create_admin_token(&setup.inputs).unwrap(), Some("token".into()));
+    let token = setup.load().admin.token.unwrap();
+    assert_eq!(token.expose().len(), 43);
+    let mode = std::fs::metadata(setup.directory.path().join("token")).unwrap().permissions().mode();
+    assert_eq!(mode & 0o777, 0o600);
+    assert_eq!(create_admin_token(&setup.inputs).unwrap(), None);
+    assert_eq!(setup.load().admin.token.unwrap(), token);
+}
+
+#[test]
+fn an_admin_token_that_cannot_be_made_is_an_error() {
+    let setup = Setup::whole().env("TASKHOOK__ADMIN__TOKEN_FILE", "nowhere/token");
+    insta::assert_snapshot!(create_admin_token(&setup.inputs).unwrap_err(), @"");
+    let without = Setup::whole();
+    assert_eq!(create_admin_token(&without.inputs).unwrap(), None);
+    assert!(Config::load(&without.inputs).is_ok());
+}
