@@ -169,6 +169,15 @@ mod tests {
     #[test]
     fn the_texts_say_what_to_do() {
         let texts: Vec<_> = every_kind().iter().map(|(error, ..)| error.to_string()).collect();
-        insta::assert_snapshot!(texts.join("\n"), @"");
+        insta::assert_snapshot!(texts.join("\n"), @"
+        task.detail: the provider knows no such thing, or does not show it to this key
+        task.detail: 401, the API key is refused: a wrong key, or a v1 key used on v2
+        task.detail: 429, too many calls a minute
+        task.detail: 503
+        task.detail: 200, the answer makes no sense: HTML
+        task.detail: 302, the answer makes no sense: a redirect
+        task.detail: 409
+        task.detail: no
+        ");
     }
 }

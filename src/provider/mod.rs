@@ -10,9 +10,9 @@
 pub mod budget;
 pub mod error;
 pub mod manus;
+mod source;
 
 use std::path::PathBuf;
-use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
 use reqwest::header::HeaderMap;
@@ -21,9 +21,9 @@ use serde::{Deserialize as _, Deserializer, Serialize};
 
 pub use budget::{Budget, Budgets, Use};
 pub use error::ApiError;
+pub use source::Source;
 
-use crate::clock::Clock;
-use crate::event::{self, Verification};
+use crate::event;
 use crate::setting::Secret;
 use crate::signature::rsa::{KeyError, PublicKey};
 use crate::task;
@@ -282,228 +282,76 @@ pub struct Webhook {
     pub created_at: Option<Timestamp>,
 }
 
-/// One configured account of a provider.
-#[derive(Debug)]
-pub struct Source {
-    name: String,
-    account: Account,
-}
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use config::{File, FileFormat};
 
-#[derive(Debug)]
-enum Account {
-    Manus(Box<manus::Account>),
-}
-
-impl Source {
-    /// Builds the source `name` and reads its pinned key, if it has one.
-    ///
-    /// # Errors
-    /// If `public_key_file` cannot be read or holds no key.
-    pub fn new(name: &str, config: &Config, clock: &Clock, budgets: &Budgets) -> Result<Self, Error> {
-        let account = match config {
-            Config::Manus(config) => Account::Manus(Box::new(manus::Account::new(name, config, clock, budgets)?)),
-        };
-        Ok(Self { name: name.to_owned(), account })
+    fn parse(toml: &str) -> Result<manus::Config, String> {
+        let text = format!("[source]\n{toml}");
+        let all = config::Config::builder().add_source(File::from_str(&text, FileFormat::Toml)).build().unwrap();
+        let section: config::Value = all.get("source").unwrap();
+        let Config::Manus(config) = Config::parse("manus", section).map_err(|error| error.to_string())?;
+        let wrong = Config::Manus(config.clone()).check();
+        if wrong.is_empty() { Ok(config) } else { Err(wrong.join("\n")) }
     }
 
-    /// Its name, which is in the URL.
-    #[must_use]
-    pub fn name(&self) -> &str {
-        &self.name
+    #[test]
+    fn a_key_is_all_that_a_source_needs() {
+        let config = parse("api_key = 'sk-1'").unwrap();
+        assert_eq!(config, manus::Config { api_key: Some(Secret::new("sk-1")), ..manus::Config::default() });
+        assert_eq!(config.base_url, "https://api.manus.ai");
     }
 
-    /// Its provider's name.
-    #[must_use]
-    pub fn provider(&self) -> &'static str {
-        match self.account {
-            Account::Manus(_) => "manus",
+    #[test]
+    fn values_may_be_text_as_in_the_environment() {
+        let config = parse(
+            "api_key = 'sk-1'\napi_version = 'v1'\nrequests_per_minute = '90'\nquarantine_after = '1h'\nmax_body_bytes = '1MiB'\n\
+             path_token = 'a,b'\nverify = 'none'\nfetch = 'off'\nownership = 'visible'\ntimeout = '3s'",
+        )
+        .unwrap();
+        assert_eq!((config.requests_per_minute, config.max_body_bytes.bytes(), config.path_token.len()), (90, 1 << 20, 2));
+        assert_eq!((config.api_version, config.fetch), (manus::ApiVersion::V1, manus::Switch::Off));
+    }
+
+    #[test]
+    fn what_cannot_work_is_refused_with_what_to_write() {
+        for (toml, expected) in [
+            ("", "`api_key` is missing"),
+            ("verify = 'none'", "`api_key` is missing"),
+            ("api_key = ''", "`api_key` is empty"),
+            ("api_key = 'qq zz'", "`api_key` holds a space"),
+            ("api_key = 'k'\npath_token = ['a', '']", "`path_token` is empty"),
+            ("api_key = 'k'\npath_token = 'a/b'", "`path_token` may hold only"),
+            ("api_key = 'k'\npath_token = '..'", "`path_token` may hold only"),
+            ("api_key = 'k'\nfetch = 'off'", "`fetch = \"off\"` needs `verify = \"none\"`"),
+            ("api_key = 'k'\nbase_url = 'https://api.manus.ai/v2'", "write `base_url = \"https://api.manus.ai\"`"),
+            ("api_key = 'k'\nbase_url = 'https://api.manus.ai/?a'", "write `base_url = \"https://api.manus.ai\"`"),
+            ("api_key = 'k'\nbase_url = 'api.manus.ai'", "`base_url` is not a URL"),
+            ("api_key = 'k'\nbase_url = 'ftp://api.manus.ai'", "must be an http or https origin"),
+            ("api_key = 'k'\nbase_url = 'https://me:s3cret@api.manus.ai'", "must not hold a user name"),
+            ("api_key = 'k'\nrequests_per_minute = 0", "`requests_per_minute` must be at least 1"),
+            ("api_key = 'k'\nmax_body_bytes = 0", "`max_body_bytes` must be at least 1"),
+            ("api_key = 'k'\ntimeout = '0s'", "`timeout` must be longer"),
+            ("api_key = 'k'\napi_version = 'v3'", "v3"),
+            ("api_key = 'k'\nverifi = 'none'", "unknown field `verifi`"),
+        ] {
+            let error = parse(toml).unwrap_err();
+            assert!(error.contains(expected), "{toml}: {error}");
+            assert!(!error.contains("12345") && !error.contains("s3cret") && !error.contains("qq zz"), "{error}");
         }
+        assert_eq!(parse("api_key = 'k'\nbase_url = 'http://localhost:9000/'").map(|config| config.requests_per_minute), Ok(60));
+        let nothing = config::Value::new(None, config::ValueKind::Table(config::Map::new()));
+        let error = Config::parse("openai", nothing).unwrap_err().to_string();
+        assert_eq!(error, "unknown variant `openai`, expected `manus`");
     }
 
-    /// Whether requests are verified.
-    #[must_use]
-    pub fn verifies(&self) -> bool {
-        self.manus().config.verify == manus::Verify::Signature
-    }
-
-    /// Whether tasks are fetched from the provider's API.
-    #[must_use]
-    pub fn fetches(&self) -> bool {
-        self.manus().config.fetch == manus::Switch::On
-    }
-
-    /// Whether a verified event may still be somebody else's, so that its task must be proven ours before anything is handed on.
-    #[must_use]
-    pub fn needs_proof(&self) -> bool {
-        // Manus signs for all its customers with one key; without its API nothing could be proven.
-        self.fetches()
-    }
-
-    /// Whether the same event id with other content is an event of its own.
-    #[must_use]
-    pub fn collides(&self) -> bool {
-        match self.account {
-            Account::Manus(_) => true,
-        }
-    }
-
-    /// Whether the verification key comes from a file: then it is never asked for.
-    #[must_use]
-    pub fn pins_key(&self) -> bool {
-        !self.manus().pinned.is_empty()
-    }
-
-    /// The most bytes of a body that are accepted.
-    #[must_use]
-    pub fn max_body_bytes(&self) -> usize {
-        self.manus().config.max_body_bytes.bytes()
-    }
-
-    /// The path tokens, the first of which is printed and registered.
-    #[must_use]
-    pub fn path_tokens(&self) -> &[Secret] {
-        &self.manus().config.path_token
-    }
-
-    /// Whether a request whose path has `token` behind the source's name (or none) may come in. Takes the same time for every
-    /// token of one length.
-    #[must_use]
-    pub fn opens(&self, token: Option<&str>) -> bool {
-        match token.map(Secret::new) {
-            None => self.path_tokens().is_empty(),
-            // No early end: every token is compared.
-            Some(token) => self.path_tokens().iter().fold(false, |open, ours| (*ours == token) | open),
-        }
-    }
-
-    /// How long a task may stay unknown to the provider before its events are quarantined.
-    #[must_use]
-    pub fn quarantine_after(&self) -> Duration {
-        self.manus().config.quarantine_after
-    }
-
-    /// How long the fetch of a proven task may wait before its event is handed on without it.
-    #[must_use]
-    pub fn fetch_patience(&self) -> Duration {
-        self.manus().config.fetch_patience
-    }
-
-    /// How long a stop waits for what is before it.
-    #[must_use]
-    pub fn order_wait(&self) -> Duration {
-        self.manus().config.order_wait
-    }
-
-    /// How long a stop waits for background jobs of its task.
-    #[must_use]
-    pub fn background_wait(&self) -> Duration {
-        self.manus().config.background_wait
-    }
-
-    /// The calls that this account has left.
-    #[must_use]
-    pub fn budget(&self) -> &Budget {
-        self.manus().budget()
-    }
-
-    /// Decides whether to believe `request`. Pure. `public_urls` are our configured base URLs without a slash at their end;
-    /// `keys` those that the provider is known to sign with.
-    ///
-    /// # Errors
-    /// [`Refusal`], of the first thing that is wrong. A stale time is only told of a good signature.
-    pub fn verify(&self, request: &Request<'_>, public_urls: &[String], keys: &[PublicKey]) -> Result<Verification, Refusal> {
-        match &self.account {
-            Account::Manus(_) if !self.verifies() => Ok(Verification::None),
-            Account::Manus(_) => manus::signature::verify(request, public_urls, keys).map(|()| Verification::Signature),
-        }
-    }
-
-    /// For a request that was refused, off the request path: what would have made it good, with the value to set. Shows neither
-    /// a path token nor a query. `None` if there is nothing to say.
-    #[must_use]
-    pub fn explain(&self, request: &Request<'_>, public_urls: &[String], keys: &[PublicKey]) -> Option<String> {
-        match &self.account {
-            Account::Manus(_) if !self.verifies() => None,
-            Account::Manus(_) => manus::signature::explain(request, public_urls, keys),
-        }
-    }
-
-    /// Reads an event. Never fails: a shape that is not known has the kind `unknown`.
-    #[must_use]
-    pub fn read(&self, body: &[u8]) -> Reading {
-        match &self.account {
-            Account::Manus(_) => manus::event::read(body),
-        }
-    }
-
-    /// Asks for the keys that the provider signs with, and learns its time. A pinned key needs no call.
-    ///
-    /// Takes nothing from the budget: a check that waits for a key must not wait behind fetches, Manus counts no such limit, and
-    /// whoever calls this does so at most once a minute.
-    pub async fn load_keys(&self) -> KeyAnswer {
-        self.manus().load_keys().await
-    }
-
-    /// The newest tasks of this account, one page of at most 100. The caller has taken its place from [`Source::budget`] for
-    /// [`Use::Prove`] before: it must not wait for one while it holds jobs that others could do.
-    ///
-    /// # Errors
-    /// [`ApiError`].
-    pub async fn recent_tasks(&self) -> Result<Vec<Listed>, ApiError> {
-        self.manus().recent_tasks().await
-    }
-
-    /// Asks whether our key proves the task ours. The caller has taken its place from [`Source::budget`] for [`Use::Prove`].
-    ///
-    /// # Errors
-    /// [`ApiError`]; only [`ApiError::NotFound`] speaks against it.
-    pub async fn probe(&self, task_id: &str) -> Result<Probe, ApiError> {
-        self.manus().probe(task_id).await
-    }
-
-    /// Fetches a task and its whole conversation.
-    ///
-    /// # Errors
-    /// [`ApiError`].
-    pub async fn fetch(&self, task_id: &str) -> Result<task::Fetched, ApiError> {
-        self.manus().fetch(task_id).await
-    }
-
-    /// Creates a task. It costs money, so never call it again for the same wish: see [`ApiError::outcome_unknown`].
-    ///
-    /// # Errors
-    /// [`ApiError`].
-    pub async fn create_task(&self, task: &NewTask) -> Result<Created, ApiError> {
-        self.manus().create_task(task).await
-    }
-
-    /// The webhooks that are registered.
-    ///
-    /// # Errors
-    /// [`ApiError`]; [`ApiError::Unsupported`] where the API cannot tell (Manus v1).
-    pub async fn webhooks_list(&self) -> Result<Vec<Webhook>, ApiError> {
-        self.manus().webhooks_list().await
-    }
-
-    /// Registers `url`. The provider calls it before it answers.
-    ///
-    /// # Errors
-    /// [`ApiError`]; [`ApiError::Rejected`] with 409 if it is registered already.
-    pub async fn webhooks_register(&self, url: &str) -> Result<Webhook, ApiError> {
-        self.manus().webhooks_register(url).await
-    }
-
-    /// Deletes a webhook by the provider's id.
-    ///
-    /// # Errors
-    /// [`ApiError`].
-    pub async fn webhooks_delete(&self, id: &str) -> Result<(), ApiError> {
-        self.manus().webhooks_delete(id).await
-    }
-
-    fn manus(&self) -> &manus::Account {
-        match &self.account {
-            Account::Manus(account) => account,
-        }
+    #[test]
+    fn a_source_prints_with_its_provider_and_without_its_secrets() {
+        let config = Config::Manus(parse("api_key = 'sk-1'\npath_token = ['a', 'b']").unwrap());
+        let text = serde_json::to_string(&config).unwrap();
+        assert!(text.starts_with(r#"{"provider":"manus","api_version":"v2","api_key":"[redacted]""#), "{text}");
+        assert!(text.contains(r#""path_token":["[redacted]","[redacted]"]"#), "{text}");
+        assert!(Config::secrets("manus").contains(&"api_key"));
     }
 }

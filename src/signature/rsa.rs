@@ -40,7 +40,7 @@ pub struct PublicKey {
 }
 
 impl PublicKey {
-    /// Reads the first `PUBLIC KEY` block (SubjectPublicKeyInfo) of `pem`.
+    /// Reads the first `PUBLIC KEY` block (`SubjectPublicKeyInfo`) of `pem`.
     ///
     /// # Errors
     /// [`KeyError`] when there is none, or it is no RSA key of 2048 to 8192 bits.
@@ -135,7 +135,7 @@ impl PrivateKey {
         to_pem(PRIVATE, der.as_ref())
     }
 
-    /// Its public half as PEM (SubjectPublicKeyInfo).
+    /// Its public half as PEM (`SubjectPublicKeyInfo`).
     ///
     /// # Panics
     /// Never: a key that was made or read can be written.

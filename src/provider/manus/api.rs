@@ -146,10 +146,10 @@ impl Api {
                 *message = message.replace(key.expose(), REDACTED);
             }
             let line = message.chars().map(|c| if c.is_control() { ' ' } else { c });
-            *message = line.take(MAX_MESSAGE).collect::<String>().trim().to_owned();
+            line.take(MAX_MESSAGE).collect::<String>().trim().clone_into(message);
         }
         if let ApiError::Rejected { code: Some(code), .. } = &mut error {
-            *code = code.chars().filter(|c| c.is_ascii_graphic()).take(64).collect();
+            *code = code.chars().filter(char::is_ascii_graphic).take(64).collect();
         }
         error
     }
@@ -237,7 +237,7 @@ fn meaning(version: ApiVersion, succeeded: bool, envelope: &Value) -> Option<Mea
             // A task has an `error` of its own, inside `task`; an envelope's is beside `ok`.
             let failed =
                 envelope.get("ok") == Some(&Value::Bool(false)) || (!succeeded && member(envelope, &["error"]).is_some());
-            failed.then(|| match code.as_deref() {
+            failed.then_some(match code.as_deref() {
                 Some("not_found") => Meaning::NotFound,
                 Some("unauthenticated" | "permission_denied") => Meaning::Refused,
                 Some("rate_limited" | "resource_exhausted") => Meaning::RateLimited,

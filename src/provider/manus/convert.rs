@@ -75,7 +75,8 @@ pub(super) fn time(of: &Value, name: &str) -> Option<Timestamp> {
 
 /// A file under any of its names: webhook attachments, v2 message attachments, v1 task output. A bare link counts as well.
 pub(super) fn file(of: &Value, message_id: Option<&str>) -> Option<File> {
-    let url = of.as_str().map(ToOwned::to_owned).or_else(|| text(of, &["url", "fileUrl", "file_url"]));
+    let bare = of.as_str().filter(|text| text.starts_with("https://") || text.starts_with("http://"));
+    let url = bare.map(ToOwned::to_owned).or_else(|| text(of, &["url", "fileUrl", "file_url"]));
     let name = text(of, &["file_name", "filename", "fileName", "name"]).or_else(|| url.as_deref().and_then(name_in_url));
     if url.is_none() && name.is_none() {
         return None;
@@ -185,5 +186,6 @@ mod tests {
         assert_eq!(file(&json!({"url": "https://x.example/"}), None).unwrap().name, "file");
         assert_eq!(file(&json!({"type": "image"}), None), None);
         assert_eq!(file(&json!(7), None), None);
+        assert_eq!(file(&json!("no link"), None), None);
     }
 }

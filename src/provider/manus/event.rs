@@ -87,3 +87,179 @@ fn question(expected: &Value, message: Option<&str>) -> Question {
         ..Question::default()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+    use serde_json::json;
+
+    fn sample(name: &str) -> Vec<u8> {
+        std::fs::read(format!("{}/tests/data/manus/{name}", env!("CARGO_MANIFEST_DIR"))).unwrap()
+    }
+
+    fn read_json(value: &Value) -> Reading {
+        read(value.to_string().as_bytes())
+    }
+
+    #[test]
+    fn a_stop_is_read_whole() {
+        let Reading { facts, ping } = read(&sample("task_stopped_attachments.json"));
+        assert!(!ping);
+        insta::assert_json_snapshot!(facts, @r#"
+        {
+          "event_id": "task_stopped_task_abc123",
+          "type": "task_stopped",
+          "provider_type": "task_stopped",
+          "task_id": "task_abc123",
+          "title": "Generate quarterly report",
+          "url": "https://manus.im/app/task_abc123",
+          "message": "I've completed the report...",
+          "stop_reason": "finish",
+          "attachments": [
+            {
+              "name": "report.pdf",
+              "url": "https://s3.amazonaws.com/...",
+              "size_bytes": 2048576
+            }
+          ],
+          "progress": null,
+          "question": null,
+          "structured_output": null
+        }
+        "#);
+    }
+
+    #[test]
+    fn every_sample_is_known() {
+        for (name, kind, stop_reason) in [
+            ("task_created.json", TASK_CREATED, None),
+            ("task_progress.json", TASK_PROGRESS, None),
+            ("task_stopped_ask.json", TASK_STOPPED, Some("ask")),
+            ("task_stopped_finish.json", TASK_STOPPED, Some("finish")),
+            ("task_stopped_structured.json", TASK_STOPPED, Some("finish")),
+        ] {
+            let facts = read(&sample(name)).facts;
+            assert_eq!(facts.kind, kind, "{name}");
+            assert_eq!(facts.provider_type.as_deref(), Some(kind), "{name}");
+            assert_eq!(facts.stop_reason.as_deref(), stop_reason, "{name}");
+            assert!(facts.event_id.starts_with(kind), "{name}");
+            assert!(facts.task_id.is_some(), "{name}");
+        }
+        let progress = read(&sample("task_progress.json")).facts;
+        assert_eq!(progress.progress.as_deref(), Some("plan_update"));
+        assert_eq!(progress.message.as_deref(), Some("Looking up opening hours"));
+        let structured = read(&sample("task_stopped_structured.json")).facts;
+        assert_eq!(structured.structured_output, Some(json!({"success": true, "value": {"capital": "Paris"}, "error": null})));
+    }
+
+    #[test]
+    fn one_id_may_come_with_two_contents() {
+        let events: Vec<Value> = serde_json::from_slice(&sample("event_id_reused.json")).unwrap();
+        let read: Vec<_> = events.iter().map(|event| read_json(event).facts).collect();
+        assert_eq!(read[0].event_id, read[1].event_id);
+        assert_ne!(read[0].kind, read[1].kind);
+    }
+
+    #[test]
+    fn flat_fields_are_read_where_no_nested_ones_are() {
+        let event = json!({"event_id": "e", "event_type": "task_stopped", "task_id": "flat", "task_title": "T",
+            "message": "m", "stop_reason": "finish", "attachments": [{"file_name": "a", "url": "https://x.example/a", "size_bytes": "7"}]});
+        let facts = read_json(&event).facts;
+        assert_eq!(facts.task_id.as_deref(), Some("flat"));
+        assert_eq!(facts.title.as_deref(), Some("T"));
+        assert_eq!(facts.attachments[0].size_bytes, Some(7));
+        let both = json!({"event_type": "task_created", "task_id": "flat", "task_detail": {"task_id": "nested"}});
+        assert_eq!(read_json(&both).facts.task_id.as_deref(), Some("nested"));
+    }
+
+    #[test]
+    fn what_is_not_known_keeps_its_word() {
+        let facts = read_json(&json!({"event_id": "e1", "event_type": "task_paused", "task_detail": {"task_id": "t"}})).facts;
+        assert_eq!(facts.kind, UNKNOWN);
+        assert_eq!(facts.provider_type.as_deref(), Some("task_paused"));
+        assert_eq!((facts.event_id.as_str(), facts.task_id.as_deref()), ("e1", Some("t")));
+        // A type that we know in a shape that we do not.
+        let facts = read_json(&json!({"event_id": "e1", "event_type": "task_stopped", "task_detail": []})).facts;
+        assert_eq!((facts.kind.as_str(), facts.provider_type.as_deref()), (UNKNOWN, Some("task_stopped")));
+    }
+
+    #[test]
+    fn an_event_without_a_text_as_id_is_named_by_its_body() {
+        for event in
+            [json!({}), json!({"event_id": 7}), json!({"event_id": ""}), json!({"event_id": null}), json!([1]), json!("x")]
+        {
+            let body = event.to_string();
+            assert_eq!(read(body.as_bytes()).facts.event_id, body_id(body.as_bytes()));
+        }
+        let reading = read(b"not json");
+        assert_eq!((reading.facts.kind.as_str(), reading.ping), (UNKNOWN, false));
+        assert_eq!(reading.facts.event_id, body_id(b"not json"));
+        assert_eq!(read(b"").facts.kind, UNKNOWN);
+    }
+
+    #[test]
+    fn the_registration_ping_is_told_by_its_task() {
+        let ping = json!({"event_id": "e", "event_type": "task_created", "task_detail": {"task_id": "test_task_id"}});
+        assert!(read_json(&ping).ping);
+        assert!(!read_json(&json!({"event_type": "task_created", "task_id": "test_task_id"})).ping);
+    }
+
+    #[test]
+    fn answers_to_choose_from_make_a_question() {
+        let event = json!({"event_id": "e", "event_type": "task_stopped", "task_detail": {"task_id": "t", "message": "A or B?",
+            "stop_reason": "ask", "question_expectation": {"options": ["A", {"label": "B"}, 3]}}});
+        let question = read_json(&event).facts.question.unwrap();
+        assert_eq!(question.text.as_deref(), Some("A or B?"));
+        assert_eq!(question.options, ["A", "B"]);
+        assert_eq!(read(&sample("task_stopped_ask.json")).facts.question, None);
+    }
+
+    /// JSON with our names in it, so that every branch is met.
+    fn any_event() -> impl Strategy<Value = Value> {
+        let leaf = prop_oneof![
+            Just(Value::Null),
+            any::<bool>().prop_map(Value::from),
+            any::<f64>().prop_map(Value::from),
+            any::<i64>().prop_map(Value::from),
+            ".{0,8}".prop_map(Value::from),
+            Just(json!("task_stopped")),
+            Just(json!("https://x.example/a?b")),
+        ];
+        leaf.prop_recursive(4, 40, 6, |inner| {
+            let name = prop_oneof![
+                Just("event_id"),
+                Just("event_type"),
+                Just("task_detail"),
+                Just("progress_detail"),
+                Just("task_id"),
+                Just("attachments"),
+                Just("url"),
+                Just("size_bytes"),
+                Just("question_expectation"),
+                Just("options"),
+                Just("structured_output"),
+            ];
+            prop_oneof![
+                proptest::collection::vec(inner.clone(), 0..4).prop_map(Value::from),
+                proptest::collection::hash_map(name.prop_map(str::to_owned), inner, 0..8)
+                    .prop_map(|members| Value::Object(members.into_iter().collect())),
+            ]
+        })
+    }
+
+    proptest! {
+        #[test]
+        fn any_bytes_can_be_read(body in proptest::collection::vec(any::<u8>(), 0..200)) {
+            let reading = read(&body);
+            prop_assert!(!reading.facts.event_id.is_empty());
+        }
+
+        #[test]
+        fn any_json_can_be_read(event in any_event()) {
+            let facts = read_json(&event).facts;
+            prop_assert!(!facts.event_id.is_empty());
+            prop_assert!(facts.kind == UNKNOWN || facts.task_id.is_some());
+        }
+    }
+}

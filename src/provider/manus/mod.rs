@@ -7,6 +7,8 @@ mod api;
 mod convert;
 pub mod event;
 pub mod signature;
+#[cfg(test)]
+mod tests;
 mod v1;
 mod v2;
 

@@ -95,10 +95,9 @@ fn convert(id: String, of: &Value) -> (Task, Vec<File>) {
     let state = match text(of, &["status"]).as_deref() {
         Some("completed" | "stopped") => State::Finished,
         Some("failed" | "error") => State::Failed,
-        Some("running") => State::Running,
         // The pages disagree on `pending`: "waits for the user", or simply "not done". One that has said nothing cannot have asked.
         Some("pending" | "waiting") if asked.is_some() => State::Waiting,
-        Some("pending" | "waiting") => State::Running,
+        Some("pending" | "waiting" | "running") => State::Running,
         _ => State::Unknown,
     };
     let question = (state == State::Waiting).then(|| Question {

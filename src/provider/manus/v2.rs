@@ -67,8 +67,11 @@ pub(super) async fn fetch(api: &Api, task_id: &str) -> Result<Fetched, ApiError>
     let complete = loop {
         let mut query = vec![("task_id", task_id), ("limit", "200"), ("order", "desc")];
         query.extend(cursor.as_deref().map(|cursor| ("cursor", cursor)));
-        let page = api.call(MESSAGES, Use::Fetch, get(api, MESSAGES, &query)).await?;
-        events.extend_from_slice(list(MESSAGES, &page.value, "messages")?);
+        let mut page = api.call(MESSAGES, Use::Fetch, get(api, MESSAGES, &query)).await?;
+        match page.value.get_mut("messages").map(Value::take) {
+            Some(Value::Array(messages)) => events.extend(messages),
+            _ => return Err(MESSAGES.nonsense("there is no list `messages` in it")),
+        }
         let next = text(&page.value, &["next_cursor"]);
         let more = if member(&page.value, &["has_more"]).is_some() { is_true(&page.value, "has_more") } else { next.is_some() };
         size += page.raw.len();
@@ -150,12 +153,12 @@ fn state(status: Option<&str>) -> State {
 
 /// A task of version 2 and its events (oldest first), in our words.
 fn convert(id: String, of: &Value, events: Vec<Value>) -> (Task, Vec<File>) {
-    let mut talk = Talk::default();
+    let mut heard = Talk::default();
     for event in events {
-        talk.hear(&event);
+        heard.hear(&event);
     }
-    let state = match (state(text(of, &["status"]).as_deref()), state(talk.status.as_deref())) {
-        (State::Finished, _) | (State::Unknown, State::Finished) if talk.user_stop => State::Stopped,
+    let state = match (state(text(of, &["status"]).as_deref()), state(heard.status.as_deref())) {
+        (State::Finished, _) | (State::Unknown, State::Finished) if heard.user_stop => State::Stopped,
         (State::Unknown, told) => told,
         (known, _) => known,
     };
@@ -171,14 +174,14 @@ fn convert(id: String, of: &Value, events: Vec<Value>) -> (Task, Vec<File>) {
         credits: number(of, "credit_usage"),
         complete: true,
         background: is_true(of, "has_running_background_jobs"),
-        question: (state == State::Waiting).then(|| talk.question()),
-        structured_output: talk.structured,
-        error: if state == State::Failed { talk.error } else { None },
-        messages: talk.messages,
+        question: (state == State::Waiting).then(|| heard.question()),
+        structured_output: heard.structured,
+        error: if state == State::Failed { heard.error } else { None },
+        messages: heard.messages,
         ..Task::default()
     };
     task.bound_messages();
-    (task, talk.files)
+    (task, heard.files)
 }
 
 /// What a conversation comes to.
@@ -206,7 +209,7 @@ impl Talk {
         match kind.as_str() {
             "user_message" => {
                 // A new turn: what was asked and answered before is over.
-                (self.said, self.waiting, self.structured) = (None, None, None);
+                (self.said, self.waiting, self.structured, self.error) = (None, None, None, None);
                 self.options.clear();
                 self.message("user", event, payload);
             }
