@@ -3,9 +3,10 @@
 use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
+use proptest::prelude::*;
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-use wiremock::matchers::{any, body_json, header, method, path, query_param, query_param_is_missing};
+use wiremock::matchers::{any as anything, body_json, header, method, path, query_param, query_param_is_missing};
 use wiremock::{Mock, MockServer, ResponseTemplate};
 
 use super::{ApiVersion, Config, Ownership, Switch, Verify};
@@ -53,7 +54,7 @@ async fn answers(server: &MockServer, at: &str, body: Value) {
 
 async fn server_with(response: ResponseTemplate) -> MockServer {
     let server = MockServer::start().await;
-    Mock::given(any()).respond_with(response).mount(&server).await;
+    Mock::given(anything()).respond_with(response).mount(&server).await;
     server
 }
 
@@ -647,4 +648,69 @@ fn a_source_may_be_unverified_and_unfetched() {
         Config { verify: Verify::None, fetch: Switch::Off, api_key: None, ..config("https://api.manus.ai", ApiVersion::V2) };
     let source = build(config);
     assert!(!source.verifies() && !source.fetches() && !source.needs_proof());
+}
+
+/// JSON with the API's names in it, so that every branch is met.
+fn any_answer() -> impl Strategy<Value = Value> {
+    const NAMES: [&str; 30] = [
+        "id",
+        "type",
+        "timestamp",
+        "status",
+        "created_at",
+        "metadata",
+        "output",
+        "content",
+        "role",
+        "text",
+        "fileUrl",
+        "attachments",
+        "filename",
+        "url",
+        "credit_usage",
+        "error",
+        "user_message",
+        "assistant_message",
+        "error_message",
+        "status_update",
+        "user_stop",
+        "structured_output_result",
+        "agent_status",
+        "status_detail",
+        "waiting_for_event_type",
+        "question_expectation",
+        "options",
+        "has_running_background_jobs",
+        "task_title",
+        "description",
+    ];
+    const WORDS: [&str; 8] =
+        ["waiting", "stopped", "pending", "assistant_message", "status_update", "user_stop", "1763507071", "error"];
+    let leaf = prop_oneof![
+        Just(Value::Null),
+        any::<bool>().prop_map(Value::from),
+        any::<f64>().prop_map(Value::from),
+        any::<i64>().prop_map(Value::from),
+        ".{0,8}".prop_map(Value::from),
+        proptest::sample::select(&WORDS[..]).prop_map(Value::from),
+    ];
+    leaf.prop_recursive(5, 60, 6, |inner| {
+        let name = proptest::sample::select(&NAMES[..]).prop_map(str::to_owned);
+        prop_oneof![
+            proptest::collection::vec(inner.clone(), 0..5).prop_map(Value::from),
+            proptest::collection::hash_map(name, inner, 0..8).prop_map(|members| Value::Object(members.into_iter().collect())),
+        ]
+    })
+}
+
+proptest! {
+    #[test]
+    fn any_answer_can_be_read(task in any_answer(), events in proptest::collection::vec(any_answer(), 0..6)) {
+        let read = [super::v1::convert(ID.to_owned(), &task), super::v2::convert(ID.to_owned(), &task, events)];
+        for (task, files) in read {
+            prop_assert_eq!(&task.id, ID);
+            prop_assert!(task.messages.iter().flat_map(|message| &message.files).all(|file| *file < files.len()));
+            prop_assert!(task.question.is_some() == (task.state == State::Waiting));
+        }
+    }
 }

@@ -86,7 +86,7 @@ async fn task(api: &Api, task_id: &str, purpose: Use) -> Result<Reply, ApiError>
 }
 
 /// A task of version 1, in our words.
-fn convert(id: String, of: &Value) -> (Task, Vec<File>) {
+pub(super) fn convert(id: String, of: &Value) -> (Task, Vec<File>) {
     let nothing = Value::Null;
     let metadata = of.get("metadata").unwrap_or(&nothing);
     let mut files = Vec::new();

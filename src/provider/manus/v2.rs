@@ -152,7 +152,7 @@ fn state(status: Option<&str>) -> State {
 }
 
 /// A task of version 2 and its events (oldest first), in our words.
-fn convert(id: String, of: &Value, events: Vec<Value>) -> (Task, Vec<File>) {
+pub(super) fn convert(id: String, of: &Value, events: Vec<Value>) -> (Task, Vec<File>) {
     let mut heard = Talk::default();
     for event in events {
         heard.hear(&event);
