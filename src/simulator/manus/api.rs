@@ -218,6 +218,8 @@ async fn front(Extract(shared): Extract<Arc<Shared>>, request: Request, next: Ne
     call.status = response.status().as_u16();
     shared.lock().calls.push(call.clone());
     shared.tell(Happening::Called(call));
+    // The call may have taken away what was still to be done.
+    shared.rest.send_replace(());
     response
 }
 
@@ -291,7 +293,7 @@ pub(super) fn text<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a str> {
     headers.get(name)?.to_str().ok()
 }
 
-/// A time in whole seconds.
+/// A time as v1 writes the few that are no numbers.
 pub(super) fn iso(at: jiff::Timestamp) -> String {
     clock::rfc3339(at)
 }

@@ -134,23 +134,20 @@ fn create(shared: &Shared, account: usize, body: &Value) -> Result<Value, Proble
         return Err(Code::InvalidArgument.because("prompt is too long"));
     }
     let mut state = shared.lock();
-    let number = match body["taskId"].as_str() {
-        Some(id) => {
-            let number = state.owned(account, id)?;
-            if !state.say(number, prompt) {
-                return Err(Code::InvalidArgument.because("the task takes no more messages"));
-            }
-            number
+    let number = if let Some(id) = body["taskId"].as_str() {
+        let number = state.owned(account, id)?;
+        if !state.say(number, prompt) {
+            return Err(Code::InvalidArgument.because("the task takes no more messages"));
         }
-        None => {
-            let mut plan = Plan::of_prompt(prompt, shared.options.pace);
-            plan.hidden = body["hideInTaskList"] == Value::Bool(true);
-            if body["createShareableLink"] == Value::Bool(true) {
-                plan = plan.visible_to("public");
-            }
-            let new = NewTask { prompt: prompt.to_owned(), title: None, profile: profile.to_owned(), plan };
-            state.create(account, new)
+        number
+    } else {
+        let mut plan = Plan::of_prompt(prompt, shared.options.pace);
+        plan.hidden = body["hideInTaskList"] == Value::Bool(true);
+        if body["createShareableLink"] == Value::Bool(true) {
+            plan = plan.visible_to("public");
         }
+        let new = NewTask { prompt: prompt.to_owned(), title: None, profile: profile.to_owned(), plan };
+        state.create(account, new)
     };
     let task = &state.tasks[&number];
     let mut made = json!({"task_id": task.id, "task_title": task.title, "task_url": task.url()});

@@ -127,7 +127,6 @@ async fn answer(
         "task.stop" => {
             let number = state.owned(account, required(&body, "task_id")?)?;
             state.stop(number);
-            shared.rest.send_replace(());
             Ok(json!({}))
         }
         _ => {

@@ -20,12 +20,7 @@ impl State {
     /// Makes `value` fit to be sent: links are signed, and numbers become strings if asked for.
     pub(super) fn dress(&mut self, value: &mut Value, strings: bool) {
         match value {
-            Value::String(text) => {
-                if text.strip_prefix(&self.base_url).is_some_and(|path| path.starts_with("/files/") && !path.contains('?')) {
-                    let signed = self.sign_link(text);
-                    *text = signed;
-                }
-            }
+            Value::String(text) if self.is_plain_link(text) => *text = self.sign_link(text),
             Value::Number(number) if strings => *value = number.to_string().into(),
             Value::Array(items) => items.iter_mut().for_each(|item| self.dress(item, strings)),
             Value::Object(members) => {
@@ -35,6 +30,10 @@ impl State {
             }
             _ => {}
         }
+    }
+
+    fn is_plain_link(&self, text: &str) -> bool {
+        text.strip_prefix(&self.base_url).is_some_and(|path| path.starts_with("/files/") && !path.contains('?'))
     }
 
     fn sign_link(&mut self, link: &str) -> String {

@@ -205,15 +205,12 @@ impl State {
     fn event(&mut self, number: u64, kind: &'static str, mut body: Value) -> Option<Event> {
         let (now, same_second) = (self.now().as_second(), self.faults.same_second);
         let task = self.task(number)?;
-        let second = match task.seconds.iter_mut().find(|(known, _)| *known == kind) {
-            Some((_, second)) => {
-                *second = if same_second { *second } else { now.max(*second + 1) };
-                *second
-            }
-            None => {
-                task.seconds.push((kind, now));
-                now
-            }
+        let second = if let Some((_, second)) = task.seconds.iter_mut().find(|(known, _)| *known == kind) {
+            *second = if same_second { *second } else { now.max(*second + 1) };
+            *second
+        } else {
+            task.seconds.push((kind, now));
+            now
         };
         body["event_id"] = format!("{kind}_{}_{second}", task.id).into();
         body["event_type"] = kind.into();

@@ -18,6 +18,8 @@ mod key;
 mod life;
 mod script;
 mod state;
+#[cfg(test)]
+mod tests;
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -243,7 +245,10 @@ impl Manus {
     pub fn delete_task(&self, task_id: &str) -> bool {
         let mut state = self.shared.lock();
         let number = state.number(task_id);
-        number.inspect(|number| state.remove(*number)).is_some()
+        let found = number.inspect(|number| state.remove(*number)).is_some();
+        drop(state);
+        self.shared.rest.send_replace(());
+        found
     }
 
     /// Registers a webhook without trying it; its id.

@@ -275,11 +275,11 @@ mod tests {
 
     #[test]
     fn every_word_of_the_help_is_known() {
-        let plain = Plan::of_prompt("x", Duration::ZERO);
+        let usual = Plan::of_prompt("x", Duration::ZERO);
         for line in PROMPTS.lines().filter(|line| line.starts_with("  ")) {
             let word = line.split_whitespace().next().unwrap();
             let plan = Plan::of_prompt(word, Duration::ZERO);
-            let same_end = std::mem::discriminant(&plan.turns[0].end) == std::mem::discriminant(&plain.turns[0].end);
+            let same_end = std::mem::discriminant(&plan.turns[0].end) == std::mem::discriminant(&usual.turns[0].end);
             let bare = matches!(&plan.turns[0].end, End::Finish { files, structured_output: None, .. } if files.is_empty());
             let as_plain = same_end && bare && plan.background == Some(0) && plan.turns[0].progress.len() == 2;
             assert!(!as_plain, "{word}");
