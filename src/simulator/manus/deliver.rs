@@ -8,17 +8,16 @@ use std::time::Duration;
 
 use aws_lc_rs::digest::{SHA256, digest};
 use axum::http::{HeaderMap, HeaderValue};
-use base64::Engine as _;
-use base64::prelude::BASE64_STANDARD;
 use bytes::Bytes;
 use serde_json::{Value, json};
 use tokio::sync::oneshot;
 
-use super::key::PrivateKey;
 use super::state::{Delivery, MAX_HELD, State};
 use super::{Happening, Shared};
 use crate::event::{TASK_CREATED, hex};
 use crate::http;
+use crate::signature::encode_base64;
+use crate::signature::rsa::PrivateKey;
 
 /// How long a webhook may take to answer.
 pub(super) const TIMEOUT: Duration = Duration::from_secs(10);
@@ -76,7 +75,7 @@ pub(super) fn signed_text(timestamp: i64, url: &str, body: &[u8]) -> String {
 /// The two headers of a signed request.
 pub(super) fn headers(timestamp: i64, signature: &[u8]) -> HeaderMap {
     let mut headers = HeaderMap::new();
-    let signature = HeaderValue::try_from(BASE64_STANDARD.encode(signature)).expect("base64 is a header value");
+    let signature = HeaderValue::try_from(encode_base64(signature)).expect("base64 is a header value");
     headers.insert("x-webhook-signature", signature);
     headers.insert("x-webhook-timestamp", HeaderValue::from(timestamp));
     headers

@@ -14,7 +14,6 @@ mod deliver;
 mod drive;
 mod faults;
 mod files;
-mod key;
 mod life;
 mod script;
 mod state;
@@ -38,8 +37,8 @@ pub use state::{Call, Delivery};
 
 use crate::clock::Clock;
 use crate::http;
+use crate::signature::rsa::PrivateKey;
 use deliver::Event;
-use key::PrivateKey;
 use state::{NewTask, State};
 
 /// How many happenings a slow listener may be behind before it misses some.
@@ -96,6 +95,8 @@ pub struct Options {
     pub base_url: Option<String>,
     /// Makes ids the same each time.
     pub seed: Option<u64>,
+    /// Signs webhooks; `None`: a new key, which takes some 100 ms to make.
+    pub signing_key: Option<Arc<PrivateKey>>,
 }
 
 impl Options {
@@ -114,6 +115,7 @@ impl Options {
             link_lifetime: Duration::from_hours(1),
             base_url: None,
             seed: None,
+            signing_key: None,
         }
     }
 }
@@ -172,7 +174,7 @@ impl Manus {
         });
         let base_url = base_url.trim_end_matches('/').to_owned();
         assert!(url::Url::parse(&base_url).is_ok_and(|url| !url.cannot_be_a_base()), "`base_url` must be a URL");
-        let mut state = State::new(options.clock.clone(), base_url, options.link_lifetime, options.seed);
+        let mut state = State::new(&options, base_url);
         for key in &options.accounts {
             state.account(key);
         }

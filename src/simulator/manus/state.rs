@@ -10,11 +10,12 @@ use serde_json::{Value, json};
 use tokio::sync::oneshot;
 
 use super::super::Ring;
+use super::Options;
 use super::deliver::Event;
 use super::faults::Faults;
-use super::key::PrivateKey;
 use super::script::{End, File, Plan, Turn};
 use crate::clock::Clock;
+use crate::signature::rsa::PrivateKey;
 
 /// The most tasks that are kept; of more, the oldest goes.
 pub(super) const MAX_TASKS: usize = 5_000;
@@ -197,8 +198,8 @@ pub(super) struct State {
 }
 
 impl State {
-    pub(super) fn new(clock: Clock, base_url: String, link_lifetime: Duration, seed: Option<u64>) -> Self {
-        let mut random = seed.map_or_else(fastrand::Rng::new, fastrand::Rng::with_seed);
+    pub(super) fn new(options: &Options, base_url: String) -> Self {
+        let mut random = options.seed.map_or_else(fastrand::Rng::new, fastrand::Rng::with_seed);
         let link_secret = random.u128(..).to_be_bytes();
         Self {
             accounts: Vec::new(),
@@ -210,12 +211,12 @@ impl State {
             faults: Faults::default(),
             calls: Ring::new(MAX_RECORDS),
             deliveries: Ring::new(MAX_RECORDS),
-            key: Arc::new(PrivateKey::generate()),
+            key: options.signing_key.clone().unwrap_or_else(|| Arc::new(PrivateKey::generate())),
             link_secret,
-            link_lifetime,
+            link_lifetime: options.link_lifetime,
             in_flight: 0,
             base_url,
-            clock,
+            clock: options.clock.clone(),
             random,
         }
     }
