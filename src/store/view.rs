@@ -222,6 +222,8 @@ pub struct RejectionDetail {
 pub struct Backlog {
     /// Jobs by kind and queue: how many, and the oldest one's time.
     pub jobs: Vec<BacklogRow>,
+    /// Events that are on their way: not yet proven, fetched or delivered to all.
+    pub events: i64,
     /// Events in quarantine.
     pub quarantined: i64,
     /// Events and deliveries that were given up on.

@@ -265,8 +265,10 @@ pub(super) fn backlog(connection: &Connection) -> Result<Backlog, Error> {
         .query_map([], |row| Ok(BacklogRow { kind: row.get(0)?, queue: row.get(1)?, count: row.get(2)?, oldest: row.get(3)? }))?
         .collect::<Result<_, _>>()?;
     let count = |sql: &str| connection.prepare_cached(sql)?.query_row([], |row| row.get::<_, i64>(0));
+    let events = count("SELECT count(*) FROM events WHERE state IN ('proving', 'fetching')")?
+        + count("SELECT count(DISTINCT event) FROM deliveries WHERE state = 'pending'")?;
     let quarantined = count("SELECT count(*) FROM events WHERE state IN ('quarantined', 'dead') AND state = 'quarantined'")?;
     let dead = count("SELECT count(*) FROM events WHERE state IN ('quarantined', 'dead') AND state = 'dead'")?
         + count("SELECT count(*) FROM deliveries WHERE state = 'dead'")?;
-    Ok(Backlog { jobs, quarantined, dead })
+    Ok(Backlog { jobs, events, quarantined, dead })
 }
