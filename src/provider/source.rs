@@ -175,7 +175,7 @@ impl Source {
     }
 
     /// The newest tasks of this account, one page of at most 100. The caller has taken its place from [`Source::budget`] for
-    /// [`Use::Prove`] before: it must not wait for one while it holds jobs that others could do.
+    /// [`Use::Prove`](super::Use::Prove) before: it must not wait for one while it holds jobs that others could do.
     ///
     /// # Errors
     /// [`ApiError`].
@@ -183,7 +183,7 @@ impl Source {
         self.manus().recent_tasks().await
     }
 
-    /// Asks whether our key proves the task ours. The caller has taken its place from [`Source::budget`] for [`Use::Prove`].
+    /// Asks whether our key proves the task ours. The caller has taken its place from [`Source::budget`] for [`Use::Prove`](super::Use::Prove).
     ///
     /// # Errors
     /// [`ApiError`]; only [`ApiError::NotFound`] speaks against it.

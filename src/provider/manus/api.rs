@@ -1,7 +1,8 @@
 //! One call of Manus's API, and what its answer means; both versions.
 //!
-//! What must hold: the key goes to the configured origin only, in the header of its version; every call but those for keys takes
-//! one from the budget; and only an error envelope of Manus itself, never a proxy's page, may say `not found`.
+//! What must hold: the key goes to the configured origin only, in the header of its version; every call takes one from the
+//! budget, but those for keys, and those for proof, whose caller has; and only an error envelope of Manus itself, never a
+//! proxy's page, may say `not found`.
 
 use std::sync::Arc;
 use std::time::Duration;
