@@ -69,6 +69,18 @@ pub enum Format {
     Json,
 }
 
+impl Format {
+    /// Whether lines are JSON; `terminal` is whether they go to one.
+    #[must_use]
+    pub fn is_json(self, terminal: bool) -> bool {
+        match self {
+            Self::Auto => !terminal,
+            Self::Text => false,
+            Self::Json => true,
+        }
+    }
+}
+
 /// Starts logging to stderr. Once a process: a second call changes nothing.
 ///
 /// # Errors
@@ -96,10 +108,10 @@ where
     W: for<'a> MakeWriter<'a> + Send + Sync + 'static,
 {
     let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(to);
-    match format {
-        Format::Text => Box::new(builder.with_ansi(terminal).finish()),
-        Format::Auto if terminal => Box::new(builder.with_ansi(true).finish()),
-        Format::Json | Format::Auto => Box::new(builder.json().flatten_event(true).finish()),
+    if format.is_json(terminal) {
+        Box::new(builder.json().flatten_event(true).finish())
+    } else {
+        Box::new(builder.with_ansi(terminal).finish())
     }
 }
 

@@ -72,9 +72,18 @@ mod tests {
         provider = "manus"
         api_version = "v2"
         api_key = "[redacted]"
+        base_url = "https://api.manus.ai"
         path_token = []
+        requests_per_minute = 60
+        ownership = "strict"
+        quarantine_after = "15m"
+        fetch_patience = "2m"
+        order_wait = "5m"
+        background_wait = "1h"
         verify = "signature"
-        requests_per_minute = 0
+        fetch = "on"
+        max_body_bytes = "2MiB"
+        timeout = "10s"
 
         [destinations.log]
         kind = "log"

@@ -146,13 +146,62 @@ mod tests {
     fn help_is_data() {
         let (exit, out, err) = shell(&["--help"], &[]);
         assert_eq!((exit, err.as_str()), (0, ""));
-        insta::assert_snapshot!(out, @"");
+        insta::assert_snapshot!(out, @"
+        The durable inbox for AI-agent webhooks.
+
+        It proves who sent an event, keeps it before it answers, fetches the whole task, and hands the
+        result on.
+
+        Usage: taskhook [OPTIONS] <COMMAND>
+
+        Commands:
+          config       Print the effective configuration as TOML, secrets redacted
+          completions  Print the completion script of a shell
+
+        Options:
+              --config <FILE>
+                  The configuration file [variable: `TASKHOOK_CONFIG`]
+
+              --log-level <LEVEL>
+                  How much is logged: off, error, warn, info, debug or trace [variable: `RUST_LOG`]
+
+          -h, --help
+                  Print help (see a summary with '-h')
+
+          -V, --version
+                  Print version
+        ");
     }
 
     #[test]
     fn every_command_has_help() {
-        insta::assert_snapshot!(shell(&["config", "--help"], &[]).1, @"");
-        insta::assert_snapshot!(shell(&["completions", "--help"], &[]).1, @"");
+        insta::assert_snapshot!(shell(&["config", "--help"], &[]).1, @"
+        Print the effective configuration as TOML, secrets redacted
+
+        Usage: taskhook config [OPTIONS]
+
+        Options:
+              --config <FILE>      The configuration file [variable: `TASKHOOK_CONFIG`]
+              --default            Print the built-in configuration instead, which every other layer goes
+                                   over
+              --log-level <LEVEL>  How much is logged: off, error, warn, info, debug or trace [variable:
+                                   `RUST_LOG`]
+          -h, --help               Print help
+        ");
+        insta::assert_snapshot!(shell(&["completions", "--help"], &[]).1, @"
+        Print the completion script of a shell
+
+        Usage: taskhook completions [OPTIONS] <SHELL>
+
+        Arguments:
+          <SHELL>  The shell [possible values: bash, elvish, fish, powershell, zsh]
+
+        Options:
+              --config <FILE>      The configuration file [variable: `TASKHOOK_CONFIG`]
+              --log-level <LEVEL>  How much is logged: off, error, warn, info, debug or trace [variable:
+                                   `RUST_LOG`]
+          -h, --help               Print help
+        ");
     }
 
     #[test]

@@ -80,11 +80,13 @@ impl Rules<'_> {
                 "or add to the configuration file:\n\n    [server]\n    public_url = \"https://hooks.example.com\"\n".to_owned(),
             );
         }
-        for url in &mut config.server.public_url.0 {
+        let many = config.server.public_url.len() > 1;
+        for (index, url) in config.server.public_url.0.iter_mut().enumerate() {
             match public_url(url, verifying.is_some()) {
                 Ok(clean) => *url = clean,
                 Err((reason, hint)) => {
-                    let hints = self.refuse(KEY, &reason);
+                    let which = if many { format!("(number {}) ", index + 1) } else { String::new() };
+                    let hints = self.refuse(KEY, &format!("{which}{reason}"));
                     hints.extend(hint);
                 }
             }

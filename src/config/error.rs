@@ -25,8 +25,9 @@ impl Error {
 
     pub(super) fn at(place: Option<&Place>, message: impl fmt::Display) -> Self {
         Self::new(match place {
+            // Where nothing was set there is no place to go to.
+            None | Some(Place::BuiltIn) => message.to_string(),
             Some(place) => format!("{place}: {message}"),
-            None => message.to_string(),
         })
     }
 

@@ -11,6 +11,7 @@ use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
 use super::error::Error;
+use super::nearest::SECTIONS;
 use super::place::{Path, Place, Places, Step};
 use super::{DEFAULT, Inputs};
 
@@ -138,6 +139,22 @@ impl Layer {
         Value::new(None, kind)
     }
 
+    /// Sections are tables, and routes a list of them. Told of each layer, since the next one could hide it.
+    pub(super) fn check_shape(&self, errors: &mut Vec<Error>) {
+        for (path, place) in &self.set {
+            let [Step::Key(section)] = path.0.as_slice() else { continue };
+            let Some(value) = self.root.get(section) else { continue };
+            let is_list = matches!(value.kind, ValueKind::Array(_));
+            let is_table = matches!(value.kind, ValueKind::Table(_));
+            if section == "routes" && !is_list {
+                let error = Error::at(Some(place), "`routes` must be a list of tables");
+                errors.push(error.hint("each route begins with a line `[[routes]]`"));
+            } else if section != "routes" && SECTIONS.contains(&section.as_str()) && !is_table {
+                errors.push(Error::at(Some(place), format!("`{section}` must be a table")));
+            }
+        }
+    }
+
     /// The variables whose names begin with [`PREFIX`]; an empty value is as good as none.
     pub(super) fn variables<'a>(
         variables: impl Iterator<Item = (&'a String, &'a String, Place)>,
@@ -226,7 +243,9 @@ impl DotEnv {
                 }
                 // The error holds the line, and the line may hold a secret: only its number is shown.
                 Err(dotenvy::Error::LineParse(line, _)) => {
-                    let at = text.lines().position(|each| line.starts_with(each) && !each.is_empty()).map_or(1, |at| at + 1);
+                    // It may be the value alone, and begins the error's text in either case.
+                    let start = line.lines().next().unwrap_or_default().trim();
+                    let at = text.lines().position(|each| each.contains(start)).map_or(1, |at| at + 1);
                     errors.push(
                         Error::new(format!(".env:{at}: this is not a line like `NAME=value`"))
                             .hint("a value with spaces or `$` goes into single quotes"),

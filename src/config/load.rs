@@ -1,6 +1,6 @@
 //! Puts the layers together and reads the sections out of them.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use config::{Map, Value, ValueKind};
 use serde::Deserialize as _;
@@ -12,6 +12,7 @@ use super::place::{Path, Place, Places, Step};
 use super::read::{Fault, Node, read};
 use super::secret::resolve;
 use super::{Config, Inputs, check};
+use crate::setting::Size;
 use crate::{admin, destination, provider, route, server, store, telemetry};
 
 const MANUS_API_KEY: &str = "MANUS_API_KEY";
@@ -24,6 +25,8 @@ pub(super) struct Loader<'a> {
     pub(super) defaults: Map<String, Value>,
     pub(super) places: Places,
     pub(super) errors: Vec<Error>,
+    /// Keys that were told of already: that nothing is there is then no news.
+    failed: BTreeSet<Path>,
 }
 
 pub(super) fn everything(inputs: &Inputs) -> Result<Config, Errors> {
@@ -34,7 +37,9 @@ pub(super) fn everything(inputs: &Inputs) -> Result<Config, Errors> {
     let server = loader.section::<server::Config>("server", &[]);
     let admin = loader.section::<admin::Config>("admin", admin::SECRETS);
     let store = loader.section::<store::Config>("store", &[]);
-    let sources = loader.sources();
+    let limit = server.as_ref().map(|server| server.max_body_bytes);
+    let limit = limit.filter(|limit| limit.0 > 0 && loader.places.is_set(&Path::of("server.max_body_bytes")));
+    let sources = loader.sources(limit);
     let destinations = loader.destinations();
     let routes = loader.routes();
     let rust_log = loader.variable("RUST_LOG").map(|(value, _)| value);
@@ -59,8 +64,15 @@ impl<'a> Loader<'a> {
     pub(super) fn new(inputs: &'a Inputs) -> Result<Self, Errors> {
         let mut errors = Vec::new();
         let dot_env = DotEnv::read(&inputs.directory, &mut errors);
-        let mut loader =
-            Self { inputs, dot_env, tree: Map::new(), defaults: Map::new(), places: Places::default(), errors: Vec::new() };
+        let mut loader = Self {
+            inputs,
+            dot_env,
+            tree: Map::new(),
+            defaults: Map::new(),
+            places: Places::default(),
+            errors: Vec::new(),
+            failed: BTreeSet::new(),
+        };
         let mut layers = Vec::new();
         let built_in = Layer::built_in()?;
         (loader.defaults, _) = merge(vec![built_in.clone()])?;
@@ -83,6 +95,9 @@ impl<'a> Loader<'a> {
         let variables = inputs.env.iter().map(|(name, value)| (name, value, Place::Variable(name.clone())));
         layers.push(Layer::variables(variables, &mut errors));
         layers.push(Layer::flags(inputs));
+        for layer in &layers {
+            layer.check_shape(&mut errors);
+        }
         loader.single_underscores(&mut errors);
         if !errors.is_empty() {
             return Err(Errors(errors));
@@ -129,7 +144,8 @@ impl<'a> Loader<'a> {
         self.read(value, &Path::of(name), spare.as_ref(), secrets, |node| T::deserialize(node))
     }
 
-    fn sources(&mut self) -> BTreeMap<String, provider::Config> {
+    /// `limit` is the largest body that the user allows everywhere, if that was set.
+    fn sources(&mut self, limit: Option<Size>) -> BTreeMap<String, provider::Config> {
         let found = self.named("sources", "provider", provider::PROVIDERS);
         let none = self.tree.get("sources").is_none_or(|sources| sources.kind == ValueKind::Table(Map::new()));
         if none {
@@ -139,15 +155,10 @@ impl<'a> Loader<'a> {
                     .hint("or add to the configuration file:\n\n    [sources.manus]\n    provider = \"manus\"\n    api_key_file = \"/run/secrets/manus_api_key\"\n"),
             );
         }
-        let limit = self.tree.get("server").and_then(|server| match &server.kind {
-            ValueKind::Table(server) => server.get("max_body_bytes").cloned(),
-            _ => None,
-        });
-        let limit = limit.filter(|_| self.places.is_set(&Path::of("server.max_body_bytes")));
         let mut sources = BTreeMap::new();
         for (name, provider, mut value) in found {
-            if let (ValueKind::Table(source), Some(limit)) = (&mut value.kind, &limit) {
-                source.entry("max_body_bytes".to_owned()).or_insert_with(|| limit.clone());
+            if let (ValueKind::Table(source), Some(limit)) = (&mut value.kind, limit) {
+                source.entry("max_body_bytes".to_owned()).or_insert_with(|| Value::new(None, limit.to_string()));
             }
             let at = Path::of("sources").key(&name);
             let parse = |node: Node<'_>| provider::Config::parse(&provider, node);
@@ -174,15 +185,7 @@ impl<'a> Loader<'a> {
 
     fn routes(&mut self) -> Vec<route::Config> {
         let at = Path::of("routes");
-        let routes = match self.tree.get("routes").map(|routes| routes.kind.clone()) {
-            None => return Vec::new(),
-            Some(ValueKind::Array(routes)) => routes,
-            Some(_) => {
-                let error = self.error(&at, "`routes` must be a list of tables");
-                self.errors.push(error.hint("each route begins with a line `[[routes]]`"));
-                return Vec::new();
-            }
-        };
+        let Some(ValueKind::Array(routes)) = self.tree.get("routes").map(|routes| routes.kind.clone()) else { return Vec::new() };
         let count = routes.len();
         let read =
             |(index, route)| self.read(route, &at.step(Step::Index(index)), None, &[], |node| route::Config::deserialize(node));
@@ -216,14 +219,8 @@ impl<'a> Loader<'a> {
     /// The tables under `section`, each with its name and the word under `selector` (taken out), which must be one of `words`.
     fn named(&mut self, section: &str, selector: &str, words: &[&str]) -> Vec<(String, String, Value)> {
         let at = Path::of(section);
-        let tables = match self.tree.get(section).map(|value| value.kind.clone()) {
-            None => return Vec::new(),
-            Some(ValueKind::Table(tables)) => tables.into_iter().collect::<BTreeMap<_, _>>(),
-            Some(_) => {
-                self.errors.push(self.error(&at, format!("`{section}` must hold tables")));
-                return Vec::new();
-            }
-        };
+        let Some(ValueKind::Table(tables)) = self.tree.get(section).map(|value| value.kind.clone()) else { return Vec::new() };
+        let tables: BTreeMap<_, _> = tables.into_iter().collect();
         let choice = words.iter().map(|word| format!("\"{word}\"")).collect::<Vec<_>>().join(" or ");
         let mut found = Vec::new();
         for (name, mut value) in tables {
@@ -265,10 +262,9 @@ impl<'a> Loader<'a> {
         secrets: &[&'static str],
         parse: impl Fn(Node<'_>) -> Result<T, Fault>,
     ) -> Option<T> {
-        let failed = match &mut value.kind {
-            ValueKind::Table(table) => resolve(table, at, secrets, &self.inputs.directory, &mut self.places, &mut self.errors),
-            _ => Vec::new(),
-        };
+        if let ValueKind::Table(table) = &mut value.kind {
+            self.failed.extend(resolve(table, at, secrets, &self.inputs.directory, &mut self.places, &mut self.errors));
+        }
         let faults = match read(&value, at, spare, parse) {
             Ok(read) => return Some(read),
             Err(faults) => faults,
@@ -277,7 +273,7 @@ impl<'a> Loader<'a> {
             self.unknown(unknown, secrets);
         }
         for fault in faults.faults {
-            if fault.missing.is_some_and(|field| failed.contains(&field)) {
+            if fault.missing.is_some_and(|field| self.failed.contains(&at.key(field))) {
                 continue;
             }
             let key = fault.path.as_ref().unwrap_or(at);
@@ -297,7 +293,10 @@ impl<'a> Loader<'a> {
     fn problems(&mut self, at: &Path, problems: Vec<String>) {
         for problem in problems {
             let key = problem.split('`').nth(1).and_then(|text| text.split([' ', '=']).next()).unwrap_or_default();
-            self.errors.push(self.error(&at.key(key), format!("`{at}`: {problem}")));
+            let key = at.key(key);
+            if !self.failed.contains(&key) {
+                self.errors.push(self.error(&key, format!("`{at}`: {problem}")));
+            }
         }
     }
 }

@@ -9,7 +9,8 @@ use super::read::Unknown;
 use super::secret::TWIN;
 use crate::admin;
 
-const SECTIONS: [&str; 7] = ["log", "server", "admin", "store", "sources", "destinations", "routes"];
+/// All sections.
+pub(super) const SECTIONS: [&str; 7] = ["log", "server", "admin", "store", "sources", "destinations", "routes"];
 
 impl Loader<'_> {
     /// `TASKHOOK_SERVER_LISTEN` sets nothing, and nobody would see why. Other variables that begin with `TASKHOOK_` are left

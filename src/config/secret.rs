@@ -11,7 +11,7 @@ use super::place::{Path, Places};
 /// What ends the name of a key that holds the path of a file.
 pub(super) const TWIN: &str = "_file";
 
-/// Puts the contents of each `x_file` of `section` in the place of `x`. Returns the names of those that failed.
+/// Puts the contents of each `x_file` of `section` in the place of `x`. Returns those that failed.
 pub(super) fn resolve(
     section: &mut Map<String, Value>,
     at: &Path,
@@ -19,7 +19,7 @@ pub(super) fn resolve(
     directory: &FilePath,
     places: &mut Places,
     errors: &mut Vec<Error>,
-) -> Vec<&'static str> {
+) -> Vec<Path> {
     let mut failed = Vec::new();
     for secret in secrets {
         let twin = format!("{secret}{TWIN}");
@@ -55,7 +55,7 @@ pub(super) fn resolve(
         };
         section.remove(*secret);
         errors.push(error);
-        failed.push(*secret);
+        failed.push(at.key(secret));
     }
     failed
 }

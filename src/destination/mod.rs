@@ -308,7 +308,7 @@ mod tests {
         ]
         .map(|section| parse(&format!("[destinations.crm]\n{section}")).unwrap_err());
         insta::assert_snapshot!(mistakes.join("\n"), @r#"
-        enum  does not have variant constructor htp
+        unknown variant `htp`, expected `http` or `log`
         `url` holds a user name or password, which logs would show; write `headers = { authorization = "Basic …" }` instead
         unknown field `secert`, expected one of `url`, `secret`, `headers`, `timeout`, `concurrency`, `rate`, `ladder`, `on_unknown`
         missing configuration field "url"

@@ -8,7 +8,14 @@ fn manus_without(public_url: &str) -> Setup {
 
 #[test]
 fn a_source_that_verifies_needs_a_public_url() {
-    insta::assert_snapshot!(manus_without("").errors(), @"");
+    insta::assert_snapshot!(manus_without("").errors(), @r#"
+    error: `server.public_url` is not set, but the signatures that source `manus` verifies cover it
+    hint: set the variable `TASKHOOK__SERVER__PUBLIC_URL=https://hooks.example.com`
+    hint: or add to the configuration file:
+
+        [server]
+        public_url = "https://hooks.example.com"
+    "#);
 }
 
 #[test]
@@ -25,26 +32,45 @@ fn a_public_url_is_https_unless_its_host_is_loopback() {
     for loopback in ["http://localhost:8080", "http://127.0.0.9", "http://[::1]:8080/base"] {
         assert_eq!(*manus_without(loopback).load().server.public_url, [loopback]);
     }
-    insta::assert_snapshot!(manus_without("http://hooks.example.com/").errors(), @"");
+    insta::assert_snapshot!(manus_without("http://hooks.example.com/").errors(), @"
+    error: environment variable `TASKHOOK__SERVER__PUBLIC_URL`: `server.public_url` must be https, unless its host is loopback
+    hint: did you mean `https://hooks.example.com`?
+    ");
 }
 
 #[test]
 fn a_public_url_has_no_query_fragment_user_or_other_scheme() {
     let urls = "https://a.example.com?x=1,https://b.example.com#x,https://me:secret-1@c.example.com,ftp://d.example.com,\
                 e.example.com,https://f example.com,https://";
-    insta::assert_snapshot!(manus_without(urls).errors(), @"");
+    insta::assert_snapshot!(manus_without(urls).errors(), @"
+    error: environment variable `TASKHOOK__SERVER__PUBLIC_URL`: `server.public_url` (number 1) must not have a query (`?`) or a fragment (`#`)
+    error: environment variable `TASKHOOK__SERVER__PUBLIC_URL`: `server.public_url` (number 2) must not have a query (`?`) or a fragment (`#`)
+    error: environment variable `TASKHOOK__SERVER__PUBLIC_URL`: `server.public_url` (number 3) must not hold a user or a password
+    error: environment variable `TASKHOOK__SERVER__PUBLIC_URL`: `server.public_url` (number 4) must begin with `https://`
+    error: environment variable `TASKHOOK__SERVER__PUBLIC_URL`: `server.public_url` (number 5) is not a URL
+    hint: did you mean `https://e.example.com`?
+    error: environment variable `TASKHOOK__SERVER__PUBLIC_URL`: `server.public_url` (number 6) is not a URL
+    error: environment variable `TASKHOOK__SERVER__PUBLIC_URL`: `server.public_url` (number 7) is not a URL
+    ");
 }
 
 #[test]
 fn off_loopback_the_admin_listener_needs_a_token() {
     let setup = Setup::whole().env("TASKHOOK__ADMIN__LISTEN", "0.0.0.0:8081");
-    insta::assert_snapshot!(setup.errors(), @"");
+    insta::assert_snapshot!(setup.errors(), @r#"
+    error: environment variable `TASKHOOK__ADMIN__LISTEN`: `admin.listen` (0.0.0.0:8081) is not loopback, so `admin.token` must be set
+    hint: set `TASKHOOK__ADMIN__TOKEN`, or `token_file = "…"` under `[admin]`
+    hint: or listen on loopback: `listen = "127.0.0.1:8081"` under `[admin]`
+    "#);
     setup.env("TASKHOOK__ADMIN__TOKEN", "secret-1").load();
 }
 
 #[test]
 fn the_listeners_do_not_overlap() {
-    insta::assert_snapshot!(Setup::whole().env("PORT", "8081").errors(), @"");
+    insta::assert_snapshot!(Setup::whole().env("PORT", "8081").errors(), @"
+    error: `admin.listen` (127.0.0.1:8081) overlaps with `server.listen` (0.0.0.0:8081)
+    hint: give each a port of its own
+    ");
     let any = Setup::whole().env("PORT", "0").env("TASKHOOK__ADMIN__LISTEN", "127.0.0.1:0");
     assert_eq!(any.load().server.listen.port(), 0);
 }
@@ -55,15 +81,29 @@ fn bounds_are_more_than_nothing() {
         "[server]\nmax_connections = 0\nmax_inflight_bytes = 0\nmax_body_bytes = \"0B\"\nheader_timeout = \"0s\"\n\
          request_timeout = \"0s\"\ncommit_timeout = \"0s\"\ndrain_timeout = \"0s\"",
     );
-    insta::assert_snapshot!(setup.errors(), @"");
-    insta::assert_snapshot!(Setup::whole().env("TASKHOOK__SERVER__MAX_INFLIGHT_BYTES", "1MiB").errors(), @"");
+    insta::assert_snapshot!(setup.errors(), @"
+    error: taskhook.toml:2:1: `server.max_connections` must be more than 0
+    error: taskhook.toml:3:1: `server.max_inflight_bytes` must be more than 0
+    error: taskhook.toml:4:1: `server.max_body_bytes` must be more than 0
+    error: taskhook.toml:5:1: `server.header_timeout` must be more than 0
+    error: taskhook.toml:6:1: `server.request_timeout` must be more than 0
+    error: taskhook.toml:7:1: `server.commit_timeout` must be more than 0
+    error: taskhook.toml:8:1: `server.drain_timeout` must be more than 0
+    ");
+    insta::assert_snapshot!(Setup::whole().env("TASKHOOK__SERVER__MAX_INFLIGHT_BYTES", "1MiB").errors(), @"error: environment variable `TASKHOOK__SERVER__MAX_INFLIGHT_BYTES`: `server.max_inflight_bytes` is less than `server.max_body_bytes` (2MiB): such a body could never come in");
 }
 
 #[test]
 fn the_store_is_one_that_this_release_has() {
     let setup = Setup::whole().env("TASKHOOK__STORE__URL", "postgres://me:secret-1@db.example.com/taskhook");
-    insta::assert_snapshot!(setup.errors(), @"");
-    insta::assert_snapshot!(Setup::whole().env("TASKHOOK__STORE__URL", "sqlite://").errors(), @"");
+    insta::assert_snapshot!(setup.errors(), @"
+    error: environment variable `TASKHOOK__STORE__URL`: `store.url` must begin with `sqlite://`
+    hint: for example `sqlite://data/taskhook.db`
+    ");
+    insta::assert_snapshot!(Setup::whole().env("TASKHOOK__STORE__URL", "sqlite://").errors(), @"
+    error: environment variable `TASKHOOK__STORE__URL`: `store.url` names no file
+    hint: for example `sqlite://data/taskhook.db`
+    ");
 }
 
 #[test]
@@ -72,5 +112,10 @@ fn what_a_source_finds_wrong_with_itself_is_told_with_its_place() {
         "[sources.a]\nprovider = \"manus\"\nbase_url = \"https://api.manus.ai/v1\"\nfetch = \"off\"\n\
          [sources.b]\nprovider = \"manus\"\npath_token = \"a/b\"",
     );
-    insta::assert_snapshot!(setup.errors(), @"");
+    insta::assert_snapshot!(setup.errors(), @r#"
+    error: taskhook.toml:4:1: `sources.a`: `fetch = "off"` needs `verify = "none"`: without the API nothing proves that a signed event is yours
+    error: taskhook.toml:3:1: `sources.a`: `base_url` must be an origin without a path: write `base_url = "https://api.manus.ai"`
+    error: taskhook.toml:5:10: `sources.b`: `api_key` is missing: set it, `api_key_file` or MANUS_API_KEY (for tests without an account: `verify = "none"` and `fetch = "off"`)
+    error: taskhook.toml:7:1: `sources.b`: `path_token` may hold only letters, digits, `-`, `_`, `.` and `~`, at most 128 of them
+    "#);
 }

@@ -37,7 +37,12 @@ fn a_secret_is_set_once() {
     let setup = Setup::whole()
         .file("[admin]\ntoken = \"secret-1\"\n[sources.manus]\nprovider = \"manus\"\napi_key = \"secret-2\"\napi_key_file = \"key\"")
         .env("TASKHOOK__ADMIN__TOKEN_FILE", "token");
-    insta::assert_snapshot!(setup.errors(), @"");
+    insta::assert_snapshot!(setup.errors(), @"
+    error: `admin.token` (taskhook.toml:2:1) and `admin.token_file` (environment variable `TASKHOOK__ADMIN__TOKEN_FILE`) are both set
+    hint: keep one of the two; a variable that is empty counts as not set
+    error: `sources.manus.api_key` (taskhook.toml:5:1) and `sources.manus.api_key_file` (taskhook.toml:6:1) are both set
+    hint: keep one of the two; a variable that is empty counts as not set
+    ");
 }
 
 #[test]
@@ -50,14 +55,28 @@ fn a_file_that_holds_no_secret_is_an_error() {
              [sources.b]\nprovider = \"manus\"\napi_key_file = \"binary\"\n[sources.c]\nprovider = \"manus\"\napi_key_file = \".\"\n\
              [sources.d]\nprovider = \"manus\"\napi_key_file = 5",
         );
-    insta::assert_snapshot!(setup.errors(), @"");
+    insta::assert_snapshot!(setup.errors(), @"
+    error: taskhook.toml:2:1: `admin.token_file`: cannot read `nowhere`: there is no such file
+    hint: `taskhook serve` makes one that is missing
+    error: taskhook.toml:5:1: `sources.a.api_key_file`: the file `empty` is empty
+    error: taskhook.toml:8:1: `sources.b.api_key_file`: cannot read `binary`: it is not UTF-8 text
+    error: taskhook.toml:11:1: `sources.c.api_key_file`: cannot read `.`: it is a directory
+    error: taskhook.toml:14:1: `sources.d.api_key_file`: must be the path of a file
+    ");
 }
 
 #[test]
 fn an_empty_secret_is_an_error() {
     let setup = Setup::whole()
         .file("[admin]\ntoken = \" \"\n[sources.manus]\nprovider = \"manus\"\napi_key = \"\"\npath_token = [\"secret-1\", \"\"]");
-    insta::assert_snapshot!(setup.errors(), @"");
+    insta::assert_snapshot!(setup.errors(), @"
+    error: taskhook.toml:2:1: `admin.token` is empty
+    hint: set it, or remove the line: an empty secret would let everybody in
+    error: taskhook.toml:5:1: `sources.manus.api_key` is empty
+    hint: set it, or remove the line: an empty secret would let everybody in
+    error: taskhook.toml:6:1: `sources.manus.path_token` is empty
+    hint: set it, or remove the line: an empty secret would let everybody in
+    ");
 }
 
 #[test]
@@ -90,7 +109,10 @@ fn a_missing_admin_token_is_made_once_for_its_owner_alone() {
 #[test]
 fn an_admin_token_that_cannot_be_made_is_an_error() {
     let setup = Setup::whole().env("TASKHOOK__ADMIN__TOKEN_FILE", "nowhere/token");
-    insta::assert_snapshot!(create_admin_token(&setup.inputs).unwrap_err(), @"");
+    insta::assert_snapshot!(create_admin_token(&setup.inputs).unwrap_err(), @"
+    error: cannot make the file `nowhere/token` of `admin.token_file`: its folder does not exist
+    hint: make the folder writable, or set `TASKHOOK__ADMIN__TOKEN` instead
+    ");
     let without = Setup::whole();
     assert_eq!(create_admin_token(&without.inputs).unwrap(), None);
     assert!(Config::load(&without.inputs).is_ok());
