@@ -155,6 +155,7 @@ mod tests {
         Usage: taskhook [OPTIONS] <COMMAND>
 
         Commands:
+          serve        Receive webhooks and do what follows from them, until SIGTERM or SIGINT
           config       Print the effective configuration as TOML, secrets redacted
           completions  Print the completion script of a shell
 

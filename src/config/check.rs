@@ -8,6 +8,7 @@ use url::{Host, Url};
 use super::Config;
 use super::error::Error;
 use super::place::{Path, Places};
+use super::secret::{both, empty};
 use crate::telemetry;
 
 /// Checks `config`, and brings the public URLs into their one form: no slash at the end.
@@ -63,7 +64,13 @@ impl Rules<'_> {
             let reason = format!("({admin}) overlaps with `server.listen` ({server})");
             self.refuse("admin.listen", &reason).push("give each a port of its own".to_owned());
         }
-        if !admin.ip().is_loopback() && config.admin.token.is_none() {
+        let (token, file) = (Path::of("admin.token"), Path::of("admin.token_file"));
+        match (&config.admin.token, &config.admin.token_file) {
+            (Some(_), Some(_)) => self.errors.push(both(&token, &file, self.places)),
+            (Some(secret), None) if secret.is_empty() => self.errors.push(empty(&token, self.places)),
+            _ => {}
+        }
+        if !admin.ip().is_loopback() && config.admin.token.is_none() && config.admin.token_file.is_none() {
             let hints = self.refuse("admin.listen", &format!("({admin}) is not loopback, so `admin.token` must be set"));
             hints.push("set `TASKHOOK__ADMIN__TOKEN`, or `token_file = \"…\"` under `[admin]`".to_owned());
             hints.push("or listen on loopback: `listen = \"127.0.0.1:8081\"` under `[admin]`".to_owned());

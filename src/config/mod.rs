@@ -7,7 +7,8 @@
 //! - The layers, each over the one before: built-in, `PORT`, the file, `.env`, the environment, flags. An empty variable is unset.
 //! - A key that nothing reads is an error, and so is a value of another type. Every error names the key and the place that set
 //!   it, and all that can be found in one go are shown in one go.
-//! - Every secret `x` may be set as `x` or as `x_file`, the path of a file that holds it; never as both.
+//! - Every secret `x` may be set as `x` or as `x_file`, the path of a file that holds it; never as both. (`admin.token_file` alone
+//!   is not read here: it is made where it is missing, by who serves.)
 //! - No error, and nothing that is printed, holds a secret.
 //!
 //! Each component declares its own `Config` beside its code; this module collects them and knows the rules that tie them together.
@@ -22,7 +23,6 @@ mod read;
 mod secret;
 #[cfg(test)]
 mod tests;
-mod token;
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -30,7 +30,6 @@ use std::path::PathBuf;
 use serde::Serialize;
 
 pub use error::{Error, Errors};
-pub use token::create_admin_token;
 
 use crate::{admin, destination, provider, route, server, store, telemetry};
 

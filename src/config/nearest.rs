@@ -7,10 +7,12 @@ use super::load::Loader;
 use super::place::{Path, Place, Step};
 use super::read::Unknown;
 use super::secret::TWIN;
-use crate::admin;
 
 /// All sections.
 pub(super) const SECTIONS: [&str; 7] = ["log", "server", "admin", "store", "sources", "destinations", "routes"];
+
+/// The keys of fixed sections that the built-in configuration leaves out.
+const WITHOUT_DEFAULT: [&str; 2] = ["admin.token", "admin.token_file"];
 
 impl Loader<'_> {
     /// `TASKHOOK_SERVER_LISTEN` sets nothing, and nobody would see why. Other variables that begin with `TASKHOOK_` are left
@@ -33,10 +35,7 @@ impl Loader<'_> {
                 ValueKind::Table(table) => table.keys().map(|key| Path::of(section).key(key)).collect::<Vec<_>>(),
                 _ => Vec::new(),
             })
-            .chain(admin::SECRETS.iter().flat_map(|secret| {
-                let admin = Path::of("admin");
-                [admin.key(secret), admin.key(&format!("{secret}{TWIN}"))]
-            }))
+            .chain(WITHOUT_DEFAULT.map(Path::of))
             .collect();
         keys.sort_unstable();
         keys

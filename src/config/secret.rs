@@ -26,14 +26,8 @@ pub(super) fn resolve(
         let (secret_at, twin_at) = (at.key(secret), at.key(&twin));
         let file = section.remove(&twin);
         let error = match (section.get(*secret), file) {
-            (Some(_), Some(_)) => {
-                let both = [places.of(&secret_at), places.of(&twin_at)].map(|place| place.map(ToString::to_string));
-                let [secret_place, twin_place] = both.map(Option::unwrap_or_default);
-                Error::new(format!("`{secret_at}` ({secret_place}) and `{twin_at}` ({twin_place}) are both set"))
-                    .hint("keep one of the two; a variable that is empty counts as not set")
-            }
-            (Some(value), None) if is_empty(value) => Error::at(places.of(&secret_at), format!("`{secret_at}` is empty"))
-                .hint("set it, or remove the line: an empty secret would let everybody in"),
+            (Some(_), Some(_)) => both(&secret_at, &twin_at, places),
+            (Some(value), None) if is_empty(value) => empty(&secret_at, places),
             (None, Some(file)) => match contents(&file, directory) {
                 Ok(contents) => {
                     section.insert((*secret).to_owned(), Value::new(None, contents));
@@ -42,14 +36,7 @@ pub(super) fn resolve(
                     }
                     continue;
                 }
-                Err(reason) => {
-                    let error = Error::at(places.of(&twin_at), format!("`{twin_at}`: {reason}"));
-                    if twin_at == Path::of("admin.token_file") {
-                        error.hint("`taskhook serve` makes one that is missing")
-                    } else {
-                        error
-                    }
-                }
+                Err(reason) => Error::at(places.of(&twin_at), format!("`{twin_at}`: {reason}")),
             },
             (_, None) => continue,
         };
@@ -58,6 +45,19 @@ pub(super) fn resolve(
         failed.push(at.key(secret));
     }
     failed
+}
+
+/// A secret that is set in two ways.
+pub(super) fn both(secret: &Path, twin: &Path, places: &Places) -> Error {
+    let place = |path| places.of(path).map(ToString::to_string).unwrap_or_default();
+    Error::new(format!("`{secret}` ({}) and `{twin}` ({}) are both set", place(secret), place(twin)))
+        .hint("keep one of the two; a variable that is empty counts as not set")
+}
+
+/// A secret that nobody has to know.
+pub(super) fn empty(secret: &Path, places: &Places) -> Error {
+    Error::at(places.of(secret), format!("`{secret}` is empty"))
+        .hint("set it, or remove the line: an empty secret would let everybody in")
 }
 
 /// The text of the file, without the one line end that editors and `echo` put behind it.

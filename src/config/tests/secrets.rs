@@ -1,18 +1,15 @@
 //! Secrets come from values or files, never from both, and never go out again.
 
-use std::os::unix::fs::PermissionsExt as _;
-
-use super::{Config, Setup};
-use crate::config::create_admin_token;
+use super::Setup;
+use crate::provider;
 
 #[test]
 fn a_secret_may_be_in_a_file_without_the_line_end() {
-    let setup = Setup::whole().env("TASKHOOK__ADMIN__TOKEN_FILE", "token");
-    for (text, token) in
-        [("secret-1", "secret-1"), ("secret-1\n", "secret-1"), ("secret-1\r\n", "secret-1"), (" s \n\n", " s \n")]
-    {
-        std::fs::write(setup.directory.path().join("token"), text).unwrap();
-        assert_eq!(setup.load().admin.token.unwrap().expose(), token);
+    let setup = Setup::whole().file("[sources.manus]\nprovider = \"manus\"\napi_key_file = \"key\"");
+    for end in ["", "\n", "\r\n"] {
+        std::fs::write(setup.directory.path().join("key"), format!("sk-1{end}")).unwrap();
+        let provider::Config::Manus(manus) = &setup.load().sources["manus"];
+        assert_eq!(manus.api_key.as_ref().unwrap().expose(), "sk-1");
     }
 }
 
@@ -27,7 +24,7 @@ fn every_secret_of_every_component_may_be_in_a_file() {
              [destinations.crm]\nkind = \"http\"\nurl = \"https://crm.example.com\"\nsecret_file = \"whsec\"",
         )
         .load();
-    let crate::provider::Config::Manus(manus) = &config.sources["manus"];
+    let provider::Config::Manus(manus) = &config.sources["manus"];
     assert_eq!(manus.api_key.as_ref().unwrap().expose(), "sk-from-file");
     assert_eq!(manus.path_token.len(), 2);
 }
@@ -38,9 +35,9 @@ fn a_secret_is_set_once() {
         .file("[admin]\ntoken = \"secret-1\"\n[sources.manus]\nprovider = \"manus\"\napi_key = \"secret-2\"\napi_key_file = \"key\"")
         .env("TASKHOOK__ADMIN__TOKEN_FILE", "token");
     insta::assert_snapshot!(setup.errors(), @"
-    error: `admin.token` (taskhook.toml:2:1) and `admin.token_file` (environment variable `TASKHOOK__ADMIN__TOKEN_FILE`) are both set
-    hint: keep one of the two; a variable that is empty counts as not set
     error: `sources.manus.api_key` (taskhook.toml:5:1) and `sources.manus.api_key_file` (taskhook.toml:6:1) are both set
+    hint: keep one of the two; a variable that is empty counts as not set
+    error: `admin.token` (taskhook.toml:2:1) and `admin.token_file` (environment variable `TASKHOOK__ADMIN__TOKEN_FILE`) are both set
     hint: keep one of the two; a variable that is empty counts as not set
     ");
 }
@@ -51,17 +48,16 @@ fn a_file_that_holds_no_secret_is_an_error() {
         .write("empty", "\n")
         .write("binary", [0xff, 0xfe])
         .file(
-            "[admin]\ntoken_file = \"nowhere\"\n[sources.a]\nprovider = \"manus\"\napi_key_file = \"empty\"\n\
+            "[sources.x]\nprovider = \"manus\"\napi_key_file = \"nowhere\"\n[sources.a]\nprovider = \"manus\"\napi_key_file = \"empty\"\n\
              [sources.b]\nprovider = \"manus\"\napi_key_file = \"binary\"\n[sources.c]\nprovider = \"manus\"\napi_key_file = \".\"\n\
              [sources.d]\nprovider = \"manus\"\napi_key_file = 5",
         );
     insta::assert_snapshot!(setup.errors(), @"
-    error: taskhook.toml:2:1: `admin.token_file`: cannot read `nowhere`: there is no such file
-    hint: `taskhook serve` makes one that is missing
-    error: taskhook.toml:5:1: `sources.a.api_key_file`: the file `empty` is empty
-    error: taskhook.toml:8:1: `sources.b.api_key_file`: cannot read `binary`: it is not UTF-8 text
-    error: taskhook.toml:11:1: `sources.c.api_key_file`: cannot read `.`: it is a directory
-    error: taskhook.toml:14:1: `sources.d.api_key_file`: must be the path of a file
+    error: taskhook.toml:6:1: `sources.a.api_key_file`: the file `empty` is empty
+    error: taskhook.toml:9:1: `sources.b.api_key_file`: cannot read `binary`: it is not UTF-8 text
+    error: taskhook.toml:12:1: `sources.c.api_key_file`: cannot read `.`: it is a directory
+    error: taskhook.toml:15:1: `sources.d.api_key_file`: must be the path of a file
+    error: taskhook.toml:3:1: `sources.x.api_key_file`: cannot read `nowhere`: there is no such file
     ");
 }
 
@@ -70,11 +66,11 @@ fn an_empty_secret_is_an_error() {
     let setup = Setup::whole()
         .file("[admin]\ntoken = \" \"\n[sources.manus]\nprovider = \"manus\"\napi_key = \"\"\npath_token = [\"secret-1\", \"\"]");
     insta::assert_snapshot!(setup.errors(), @"
-    error: taskhook.toml:2:1: `admin.token` is empty
-    hint: set it, or remove the line: an empty secret would let everybody in
     error: taskhook.toml:5:1: `sources.manus.api_key` is empty
     hint: set it, or remove the line: an empty secret would let everybody in
     error: taskhook.toml:6:1: `sources.manus.path_token` is empty
+    hint: set it, or remove the line: an empty secret would let everybody in
+    error: taskhook.toml:2:1: `admin.token` is empty
     hint: set it, or remove the line: an empty secret would let everybody in
     ");
 }
@@ -95,25 +91,8 @@ fn no_secret_is_printed() {
 }
 
 #[test]
-fn a_missing_admin_token_is_made_once_for_its_owner_alone() {
-    let setup = Setup::whole().env("TASKHOOK__ADMIN__LISTEN", "0.0.0.0:8081").env("TASKHOOK__ADMIN__TOKEN_FILE", "token");
-    assert_eq!(create_admin_token(&setup.inputs).unwrap(), Some("token".into()));
-    let token = setup.load().admin.token.unwrap();
-    assert_eq!(token.expose().len(), 43);
-    let mode = std::fs::metadata(setup.directory.path().join("token")).unwrap().permissions().mode();
-    assert_eq!(mode & 0o777, 0o600);
-    assert_eq!(create_admin_token(&setup.inputs).unwrap(), None);
-    assert_eq!(setup.load().admin.token.unwrap(), token);
-}
-
-#[test]
-fn an_admin_token_that_cannot_be_made_is_an_error() {
-    let setup = Setup::whole().env("TASKHOOK__ADMIN__TOKEN_FILE", "nowhere/token");
-    insta::assert_snapshot!(create_admin_token(&setup.inputs).unwrap_err(), @"
-    error: cannot make the file `nowhere/token` of `admin.token_file`: its folder does not exist
-    hint: make the folder writable, or set `TASKHOOK__ADMIN__TOKEN` instead
-    ");
-    let without = Setup::whole();
-    assert_eq!(create_admin_token(&without.inputs).unwrap(), None);
-    assert!(Config::load(&without.inputs).is_ok());
+fn the_file_of_the_admin_token_is_left_to_who_serves() {
+    let setup = Setup::whole().env("TASKHOOK__ADMIN__LISTEN", "0.0.0.0:8081").env("TASKHOOK__ADMIN__TOKEN_FILE", "nowhere");
+    let admin = setup.load().admin;
+    assert_eq!((admin.token, admin.token_file), (None, Some("nowhere".into())));
 }
