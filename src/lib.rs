@@ -11,6 +11,7 @@ pub mod event;
 pub mod http;
 pub mod keys;
 pub mod provider;
+pub mod rate;
 pub mod receive;
 pub mod retry;
 pub mod route;

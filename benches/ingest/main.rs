@@ -77,7 +77,8 @@ fn main() {
     }
     let at = |server: Server| cases.iter().position(|case| *case == server);
     println!();
-    for (over, under) in [(Server::Taskhook, Server::Limit), (Server::Taskhook, Server::Verify), (Server::Taskhook, Server::Bare)] {
+    for (over, under) in [(Server::Taskhook, Server::Limit), (Server::Taskhook, Server::Verify), (Server::Taskhook, Server::Bare)]
+    {
         let (Some(over_at), Some(under_at)) = (at(over), at(under)) else { continue };
         let ratio = median(results[over_at].iter().zip(&results[under_at]).map(|(over, under)| over / under).collect());
         println!("{} / {}: {ratio:.2} (median of {rounds} rounds)", over.name(), under.name());

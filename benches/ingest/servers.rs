@@ -62,12 +62,8 @@ impl Provider {
     /// Starts it, with a key to sign by and no rate limit.
     pub(crate) async fn start(key: Arc<PrivateKey>, tasks: usize) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
-        let options = Options {
-            accounts: vec![API_KEY.to_owned()],
-            limits: None,
-            signing_key: Some(key),
-            ..Options::new(Clock::system())
-        };
+        let options =
+            Options { accounts: vec![API_KEY.to_owned()], limits: None, signing_key: Some(key), ..Options::new(Clock::system()) };
         let manus = Manus::start(listener, options, CancellationToken::new());
         let tasks = (0..tasks).map(|_| manus.create_task(API_KEY, Plan::hang())).collect();
         Self { manus, tasks }
@@ -139,12 +135,7 @@ fn accepted(id: Uuid) -> Json<Value> {
 }
 
 /// Verifies and reads; and where there is a file, waits until it holds what the store would.
-async fn verify(
-    State(parts): State<Parts>,
-    uri: Uri,
-    headers: HeaderMap,
-    body: Bytes,
-) -> Result<Json<Value>, StatusCode> {
+async fn verify(State(parts): State<Parts>, uri: Uri, headers: HeaderMap, body: Bytes) -> Result<Json<Value>, StatusCode> {
     let suffix = uri.path_and_query().map_or("", |path| path.as_str());
     let now = parts.clock.now();
     let request = Request { headers: &headers, body: &body, url_suffix: suffix, now };
@@ -155,7 +146,8 @@ async fn verify(
         let headers: Vec<(&str, &str)> =
             headers.iter().map(|(name, value)| (name.as_str(), value.to_str().unwrap_or_default())).collect();
         // The event's row, its key, and its job's row.
-        let row = json!([id, "manus", "manus", facts.kind, facts.event_id, facts.task_id, rfc3339(now), "signature", suffix, headers]);
+        let row =
+            json!([id, "manus", "manus", facts.kind, facts.event_id, facts.task_id, rfc3339(now), "signature", suffix, headers]);
         let job = json!(["prove", "manus", facts.task_id, "due", rfc3339(now)]);
         let mut bytes = format!("{row}{job}").into_bytes();
         bytes.extend_from_slice(&[0; 16]);

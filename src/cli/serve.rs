@@ -39,7 +39,7 @@ async fn serve(config: &Config, terminal: bool) -> Result {
         telemetry::Format::Text | telemetry::Format::Auto => log::Format::Text,
     };
     let start = Start { clock: Clock::system(), format, output: Output::Stdout, by_itself: true };
-    let app = App::start(config, start).await.map_err(refused)?;
+    let app = App::start(config, start).await.map_err(|error| refused(&error))?;
     announce(config, &app);
     let mut first = any(&mut signals);
     let (stop, stopping) = tokio::sync::oneshot::channel::<()>();
@@ -48,14 +48,14 @@ async fn serve(config: &Config, terminal: bool) -> Result {
         let _ = stopping.await;
     }));
     tokio::select! {
-        ended = &mut running => return ended.map_err(|error| refused(error).into()),
+        ended = &mut running => return ended.map_err(|error| refused(&error).into()),
         () = &mut first => {}
     }
     drop(first);
     tracing::info!("a signal: stopping in order; a second one stops at once");
     let _ = stop.send(());
     tokio::select! {
-        ended = running => ended.map_err(|error| refused(error).into()),
+        ended = running => ended.map_err(|error| refused(&error).into()),
         () = any(&mut signals) => Err(Error::failed("stopped at once, at the second signal; the next start goes on with what was in hand").into()),
     }
 }
@@ -81,10 +81,8 @@ fn announce(config: &Config, app: &App) {
     );
     for source in app.environment.sources.values() {
         let token = if source.path_tokens().is_empty() { String::new() } else { format!("/{REDACTED}") };
-        match config.server.public_url.first() {
-            Some(url) => tracing::info!("source `{}`: {url}/webhooks/{}{token}", source.name(), source.name()),
-            None => tracing::info!("source `{}`: /webhooks/{}{token}", source.name(), source.name()),
-        }
+        let url = config.server.public_url.first().map_or("", String::as_str);
+        tracing::info!("source `{}`: {url}/webhooks/{}{token}", source.name(), source.name());
         if !source.verifies() {
             tracing::warn!("source `{}` has `verify = \"none\"`: it believes anyone", source.name());
         }
@@ -92,8 +90,8 @@ fn announce(config: &Config, app: &App) {
 }
 
 /// An error of the program as a command's.
-pub(super) fn refused(error: app::Error) -> Error {
-    let exit = match &error {
+pub(super) fn refused(error: &app::Error) -> Error {
+    let exit = match error {
         app::Error::Store(crate::store::Error::Open { .. } | crate::store::Error::Url { .. }) => Exit::StoreRefused,
         app::Error::Source { .. } | app::Error::Destination(_) | app::Error::Routes(_) | app::Error::Token(_) => Exit::Usage,
         _ => Exit::Failed,

@@ -76,7 +76,7 @@ fn is_empty(value: &Value) -> bool {
     match &value.kind {
         // A list in text: what is between the commas counts.
         ValueKind::String(text) => text.split(',').all(|item| item.trim().is_empty()),
-        ValueKind::Array(items) => items.iter().any(is_empty),
+        ValueKind::Array(items) => items.is_empty() || items.iter().any(is_empty),
         _ => false,
     }
 }

@@ -5,17 +5,14 @@
 //! answers that a person gave, then proof. Waiting is on our clock, so that tests do not wait.
 
 use std::collections::HashMap;
-use std::num::NonZeroU32;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use aws_lc_rs::digest::{SHA256, digest};
-use governor::middleware::NoOpMiddleware;
-use governor::state::{InMemoryState, NotKeyed};
-use governor::{Quota, RateLimiter};
 
 use crate::clock::Clock;
+use crate::rate::Rate;
 use crate::setting::Secret;
 
 /// What a call is for; the first matters most.
@@ -70,13 +67,11 @@ pub struct Budget {
 
 struct Limits {
     per_minute: u32,
-    all: Limiter,
-    prove: Limiter,
+    all: Rate,
+    prove: Rate,
     /// Permissions to prove that were drawn while the whole budget was empty: they are used later, not lost.
     spare: u32,
 }
-
-type Limiter = RateLimiter<NotKeyed, InMemoryState, Time, NoOpMiddleware<Duration>>;
 
 impl Budget {
     /// A full budget of `per_minute` calls; 0 counts as 1.
@@ -109,10 +104,10 @@ impl Budget {
             return Err(Duration::from_mins(1) / limits.per_minute);
         }
         if purpose == Use::Prove && limits.spare == 0 {
-            limits.prove.check().map_err(|refusal| refusal.wait_time_from(self.clock.elapsed()))?;
+            limits.prove.try_take()?;
             limits.spare = 1;
         }
-        limits.all.check().map_err(|refusal| refusal.wait_time_from(self.clock.elapsed()))?;
+        limits.all.try_take()?;
         if purpose == Use::Prove {
             limits.spare = 0;
         }
@@ -146,19 +141,12 @@ impl Limits {
         let prove = (per_minute / PROVE_PART).max(1);
         Self {
             per_minute,
-            all: RateLimiter::direct_with_clock(quota(per_minute, per_minute / 6), Time(clock.clone())),
+            all: Rate::new(clock, per_minute, per_minute / 6),
             // One proof is a page and up to three probes: half of the share at once lets it begin without a wait.
-            prove: RateLimiter::direct_with_clock(quota(prove, prove / 2), Time(clock.clone())),
+            prove: Rate::new(clock, prove, prove / 2),
             spare: 0,
         }
     }
-}
-
-/// At most `per_minute` in any minute, of which `burst` may come at once: what flows in is less by what the burst may add.
-fn quota(per_minute: u32, burst: u32) -> Quota {
-    let burst = NonZeroU32::new(burst).unwrap_or(NonZeroU32::MIN);
-    let period = Duration::from_mins(1) / (per_minute - burst.get() + 1);
-    Quota::with_period(period).unwrap_or(Quota::per_minute(burst)).allow_burst(burst)
 }
 
 /// Counts one who waits, for as long as it lives: a wait may be given up.
@@ -174,18 +162,6 @@ impl<'a> Waiting<'a> {
 impl Drop for Waiting<'_> {
     fn drop(&mut self) {
         self.0.fetch_sub(1, Ordering::SeqCst);
-    }
-}
-
-/// Our clock, as governor reads one.
-#[derive(Clone, Debug)]
-struct Time(Clock);
-
-impl governor::clock::Clock for Time {
-    type Instant = Duration;
-
-    fn now(&self) -> Duration {
-        self.0.elapsed()
     }
 }
 

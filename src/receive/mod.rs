@@ -23,7 +23,7 @@ use axum::routing::any;
 use axum::{Json, Router};
 use http_body_util::{BodyExt as _, LengthLimitError, Limited};
 use jiff::Timestamp;
-use serde_json::json;
+use serde::Serialize;
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
 use uuid::Uuid;
 
@@ -54,6 +54,13 @@ pub struct Limits {
     pub request_timeout: Duration,
     /// How long the commit may take.
     pub commit_timeout: Duration,
+}
+
+/// What a sender is answered.
+#[derive(Serialize)]
+struct Accepted {
+    status: &'static str,
+    id: Uuid,
 }
 
 /// The receiver.
@@ -128,7 +135,7 @@ impl Receiver {
         }
         metrics::counter!(name::EVENTS, "source" => source.name().to_owned(), "outcome" => outcome).increment(1);
         tracing::debug!(source = source.name(), event = %appended.id(), outcome, "received an event on `{}`", source.name());
-        Ok(Json(json!({"status": status, "id": appended.id()})).into_response())
+        Ok(Json(Accepted { status, id: appended.id() }).into_response())
     }
 
     /// The source and path token that a path names; `None` unless it is exactly one of ours.

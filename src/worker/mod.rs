@@ -14,6 +14,7 @@ mod breaker;
 mod deliver;
 mod dispatch;
 mod fetch;
+mod pace;
 mod prove;
 
 use std::collections::{BTreeMap, HashMap};
@@ -27,6 +28,7 @@ use tokio::task::{Id, JoinError, JoinSet};
 use tokio_util::sync::CancellationToken;
 
 use self::breaker::Breaker;
+use self::pace::Pace;
 use crate::clock::{self, Clock};
 use crate::destination::Destination;
 use crate::provider::Source;
@@ -71,6 +73,7 @@ pub struct Worker {
     environment: Arc<Environment>,
     proving: BTreeMap<String, Arc<Mutex<prove::Listing>>>,
     breakers: HashMap<String, Breaker>,
+    paces: HashMap<String, Pace>,
     running: JoinSet<()>,
     slots: HashMap<Id, Slot>,
     /// How deliveries went; at most one message for each that runs.
@@ -92,11 +95,17 @@ impl Worker {
     /// A worker that has not begun.
     #[must_use]
     pub fn new(environment: Arc<Environment>) -> Self {
+        let paces = environment
+            .destinations
+            .iter()
+            .filter_map(|(name, destination)| Some((name.clone(), Pace::new(&environment.clock, destination.rate()?))))
+            .collect();
         let proving = environment.sources.keys().map(|name| (name.clone(), Arc::default())).collect();
         Self {
             environment,
             proving,
             breakers: HashMap::new(),
+            paces,
             running: JoinSet::new(),
             slots: HashMap::new(),
             outcomes: unbounded_channel(),
@@ -148,7 +157,7 @@ impl Worker {
         let environment = Arc::clone(&self.environment);
         let capacities = self.capacities();
         if capacities.is_empty() {
-            return Ok(self.breaker_alarm());
+            return Ok(self.alarm());
         }
         let Claimed { jobs, next_due } = environment.store.claim(capacities, environment.clock.now()).await?;
         let mut proving: BTreeMap<String, Vec<Job>> = BTreeMap::new();
@@ -164,6 +173,9 @@ impl Worker {
                     });
                 }
                 JobKind::Deliver => {
+                    if let Some(pace) = self.paces.get_mut(&job.queue) {
+                        pace.spend();
+                    }
                     let (outcomes, name) = (self.outcomes.0.clone(), job.queue.clone());
                     self.start(vec![job], |environment, mut jobs| async move {
                         while let Some(job) = jobs.pop() {
@@ -188,7 +200,7 @@ impl Worker {
                 self.start(jobs, |environment, jobs| async move { prove::run(&environment, &source, listing, jobs).await });
             }
         }
-        Ok([next_due, self.breaker_alarm()].into_iter().flatten().min())
+        Ok([next_due, self.alarm()].into_iter().flatten().min())
     }
 
     /// How much of each kind can be started now.
@@ -213,19 +225,18 @@ impl Worker {
             let in_flight = in_flight(JobKind::Deliver, name);
             let free = destination.concurrency().saturating_sub(in_flight);
             let allowed = self.breakers.get(name).map_or(free, |breaker| breaker.allows(free, in_flight, now));
+            let allowed = self.paces.get_mut(name).map_or(allowed, |pace| pace.allows(allowed));
             add(JobKind::Deliver, name, allowed);
         }
         capacities
     }
 
-    /// When the first open breaker may be tried.
-    fn breaker_alarm(&self) -> Option<jiff::Timestamp> {
+    /// When the first destination that may not be asked now may be asked again.
+    fn alarm(&self) -> Option<jiff::Timestamp> {
         let (now, wall) = (self.environment.clock.elapsed(), self.environment.clock.now());
-        self.breakers
-            .values()
-            .filter_map(|breaker| breaker.opens_at(now))
-            .min()
-            .map(|until| clock::after(wall, until.saturating_sub(now)))
+        let breakers = self.breakers.values().filter_map(|breaker| breaker.opens_at(now));
+        let paces = self.paces.values().filter_map(|pace| pace.again_in().map(|wait| now + wait));
+        breakers.chain(paces).min().map(|until| clock::after(wall, until.saturating_sub(now)))
     }
 
     /// Runs `work` on `jobs` as a task.
@@ -360,7 +371,7 @@ fn ended(environment: &Environment, kind: JobKind, result: Result<bool, store::E
         Ok(true) => environment.wake.notify_one(),
         Ok(false) => tracing::warn!(job.kind = kind.as_str(), "a job ended that somebody else holds; its end is theirs to write"),
         Err(error) => {
-            tracing::warn!(job.kind = kind.as_str(), error = %error, "the end of a job was not kept, so it will be done again: {error}")
+            tracing::warn!(job.kind = kind.as_str(), error = %error, "the end of a job was not kept, so it will be done again: {error}");
         }
     }
 }

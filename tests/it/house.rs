@@ -18,7 +18,7 @@ const RANKS: &[&[&str]] = &[
     &["clock", "setting"],
     &["retry", "task"],
     &["event"],
-    &["http", "signature", "template", "telemetry"],
+    &["http", "rate", "signature", "template", "telemetry"],
     &["provider", "store", "archive", "route", "simulator"],
     &["destination", "keys", "action"],
     &["receive", "worker", "admin"],
