@@ -99,7 +99,7 @@ async fn answer(
         ("GET", ["tasks", id]) => {
             let account = authenticate(Some(Class::Read))?;
             let state = shared.lock();
-            Ok(view(&state.tasks[&state.readable(account, id)?]))
+            Ok(view(&state.tasks[&state.owned(account, id)?]))
         }
         ("DELETE", ["tasks", id]) => {
             let account = authenticate(Some(Class::Change))?;

@@ -148,7 +148,7 @@ impl State {
         number.ok_or_else(|| Code::NotFound.because("task not found or does not belong to user"))
     }
 
-    /// A task that this account may read: its own, or a public one.
+    /// A task that this account may read in v2: its own, or a public one. (v1's refusal, as observed, speaks of belonging.)
     pub(super) fn readable(&self, account: usize, id: &str) -> Result<u64, Problem> {
         let public = self.number(id).filter(|number| self.tasks[number].visibility == "public");
         public.map_or_else(|| self.owned(account, id), Ok)

@@ -100,6 +100,7 @@ impl State {
                 detail["stop_reason"] = "ask".into();
             }
             End::Confirm { action, description, input_schema } => {
+                self.note(number, "assistant_message", json!({"content": description, "attachments": []}));
                 let tool = json!({"tool": action, "status": "pending_confirmation", "brief": description, "description": ""});
                 let event_id = self.note(number, "tool_used", tool);
                 self.wait_for(number, event_id, &action, &description, Some(input_schema));

@@ -2,7 +2,8 @@
 //!
 //! It is written from Manus's public documentation and from what integrators report. Where neither says anything, this is
 //! assumed, and may be wrong: a failed or stopped task sends no webhook; nothing is sent again; both API versions ask for a key
-//! at the public key; every webhook gets every event; errors of v1 have the shape of its one documented error.
+//! at the public key; every webhook gets every event; a public task can be read with any key in v2, and in v1 with its own
+//! account's only; errors of v1 have the shape of its one documented error.
 //!
 //! A task lives by its [`Plan`]. Under [`Drive::Clock`] steps happen when the clock says so. Under [`Drive::Hand`] nothing happens
 //! by itself: [`Manus::step`] does the next step of a task and returns when its webhooks have answered.

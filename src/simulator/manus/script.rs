@@ -27,7 +27,7 @@ pub struct Plan {
     pub title: Option<String>,
     /// The turns, in order; a new task starts the first, an answer the next.
     pub turns: VecDeque<Turn>,
-    /// Who may read it: `private`, `team` or `public`. A public task is readable with the key of any account (assumed of Manus).
+    /// Who may read it: `private`, `team` or `public`. A public task is readable in v2 with the key of any account (assumed of Manus).
     pub visibility: String,
     /// For how many calls of `task.detail` after a stop `has_running_background_jobs` is still true; `None` leaves the field out.
     pub background: Option<u32>,
