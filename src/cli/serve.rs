@@ -33,11 +33,7 @@ async fn serve(config: &Config, terminal: bool) -> Result {
         .into_iter()
         .collect::<std::result::Result<Vec<_>, _>>()
         .map_err(|error| Error::failed(format!("cannot listen for signals: {error}")))?;
-    let format = match config.log.format {
-        telemetry::Format::Json => log::Format::Json,
-        telemetry::Format::Auto if !terminal => log::Format::Json,
-        telemetry::Format::Text | telemetry::Format::Auto => log::Format::Text,
-    };
+    let format = if config.log.format.is_json(terminal) { log::Format::Json } else { log::Format::Text };
     let start = Start { clock: Clock::system(), format, output: Output::Stdout, by_itself: true };
     let app = App::start(config, start).await.map_err(|error| refused(&error))?;
     announce(config, &app);

@@ -39,7 +39,8 @@ pub(super) struct Listing {
 pub(super) fn is_settled(source: &Source, job: &Job) -> bool {
     match &job.work {
         Work::Task { known, waiting, .. } => {
-            known.proof.is_some() || !source.needs_proof() || waiting.iter().all(|event| event.released)
+            // One that a person released goes on by itself; those of its task that were not come back for their turn.
+            known.proof.is_some() || !source.needs_proof() || waiting.iter().any(|event| event.released)
         }
         Work::Delivery(_) => true,
     }

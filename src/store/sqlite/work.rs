@@ -169,13 +169,12 @@ pub(super) fn finish(connection: &Connection, lease: Lease, now: Timestamp, fini
     if !still_waiting(connection, &queue, task_id, waits)? {
         return delete_job(connection, lease);
     }
-    // Either they are held on purpose until `again_at`, or they came while this job ran: then it is their turn now.
-    let made_at = finish.again_at.is_none().then_some(&at);
+    // Either they are held on purpose until `again_at`, or they came while this job ran: then it is their turn now. Patience
+    // with the provider begins anew, since it answered.
+    let due_at = finish.again_at.map_or(at, text);
     connection
-        .prepare_cached(
-            "UPDATE jobs SET state = 'due', due_at = ?2, attempt = 0, reasons = '[]', created_at = coalesce(?3, created_at) WHERE id = ?1",
-        )?
-        .execute(params![lease.job, finish.again_at.map_or_else(|| at.clone(), text), made_at])?;
+        .prepare_cached("UPDATE jobs SET state = 'due', due_at = ?2, attempt = 0, reasons = '[]', created_at = ?2 WHERE id = ?1")?
+        .execute(params![lease.job, due_at])?;
     Ok(true)
 }
 
