@@ -1,3 +1,5 @@
 //! The integration tests: one program, a file a topic.
 
+mod harness;
 mod house;
+mod receive;

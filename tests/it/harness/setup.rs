@@ -1,0 +1,184 @@
+//! How a program of a test is configured and started.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use jiff::Timestamp;
+use taskhook::app::{App, Error, Start};
+use taskhook::clock::Clock;
+use taskhook::config::{Config, Inputs};
+use taskhook::destination::log::{Format, Output};
+use taskhook::http;
+use taskhook::simulator::manus::{Manus, Options};
+use taskhook::store;
+use tokio::net::{TcpListener, TcpSocket};
+use tokio_util::sync::CancellationToken;
+
+use super::{Harness, PATIENCE};
+
+/// When tests begin, if they do not say otherwise.
+const BEGIN: &str = "2026-01-15T12:00:00Z";
+
+/// The harness's own configuration. In it and in a test's own, `{manus}` is the simulator's address, `{public}` that of the public
+/// listener, and `{folder}` the test's folder.
+const TOML: &str = r#"
+[server]
+listen = "{public}"
+public_url = "http://{public}"
+[admin]
+listen = "127.0.0.1:0"
+[store]
+url = "sqlite://{folder}/taskhook.db"
+min_free_bytes = "0B"
+[sources.manus]
+provider = "manus"
+api_key = "sk-test"
+base_url = "{manus}"
+"#;
+
+/// A program that has not been started.
+pub(crate) struct Setup {
+    toml: String,
+    begin: Timestamp,
+    keys: bool,
+    simulator: Box<dyn FnOnce(&mut Options)>,
+}
+
+impl Setup {
+    pub(crate) fn new() -> Self {
+        let begin = BEGIN.parse().expect("a time");
+        Self { toml: TOML.to_owned(), begin, keys: true, simulator: Box::new(|_| {}) }
+    }
+
+    /// Lays `toml` over the configuration, table by table.
+    pub(crate) fn config(mut self, toml: &str) -> Self {
+        self.toml = merge(&self.toml, toml);
+        self
+    }
+
+    /// The time at the start.
+    pub(crate) fn at(mut self, begin: Timestamp) -> Self {
+        self.begin = begin;
+        self
+    }
+
+    /// Does not load the verification keys at the start.
+    pub(crate) fn without_keys(mut self) -> Self {
+        self.keys = false;
+        self
+    }
+
+    /// Changes the simulator.
+    pub(crate) fn simulator(mut self, change: impl FnOnce(&mut Options) + 'static) -> Self {
+        self.simulator = Box::new(change);
+        self
+    }
+
+    /// Starts the simulator and the program.
+    pub(crate) async fn start(self) -> Harness {
+        let mut harness = self.prepare().await;
+        harness.start().await;
+        harness
+    }
+
+    /// Starts the simulator only; the program by [`Harness::start`].
+    pub(crate) async fn prepare(self) -> Harness {
+        let clock = Clock::manual(self.begin);
+        let mut options = Options { seed: Some(1), signing_key: Some(signing_key()), ..Options::new(clock.clone()) };
+        (self.simulator)(&mut options);
+        let stop = CancellationToken::new();
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+        let manus = Manus::start(listener, options, stop.clone());
+        Harness {
+            clock,
+            manus,
+            log: Output::memory(),
+            app: None,
+            worker: None,
+            keeper: None,
+            client: http::client(PATIENCE),
+            toml: self.toml,
+            keys: self.keys,
+            leftover: false,
+            folder: tempfile::tempdir().expect("a folder"),
+            port: reserve(),
+            simulator: stop,
+        }
+    }
+}
+
+/// `over` laid over `under`, table by table.
+pub(super) fn merge(under: &str, over: &str) -> String {
+    let mut merged: toml::Table = under.parse().expect("TOML");
+    lay(&mut merged, over.parse().expect("TOML"));
+    merged.to_string()
+}
+
+fn lay(under: &mut toml::Table, over: toml::Table) {
+    for (key, value) in over {
+        match (under.get_mut(&key), value) {
+            (Some(toml::Value::Table(under)), toml::Value::Table(over)) => lay(under, over),
+            (_, value) => drop(under.insert(key, value)),
+        }
+    }
+}
+
+/// A port that nobody else is given, for a listener to come. Linux lets a socket that listens share the address of one that does not;
+/// elsewhere it is only likely that nobody else takes it in between.
+pub(crate) fn reserve() -> TcpSocket {
+    let socket = TcpSocket::new_v4().expect("a socket");
+    socket.set_reuseaddr(cfg!(target_os = "linux")).expect("an option of sockets");
+    socket.bind(SocketAddr::from(([127, 0, 0, 1], 0))).expect("a port");
+    socket
+}
+
+/// The configuration of `harness`, read as the program reads it.
+fn load(harness: &Harness) -> Config {
+    let folder = harness.folder.path();
+    let toml = harness
+        .toml
+        .replace("{manus}", &harness.manus.base_url())
+        .replace("{public}", &harness.public().to_string())
+        .replace("{folder}", folder.to_str().expect("a path that is text"));
+    let file = folder.join("taskhook.toml");
+    std::fs::write(&file, toml).expect("the folder can be written");
+    let inputs = Inputs { directory: folder.to_owned(), file: Some(file), ..Inputs::default() };
+    Config::load(&inputs).unwrap_or_else(|errors| panic!("{errors}"))
+}
+
+/// Starts the program, once the one before has let go of its store and its port.
+pub(super) async fn launch(harness: &Harness) -> App {
+    let config = load(harness);
+    loop {
+        let start = Start { clock: harness.clock.clone(), format: Format::Text, output: harness.log.clone(), by_itself: false };
+        match App::start(&config, start).await {
+            Ok(app) => return app,
+            Err(error) if is_held(&error) => tokio::task::yield_now().await,
+            Err(error) => panic!("{error}"),
+        }
+    }
+}
+
+/// Whether the program before has not quite ended: the tasks of a crashed one are dropped by the runtime when it comes to them.
+fn is_held(error: &Error) -> bool {
+    match error {
+        Error::Listen { .. } => true,
+        Error::Store(store::Error::Open { problem, .. }) => problem.contains("another taskhook process"),
+        _ => false,
+    }
+}
+
+/// Starts the program of `setup`, which must be refused.
+pub(crate) async fn refusal(setup: Setup) -> Error {
+    let harness = setup.prepare().await;
+    let start = Start { clock: harness.clock.clone(), format: Format::Text, output: Output::memory(), by_itself: false };
+    App::start(&load(&harness), start).await.err().expect("it must not start")
+}
+
+/// One key for all simulators of a test program: making one takes long.
+fn signing_key() -> Arc<taskhook::signature::rsa::PrivateKey> {
+    use std::sync::LazyLock;
+    static KEY: LazyLock<Arc<taskhook::signature::rsa::PrivateKey>> =
+        LazyLock::new(|| Arc::new(taskhook::signature::rsa::PrivateKey::generate()));
+    Arc::clone(&KEY)
+}
