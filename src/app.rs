@@ -86,6 +86,7 @@ impl Error {
     pub fn hint(&self) -> Option<String> {
         match self {
             Self::Store(error) => error.hint().map(str::to_owned),
+            Self::Token(error) => error.hint().map(str::to_owned),
             Self::Listen { key, .. } => Some(format!("stop what uses it, or set `{key}` to another address")),
             _ => None,
         }
@@ -142,8 +143,9 @@ impl App {
         }
         let names: Vec<String> = destinations.keys().cloned().collect();
         let routes = Routes::compile(&config.routes, &names).map_err(Error::Routes)?;
-        let token = config.admin.resolve_token(true)?;
+        // The store first: it makes the folder that the token's file lies in as a rule, or says why it cannot.
         let store = Store::open(&config.store, clock.clone()).await?;
+        let token = config.admin.resolve_token(true)?;
         let expired = store.expire(clock.now()).await?;
         if expired > 0 {
             tracing::warn!(

@@ -33,7 +33,7 @@ const ASK_EVERY: Duration = Duration::from_mins(1);
 /// How long a request waits for a refresh.
 const PATIENCE: Duration = Duration::from_secs(3);
 /// A difference of clocks larger than this is ours to mend.
-const SKEW: SignedDuration = SignedDuration::from_secs(60);
+pub const SKEW: SignedDuration = SignedDuration::from_secs(60);
 
 /// The keys of every source that verifies; clones share them.
 #[derive(Clone, Debug)]

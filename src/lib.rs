@@ -23,4 +23,5 @@ pub mod store;
 pub mod task;
 pub mod telemetry;
 pub mod template;
+pub mod text;
 pub mod worker;

@@ -23,6 +23,11 @@ use crate::telemetry::{Metrics, name};
 /// The most rows of one page.
 const MOST: usize = 500;
 
+/// The shortest beginning of an event's id that may stand for the whole: the first 8 digits are of the time, and tell 65 s apart.
+const SHORTEST: usize = 8;
+/// Stands for the name of a source where there is one only; it is no name that a source may have.
+const ONLY_SOURCE: &str = "-";
+
 /// The admin API.
 #[derive(Clone)]
 pub struct Admin {
@@ -161,12 +166,32 @@ async fn events(State(admin): State<Arc<Admin>>, asked: Asked) -> Result<Respons
     Ok(Json(admin.store.events(filter, page).await?).into_response())
 }
 
+/// The whole id of the event that `id` names: it may be cut short, as long as it is the only one that begins so.
+async fn whole_id(admin: &Admin, id: String) -> Result<String, Refused> {
+    const LENGTH: usize = 36;
+    let short = (SHORTEST..LENGTH).contains(&id.len()) && id.bytes().all(|byte| byte.is_ascii_hexdigit() || byte == b'-');
+    if !short {
+        return Ok(id);
+    }
+    let ids = admin.store.event_ids(&id.to_ascii_lowercase(), 5).await?;
+    match ids.as_slice() {
+        [] => Ok(id),
+        [one] => Ok(one.clone()),
+        several => {
+            let title = format!("more than one event begins with `{id}`: {}", several.join(", "));
+            Err(Refused::new(StatusCode::CONFLICT, "id_ambiguous", title))
+        }
+    }
+}
+
 async fn event(State(admin): State<Arc<Admin>>, Path(id): Path<String>) -> Result<Response, Refused> {
+    let id = whole_id(&admin, id).await?;
     let event = admin.store.event(&id).await?.ok_or_else(|| Refused::absent("event"))?;
     Ok(Json(event).into_response())
 }
 
 async fn release(State(admin): State<Arc<Admin>>, Path(id): Path<String>) -> Result<Json<Value>, Refused> {
+    let id = whole_id(&admin, id).await?;
     admin.actions.release(&id).await?;
     Ok(Json(json!({"id": id, "state": "proving"})))
 }
@@ -177,6 +202,10 @@ async fn tasks(State(admin): State<Arc<Admin>>, asked: Asked) -> Result<Response
 }
 
 async fn task(State(admin): State<Arc<Admin>>, Path((source, task_id)): Path<(String, String)>) -> Result<Response, Refused> {
+    let source = match source.as_str() {
+        ONLY_SOURCE => admin.actions.source(None)?.name().to_owned(),
+        _ => source,
+    };
     let task = admin.store.task(&source, &task_id).await?.ok_or_else(|| Refused::absent("task"))?;
     Ok(Json(task).into_response())
 }

@@ -10,11 +10,12 @@ use base64::prelude::BASE64_URL_SAFE_NO_PAD;
 
 use super::Config;
 use crate::setting::Secret;
+use crate::store;
 
 /// Why there is no token.
 #[derive(Debug, thiserror::Error)]
 pub enum TokenError {
-    /// The file cannot be read or made.
+    /// The file cannot be read, or holds no token.
     #[error("`admin.token_file` is {path}: {problem}", path = path.display())]
     File {
         /// The file.
@@ -22,6 +23,27 @@ pub enum TokenError {
         /// What is wrong with it.
         problem: String,
     },
+    /// The file cannot be made.
+    #[error("cannot make the file of `admin.token_file`, {path}: {problem}", path = path.display())]
+    Make {
+        /// The file.
+        path: PathBuf,
+        /// What the system says.
+        problem: String,
+        /// What the user can do.
+        hint: String,
+    },
+}
+
+impl TokenError {
+    /// What the user can do, where there is something.
+    #[must_use]
+    pub fn hint(&self) -> Option<&str> {
+        match self {
+            Self::File { .. } => None,
+            Self::Make { hint, .. } => Some(hint),
+        }
+    }
 }
 
 impl Config {
@@ -34,7 +56,11 @@ impl Config {
         let fail = |problem: String| TokenError::File { path: path.clone(), problem };
         let text = match fs::read_to_string(path) {
             Err(error) if error.kind() == io::ErrorKind::NotFound && make => {
-                let token = create(path).map_err(|error| fail(error.to_string()))?;
+                let token = create(path).map_err(|error| {
+                    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+                    let hint = store::unwritable(folder, &error, "admin.token_file");
+                    TokenError::Make { path: path.clone(), problem: error.to_string(), hint }
+                })?;
                 tracing::warn!(path = %path.display(), "made an admin token; it is in {}", path.display());
                 token
             }

@@ -5,6 +5,7 @@ use std::time::Duration;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use super::{Context, Error, Exit, Result, runtime};
+use crate::admin::TokenError;
 use crate::app::{self, App, Start};
 use crate::clock::Clock;
 use crate::config::Config;
@@ -87,8 +88,9 @@ fn announce(config: &Config, app: &App) {
 
 /// An error of the program as a command's.
 pub(super) fn refused(error: &app::Error) -> Error {
+    use crate::store::Error::{Locked, Open, Url};
     let exit = match error {
-        app::Error::Store(crate::store::Error::Open { .. } | crate::store::Error::Url { .. }) => Exit::StoreRefused,
+        app::Error::Store(Open { .. } | Url { .. } | Locked(_)) | app::Error::Token(TokenError::Make { .. }) => Exit::StoreRefused,
         app::Error::Source { .. } | app::Error::Destination(_) | app::Error::Routes(_) | app::Error::Token(_) => Exit::Usage,
         _ => Exit::Failed,
     };

@@ -15,13 +15,13 @@ use reqwest::{Client, StatusCode};
 use serde::{Deserialize, Serialize, Serializer};
 use url::Url;
 
-use super::text::one_line;
 use super::{OnUnknown, Outgoing, Receipt};
 use crate::clock::Clock;
 use crate::http::{self, Answer};
 use crate::retry::{self, Failure};
 use crate::setting::{List, REDACTED, Secret};
 use crate::signature::standard_webhooks;
+use crate::text::one_line;
 
 /// The keys that hold secrets.
 pub const SECRETS: &[&str] = &["secret"];

@@ -14,11 +14,11 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
-use super::text::{escape_json, one_line};
 use super::{Outgoing, Parts, Receipt};
 use crate::clock::{self, Clock};
 use crate::retry::Failure;
 use crate::route::Envelope;
+use crate::text::{escape_json, one_line};
 
 /// How long one line may take.
 pub(super) const TIMEOUT: Duration = Duration::from_secs(6);

@@ -7,7 +7,6 @@
 
 pub mod http;
 pub mod log;
-mod text;
 
 use std::time::Duration;
 

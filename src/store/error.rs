@@ -1,6 +1,7 @@
 //! Why the store did not do what was asked.
 
-use std::path::PathBuf;
+use std::io;
+use std::path::{Path, PathBuf};
 
 /// Why the store did not do what was asked.
 #[derive(Clone, Debug, thiserror::Error)]
@@ -38,6 +39,9 @@ pub enum Error {
         /// What the user can do.
         hint: String,
     },
+    /// Another process writes to the store.
+    #[error("cannot open the store {path}: another taskhook process is using it", path = .0.display())]
+    Locked(PathBuf),
 }
 
 impl Error {
@@ -46,10 +50,25 @@ impl Error {
     pub fn hint(&self) -> Option<&str> {
         match self {
             Self::Open { hint, .. } => Some(hint),
+            Self::Locked(_) => Some("stop that process first, or set `store.url` to another file"),
             Self::Url { .. } => Some("use a file, as in `sqlite://data/taskhook.db`"),
             Self::Full(_) => Some("make room on the disk, or lower `store.min_free_bytes`"),
             _ => None,
         }
+    }
+}
+
+/// What the user can do about `folder` that cannot be written to, and that `key` chose.
+#[must_use]
+pub fn unwritable(folder: &Path, error: &io::Error, key: &str) -> String {
+    let (uid, gid) = (rustix::process::getuid().as_raw(), rustix::process::getgid().as_raw());
+    let folder = folder.display();
+    match error.kind() {
+        io::ErrorKind::PermissionDenied => {
+            format!("this process runs as uid {uid}; give it the folder: chown -R {uid}:{gid} {folder}")
+        }
+        io::ErrorKind::ReadOnlyFilesystem => format!("mount {folder} for writing, or set `{key}` to another folder"),
+        _ => format!("set `{key}` to a file in a folder that can be written"),
     }
 }
 

@@ -24,7 +24,7 @@ use std::path::PathBuf;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-pub use self::error::Error;
+pub use self::error::{Error, unwritable};
 use self::model::{Appended, Capacity, Claimed, Finish, Lease, NewRejection, Proof, Released, Setback};
 use self::view::{
     Backlog, DeliveryRow, EventDetail, EventFilter, EventRow, Listed, Page, RejectionDetail, RejectionRow, TaskDetail, TaskRow,
@@ -62,7 +62,7 @@ impl Store {
     /// Opens the store for writing, and makes it if it is not there.
     ///
     /// # Errors
-    /// [`Error::Url`] and [`Error::Open`], with what the user can do.
+    /// [`Error::Url`], [`Error::Open`] and [`Error::Locked`], with what the user can do.
     pub async fn open(config: &Config, clock: Clock) -> Result<Self, Error> {
         sqlite::Sqlite::open(config, clock).await.map(Self::Sqlite)
     }
@@ -222,6 +222,14 @@ impl Store {
     /// When the store could not be read.
     pub async fn event(&self, id: &str) -> Result<Option<EventDetail>, Error> {
         forward!(self.event(id))
+    }
+
+    /// The ids of events that begin with `start`, in order, at most `limit`: people write ids short.
+    ///
+    /// # Errors
+    /// When the store could not be read.
+    pub async fn event_ids(&self, start: &str, limit: usize) -> Result<Vec<String>, Error> {
+        forward!(self.event_ids(start, limit))
     }
 
     /// Tasks, the newest first.

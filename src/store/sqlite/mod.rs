@@ -235,6 +235,11 @@ impl Sqlite {
         self.read(move |connection| read::event(connection, &id)).await
     }
 
+    pub(super) async fn event_ids(&self, start: &str, limit: usize) -> Result<Vec<String>, Error> {
+        let start = start.to_owned();
+        self.read(move |connection| read::event_ids(connection, &start, limit)).await
+    }
+
     pub(super) async fn tasks(&self, source: Option<String>, page: Page) -> Result<Listed<TaskRow>, Error> {
         self.read(move |connection| read::tasks(connection, source.as_deref(), &page)).await
     }

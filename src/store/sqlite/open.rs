@@ -161,26 +161,13 @@ fn lock(path: &Path, folder: &Path) -> Result<File, Error> {
         .map_err(|error| unwritable(path, folder, &error))?;
     match lock.try_lock() {
         Ok(()) => Ok(lock),
-        Err(TryLockError::WouldBlock) => Err(Error::Open {
-            path: path.to_owned(),
-            problem: "another taskhook process is using it".into(),
-            hint: "stop that process first, or set `store.url` to another file".into(),
-        }),
+        Err(TryLockError::WouldBlock) => Err(Error::Locked(path.to_owned())),
         Err(TryLockError::Error(error)) => Err(unwritable(path, folder, &error)),
     }
 }
 
 fn unwritable(path: &Path, folder: &Path, error: &io::Error) -> Error {
-    let (uid, gid) = (rustix::process::getuid().as_raw(), rustix::process::getgid().as_raw());
-    let hint = match error.kind() {
-        io::ErrorKind::PermissionDenied => {
-            format!("this process runs as uid {uid}; give it the folder: chown -R {uid}:{gid} {}", folder.display())
-        }
-        io::ErrorKind::ReadOnlyFilesystem => {
-            format!("mount {} for writing, or set `store.url` to another folder", folder.display())
-        }
-        _ => "set `store.url` to a file in a folder that can be written".into(),
-    };
+    let hint = crate::store::unwritable(folder, error, "store.url");
     Error::Open { path: path.to_owned(), problem: format!("cannot write to {}: {error}", folder.display()), hint }
 }
 

@@ -102,6 +102,14 @@ pub(super) fn event(connection: &Connection, id: &str) -> Result<Option<EventDet
     }))
 }
 
+/// The ids that begin with `start`, at most `limit`.
+pub(super) fn event_ids(connection: &Connection, start: &str, limit: usize) -> Result<Vec<String>, Error> {
+    Ok(connection
+        .prepare_cached("SELECT id FROM events WHERE id >= ?1 AND id < ?1 || '~' ORDER BY id LIMIT ?2")?
+        .query_map(params![start, limit], |row| row.get(0))?
+        .collect::<Result<_, _>>()?)
+}
+
 /// What is still to be done for an event before it is dispatched.
 fn work(connection: &Connection, event: &EventRow) -> Result<Option<Value>, Error> {
     let kind = match event.state.as_str() {

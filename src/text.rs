@@ -6,7 +6,8 @@ use std::fmt::Write as _;
 /// reorder or hide text are left out, and what was cut ends in `…`.
 ///
 /// Two spaces in a row never come out: whoever puts them between the parts of a line can tell the parts from the text.
-pub(super) fn one_line(text: &str, max: usize) -> String {
+#[must_use]
+pub fn one_line(text: &str, max: usize) -> String {
     let mut out = String::new();
     let (mut length, mut gap) = (0, false);
     for c in text.chars().filter(|c| !is_invisible(*c)) {
@@ -34,7 +35,8 @@ pub(super) fn one_line(text: &str, max: usize) -> String {
 
 /// Characters that are not seen but change how others are: marks of direction (Unicode UAX #9), invisible operators, tags.
 /// Joiners stay, since words and emoji need them.
-pub(super) fn is_invisible(c: char) -> bool {
+#[must_use]
+pub fn is_invisible(c: char) -> bool {
     matches!(c,
         '\u{061C}' | '\u{200B}' | '\u{200E}' | '\u{200F}' | '\u{202A}'..='\u{202E}' | '\u{2060}'..='\u{206F}' | '\u{FEFF}'
         | '\u{FFF9}'..='\u{FFFB}' | '\u{E0000}'..='\u{E007F}')
@@ -42,7 +44,8 @@ pub(super) fn is_invisible(c: char) -> bool {
 
 /// JSON on one line, with every character escaped that could disturb a terminal: the same value, in other bytes. `serde_json` escapes only
 /// what JSON demands, the control characters below U+0020.
-pub(super) fn escape_json(json: &str) -> String {
+#[must_use]
+pub fn escape_json(json: &str) -> String {
     let mut out = String::with_capacity(json.len());
     for c in json.chars() {
         if c.is_ascii_whitespace() {

@@ -1,0 +1,198 @@
+//! A client of the admin API, as the commands that look at a running taskhook use it.
+//!
+//! What must hold: nothing is asked twice on its own, since some calls cost money; no error shows the token; and whoever answers
+//! is checked to be taskhook's admin listener before its words are believed.
+
+use std::time::Duration;
+
+use reqwest::{Method, StatusCode};
+use serde_json::Value;
+use url::Url;
+
+use super::{Context, Error, Exit, Result};
+use crate::config::{Config, Inputs};
+use crate::http;
+use crate::setting::Secret;
+use crate::text::one_line;
+
+/// How long a call may take.
+pub(super) const TIMEOUT: Duration = Duration::from_secs(10);
+/// The most bytes of an answer: a list of 500 rows may hold long titles.
+const MAX_ANSWER: usize = 128 << 20;
+/// The most characters of a message that are shown.
+const MAX_MESSAGE: usize = 2000;
+
+/// Which taskhook is asked.
+#[derive(Clone, Debug, clap::Args)]
+pub(super) struct Connection {
+    /// The admin address of the taskhook to ask [default: `admin.listen` of the configuration]
+    #[arg(long, global = true, value_name = "URL")]
+    pub(super) url: Option<String>,
+    /// Its admin token [default: `admin.token` of the configuration]
+    #[arg(long, global = true, value_name = "TOKEN")]
+    pub(super) token: Option<String>,
+}
+
+/// A client of one taskhook.
+#[derive(Debug)]
+pub(super) struct Client {
+    http: reqwest::Client,
+    /// Without a slash at its end.
+    base: String,
+    token: Option<Secret>,
+    timeout: Duration,
+}
+
+/// Why there is no answer to go on with.
+#[derive(Debug)]
+pub(super) enum Fault {
+    /// Nobody took the request.
+    Unreachable(String),
+    /// It was sent, and no whole answer came.
+    Lost(String),
+    /// The answer is not one of taskhook's admin API.
+    Foreign(String),
+    /// 401.
+    Token,
+    /// Any other error, in the words of the API.
+    Refused {
+        status: StatusCode,
+        code: String,
+        title: String,
+    },
+}
+
+impl Client {
+    /// The client that `connection` asks for; what it leaves open is read from the configuration.
+    pub(super) fn new(context: &Context<'_>, connection: &Connection, timeout: Duration) -> Result<Self> {
+        let base = match &connection.url {
+            Some(url) => base(url)?,
+            None => local(Config::load_admin(&context.inputs)?.listen),
+        };
+        let token = match &connection.token {
+            Some(token) => Some(Secret::new(token.trim())),
+            None => configured_token(&context.inputs)?,
+        };
+        Ok(Self { http: http::client(timeout), base, token, timeout })
+    }
+
+    pub(super) async fn get(&self, path: &[&str], query: &[(&str, String)]) -> std::result::Result<Value, Fault> {
+        self.send(Method::GET, path, query, None).await
+    }
+
+    pub(super) async fn post(&self, path: &[&str], body: Option<&Value>) -> std::result::Result<Value, Fault> {
+        self.send(Method::POST, path, &[], body).await
+    }
+
+    /// The instance id that `/healthz` tells.
+    pub(super) async fn instance(&self) -> Option<String> {
+        let request = self.http.get(format!("{}/healthz", self.base));
+        let answer = http::send(request, self.timeout, MAX_ANSWER).await.ok()?;
+        let health: Value = serde_json::from_slice(&answer.body).ok()?;
+        health["instance"].as_str().map(str::to_owned)
+    }
+
+    async fn send(
+        &self,
+        method: Method,
+        path: &[&str],
+        query: &[(&str, String)],
+        body: Option<&Value>,
+    ) -> std::result::Result<Value, Fault> {
+        let mut url = Url::parse(&self.base).map_err(|error| Fault::Unreachable(error.to_string()))?;
+        if let Ok(mut segments) = url.path_segments_mut() {
+            // Escaped: what a user names cannot lead to another call.
+            segments.pop_if_empty().extend(["api", "v1"]).extend(path);
+        }
+        let mut request = self.http.request(method, url).query(query);
+        if let Some(token) = &self.token {
+            request = request.bearer_auth(token.expose());
+        }
+        if let Some(body) = body {
+            request = request.json(body);
+        }
+        let answer = http::send(request, self.timeout, MAX_ANSWER).await.map_err(|error| match error {
+            http::Error::Connect(reason) => Fault::Unreachable(reason),
+            error @ http::Error::TooLarge(_) => Fault::Lost(format!("{error}; ask for less with `--limit`")),
+            error => Fault::Lost(error.to_string()),
+        })?;
+        let value: Option<Value> = serde_json::from_slice(&answer.body).ok();
+        let problem = |name: &str| value.as_ref().and_then(|value| value.get(name)?.as_str()).map(str::to_owned);
+        match (answer.status, problem("code")) {
+            // The public listener's word for what it does not have.
+            (_, Some(code)) if code == "source_unknown" => Err(Fault::Foreign("it is taskhook's public address".to_owned())),
+            (StatusCode::UNAUTHORIZED, Some(_)) => Err(Fault::Token),
+            (status, Some(code)) if !status.is_success() => {
+                Err(Fault::Refused { status, code, title: problem("title").unwrap_or_default() })
+            }
+            (status, _) if status.is_success() && value.as_ref().is_some_and(Value::is_object) => Ok(value.unwrap_or_default()),
+            (status, _) => {
+                let kind = answer.header("content-type").unwrap_or("no content type");
+                Err(Fault::Foreign(format!("it answers {} with {}", status.as_u16(), one_line(kind, 60))))
+            }
+        }
+    }
+
+    /// `fault` as it is told.
+    pub(super) fn explain(&self, fault: &Fault) -> Error {
+        let base = &self.base;
+        match fault {
+            Fault::Unreachable(reason) => Error::failed(format!("no taskhook answers at {base}: {}", one_line(reason, 200)))
+                .hint("start `taskhook serve`, or pass `--url`"),
+            Fault::Lost(reason) => Error::failed(format!("no whole answer from {base}: {reason}")),
+            Fault::Foreign(what) => Error::failed(format!("{base} is not the admin address of a taskhook: {what}"))
+                .hint("pass the address of `admin.listen` as `--url`; by default it is http://127.0.0.1:8081"),
+            Fault::Token if self.token.is_none() => Error::failed(format!("the taskhook at {base} asks for a token"))
+                .hint("pass `--token`, or set `admin.token` or `admin.token_file` as it is set there"),
+            Fault::Token => Error::failed(format!("the taskhook at {base} does not take this token"))
+                .hint("pass another with `--token`, or set `admin.token` or `admin.token_file` as it is set there"),
+            Fault::Refused { status, code, title } => {
+                let title = one_line(title, MAX_MESSAGE);
+                let error = Error::failed(if title.is_empty() { format!("{status} ({code})") } else { title });
+                match code.as_str() {
+                    "source_missing" => error.hint("pass it with `--source`, or in front of the task"),
+                    "outcome_unknown" => error.hint("it may exist now: look at the provider before you ask again"),
+                    "id_ambiguous" => error.hint("write more of the id"),
+                    "store_unavailable" => error.hint("`taskhook serve` logs why"),
+                    _ => error,
+                }
+            }
+        }
+    }
+}
+
+/// The token of the configuration, if it asks for one.
+fn configured_token(inputs: &Inputs) -> Result<Option<Secret>> {
+    let admin = Config::load_admin(inputs)?;
+    admin.resolve_token(false).map_err(|error| {
+        Error::failed(error.to_string()).with_exit(Exit::Usage).hint("or pass the token with `--token`").into()
+    })
+}
+
+/// The address of a listener on this machine, as one who is on it reaches it.
+pub(super) fn local(mut listen: std::net::SocketAddr) -> String {
+    if listen.ip().is_unspecified() {
+        listen.set_ip(match listen {
+            std::net::SocketAddr::V4(_) => std::net::Ipv4Addr::LOCALHOST.into(),
+            std::net::SocketAddr::V6(_) => std::net::Ipv6Addr::LOCALHOST.into(),
+        });
+    }
+    format!("http://{listen}")
+}
+
+/// `--url` without a slash at its end. The text itself is shown only once it is known to hold no password.
+fn base(text: &str) -> Result<String> {
+    let usage = |reason: &str| Error::failed(format!("`--url` {reason}")).with_exit(Exit::Usage);
+    let example = "write it like `--url http://127.0.0.1:8081`";
+    let url = Url::parse(text).map_err(|error| usage(&format!("is not a URL: {error}")).hint(example))?;
+    if !matches!(url.scheme(), "http" | "https") || url.host().is_none() {
+        return Err(usage("must begin with `http://` or `https://`").hint(example).into());
+    }
+    if !url.username().is_empty() || url.password().is_some() {
+        return Err(usage("must not hold a user or a password").hint("pass the token with `--token`").into());
+    }
+    if url.query().is_some() || url.fragment().is_some() {
+        return Err(usage("must not have a query or a fragment").hint(example).into());
+    }
+    Ok(text.trim_end_matches('/').to_owned())
+}
