@@ -242,6 +242,8 @@ mod tests {
             task_id: "t".to_owned(),
             attempt: 2,
             status: Some(503),
+            answer: String::new(),
+            took_ms: 1.0,
             error: None,
         };
         assert_eq!(sent(&delivery), "webhook  task_stopped t -> 503, try 2");

@@ -25,6 +25,8 @@ pub(super) const TIMEOUT: Duration = Duration::from_secs(10);
 pub(super) const PING_TASK: &str = "test_task_id";
 /// The most bytes of a webhook's answer that are read.
 const MAX_ANSWER: usize = 64 << 10;
+/// The most bytes of it that are remembered.
+const KEPT_ANSWER: usize = 300;
 
 /// An event of an account. Links in it are not signed yet: each sending signs them anew.
 #[derive(Clone, Debug)]
@@ -47,6 +49,8 @@ impl Event {
             task_id: self.task_id.clone(),
             attempt,
             status: None,
+            answer: String::new(),
+            took_ms: 0.0,
             error: None,
         }
     }
@@ -228,8 +232,14 @@ impl Shared {
             .header("user-agent", "manus-simulator")
             .body(unsigned.body);
         let mut delivery = out.event.delivery(&out.url, attempt);
-        match http::send(request, TIMEOUT, MAX_ANSWER).await {
-            Ok(answer) => delivery.status = Some(answer.status.as_u16()),
+        let sent_at = self.options.clock.elapsed();
+        let answer = http::send(request, TIMEOUT, MAX_ANSWER).await;
+        delivery.took_ms = self.options.clock.elapsed().saturating_sub(sent_at).as_secs_f64() * 1e3;
+        match answer {
+            Ok(answer) => {
+                delivery.status = Some(answer.status.as_u16());
+                delivery.answer = String::from_utf8_lossy(&answer.body[..answer.body.len().min(KEPT_ANSWER)]).into_owned();
+            }
             Err(error) => delivery.error = Some(error.to_string()),
         }
         self.lock().deliveries.push(delivery.clone());

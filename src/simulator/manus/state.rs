@@ -58,6 +58,10 @@ pub struct Delivery {
     pub attempt: u32,
     /// The status that it was answered with.
     pub status: Option<u16>,
+    /// The beginning of what it was answered with.
+    pub answer: String,
+    /// How long the answer took, in milliseconds.
+    pub took_ms: f64,
     /// Why there was no answer.
     pub error: Option<String>,
 }
