@@ -90,7 +90,9 @@ fn announce(config: &Config, app: &App) {
 pub(super) fn refused(error: &app::Error) -> Error {
     use crate::store::Error::{Locked, Open, Url};
     let exit = match error {
-        app::Error::Store(Open { .. } | Url { .. } | Locked(_)) | app::Error::Token(TokenError::Make { .. }) => Exit::StoreRefused,
+        app::Error::Store(Open { .. } | Url { .. } | Locked(_)) | app::Error::Token(TokenError::Make { .. }) => {
+            Exit::StoreRefused
+        }
         app::Error::Source { .. } | app::Error::Destination(_) | app::Error::Routes(_) | app::Error::Token(_) => Exit::Usage,
         _ => Exit::Failed,
     };
