@@ -82,6 +82,8 @@ pub struct EventDetail {
     pub target: String,
     /// Its headers.
     pub headers: Vec<(String, String)>,
+    /// Of a dead letter: why each attempt to prove or fetch its task failed, the last twenty, oldest first.
+    pub reasons: Vec<String>,
     /// Its body as JSON, or as text where it is none.
     pub payload: Value,
     /// The exact bytes in base64, where they are not UTF-8.

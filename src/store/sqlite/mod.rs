@@ -8,7 +8,6 @@ mod rejection;
 mod work;
 mod writer;
 
-use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -50,7 +49,6 @@ struct Shared {
     free: Free,
     writer: Writer,
     readers: Pool,
-    _lock: File,
 }
 
 /// The free space as last seen.
@@ -74,7 +72,7 @@ impl Sqlite {
         let opened = tokio::task::spawn_blocking(move || open::open(&at, now))
             .await
             .map_err(|error| Error::Unavailable(error.to_string()))??;
-        let writer = Writer::start(opened.connection, &path)?;
+        let writer = Writer::start(opened.connection, opened.lock, &path)?;
         let readers = readers(&path)?;
         let shared = Shared {
             path,
@@ -84,7 +82,6 @@ impl Sqlite {
             free: Free::default(),
             writer,
             readers,
-            _lock: opened.lock,
         };
         Ok(Self { shared: Arc::new(shared) })
     }

@@ -28,7 +28,11 @@ pub(super) struct Opened {
 /// The file that `sqlite://…` names; relative to the working directory.
 pub(super) fn path(url: &str) -> Result<PathBuf, Error> {
     let problem = |problem: &str| Error::Url { url: url.to_owned(), problem: problem.to_owned() };
-    let path = url.strip_prefix("sqlite://").ok_or_else(|| problem("it names no SQLite file"))?;
+    // Of another kind of URL only that is shown: it may hold a password.
+    let path = url.strip_prefix("sqlite://").ok_or_else(|| {
+        let kind = url.split_once("://").map_or("…".to_owned(), |(kind, _)| format!("{kind}://…"));
+        Error::Url { url: kind, problem: "it names no SQLite file".to_owned() }
+    })?;
     if path.is_empty() || path.ends_with('/') {
         return Err(problem("it names no file"));
     }
@@ -45,8 +49,16 @@ pub(super) fn open(path: &Path, now: Timestamp) -> Result<Opened, Error> {
     place(path, folder)?;
     let lock = lock(path, folder)?;
     let wrap = |error: rusqlite::Error| refused(path, &error);
+    if path.is_dir() {
+        return Err(Error::Open {
+            path: path.to_owned(),
+            problem: "it is a folder".into(),
+            hint: "set `store.url` to a file in it".into(),
+        });
+    }
     let mut connection = Connection::open(path).map_err(wrap)?;
     known_file(&connection, path)?;
+    schema(&connection, path)?;
     connection.busy_timeout(std::time::Duration::from_secs(5)).map_err(wrap)?;
     connection.execute_batch(PRAGMAS).map_err(wrap)?;
     connection.set_prepared_statement_cache_capacity(128);
@@ -137,7 +149,7 @@ fn known_file(connection: &Connection, path: &Path) -> Result<(), Error> {
     let wrap = |error: rusqlite::Error| refused(path, &error);
     let id: i32 = connection.query_row("PRAGMA application_id", [], |row| row.get(0)).map_err(wrap)?;
     let tables: i64 = connection.query_row("SELECT count(*) FROM sqlite_schema", [], |row| row.get(0)).map_err(wrap)?;
-    if id == APPLICATION_ID || tables == 0 { Ok(()) } else { Err(foreign(path)) }
+    if id == APPLICATION_ID || (id == 0 && tables == 0) { Ok(()) } else { Err(foreign(path)) }
 }
 
 fn foreign(path: &Path) -> Error {

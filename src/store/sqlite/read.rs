@@ -74,15 +74,15 @@ pub(super) fn event(connection: &Connection, id: &str) -> Result<Option<EventDet
         .prepare_cached(concat!(
             "SELECT ",
             event_row_columns!(),
-            ", released_at, last_repeat_at, target, headers, body FROM events WHERE id = ?1"
+            ", released_at, last_repeat_at, target, headers, body, coalesce(reasons, '[]') FROM events WHERE id = ?1"
         ))?
         .query_row([id], |row| {
             let (seq, event) = event_row(row)?;
-            let headers: String = row.get(18)?;
-            Ok((seq, event, row.get(15)?, row.get(16)?, row.get(17)?, headers, body(row.get(19)?)))
+            let (headers, reasons): (String, String) = (row.get(18)?, row.get(20)?);
+            Ok((seq, event, row.get(15)?, row.get(16)?, row.get(17)?, headers, body(row.get(19)?), reasons))
         })
         .optional()?;
-    let Some((seq, row, released_at, last_repeat_at, target, headers, body)) = found else { return Ok(None) };
+    let Some((seq, row, released_at, last_repeat_at, target, headers, body, reasons)) = found else { return Ok(None) };
     let text = std::str::from_utf8(&body).ok();
     let payload = serde_json::from_slice(&body).unwrap_or_else(|_| json!(text));
     let work = work(connection, &row)?;
@@ -91,6 +91,7 @@ pub(super) fn event(connection: &Connection, id: &str) -> Result<Option<EventDet
         last_repeat_at,
         target,
         headers: serde_json::from_str(&headers).unwrap_or_default(),
+        reasons: serde_json::from_str(&reasons).unwrap_or_default(),
         payload,
         body_base64: text.is_none().then(|| BASE64_STANDARD.encode(&body)),
         work,

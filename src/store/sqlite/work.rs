@@ -51,7 +51,7 @@ type DueJob = (i64, String, u32, bool, Timestamp);
 fn due_jobs(connection: &Connection, capacity: &Capacity, now: Timestamp) -> Result<Vec<DueJob>, Error> {
     let mut statement = connection.prepare_cached(
         "SELECT id, subject, attempt + 1, state = 'waiting', created_at FROM jobs \
-         WHERE kind = ?1 AND queue = ?2 AND due_at <= ?3 ORDER BY due_at LIMIT ?4",
+         WHERE kind = ?1 AND queue = ?2 AND due_at <= ?3 ORDER BY due_at, id LIMIT ?4",
     )?;
     let rows = statement.query_map(params![capacity.kind.as_str(), capacity.queue, text(now), capacity.limit], |row| {
         Ok((row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?, time(row, 4)?))
@@ -172,8 +172,12 @@ pub(super) fn finish(connection: &Connection, lease: Lease, now: Timestamp, fini
     // Either they are held on purpose until `again_at`, or they came while this job ran: then it is their turn now. Patience
     // with the provider begins anew, since it answered.
     let due_at = finish.again_at.map_or(at, text);
+    // A new row, since attempts begin anew: a number that was used once must never open the fence again.
     connection
-        .prepare_cached("UPDATE jobs SET state = 'due', due_at = ?2, attempt = 0, reasons = '[]', created_at = ?2 WHERE id = ?1")?
+        .prepare_cached(
+            "INSERT OR REPLACE INTO jobs (kind, queue, subject, state, due_at, created_at) \
+             SELECT kind, queue, subject, 'due', ?2, ?2 FROM jobs WHERE id = ?1",
+        )?
         .execute(params![lease.job, due_at])?;
     Ok(true)
 }
@@ -290,10 +294,11 @@ pub(super) fn bury(connection: &Connection, lease: Lease, now: Timestamp, setbac
         let event = subject.strip_prefix(EVENT_SUBJECT);
         connection
             .prepare_cached(
-                "UPDATE events SET state = 'dead', reason = ?4 WHERE state IN ('proving', 'fetching') AND state = ?3 AND source = ?1 \
-                 AND (task_id = ?2 OR id = ?5)",
+                "UPDATE events SET state = 'dead', reason = ?4, \
+                 reasons = (SELECT json_insert(jobs.reasons, '$[#]', ?4) FROM jobs WHERE jobs.id = ?6) \
+                 WHERE state IN ('proving', 'fetching') AND state = ?3 AND source = ?1 AND (task_id = ?2 OR id = ?5)",
             )?
-            .execute(params![queue, subject, state, setback.reason, event])?;
+            .execute(params![queue, subject, state, setback.reason, event, lease.job])?;
     }
     delete_job(connection, lease)
 }
@@ -322,8 +327,12 @@ pub(super) fn hand_back(connection: &Connection, leases: &[Lease], now: Timestam
         if kind == JobKind::Deliver.as_str() {
             lane::forget_attempt(connection, &subject, lease.attempt)?;
         }
+        // A new row, for the same reason as in [`finish`].
         connection
-            .prepare_cached("UPDATE jobs SET state = 'due', due_at = ?2, attempt = attempt - 1 WHERE id = ?1")?
+            .prepare_cached(
+                "INSERT OR REPLACE INTO jobs (kind, queue, subject, state, due_at, attempt, reasons, created_at) \
+                 SELECT kind, queue, subject, 'due', ?2, attempt - 1, reasons, created_at FROM jobs WHERE id = ?1",
+            )?
             .execute(params![lease.job, text(now)])?;
     }
     Ok(())

@@ -8,9 +8,11 @@
 //! - No answer before its commit.
 //! - One bad write does not take its neighbours with it: a batch that fails is rolled back and done again write by write. So a
 //!   write is a function that may run twice, and only its last run counts.
+//! - Whoever finds the lock free finds the last write done: the lock is the thread's, and outlives its connection.
 //! - After an I/O error nothing is known about what the disk holds (a failed fsync may drop the dirty pages and report success
 //!   the next time), so the thread stops, and the process with it. A full disk is not such an error: it heals.
 
+use std::fs::File;
 use std::path::Path;
 use std::thread;
 
@@ -76,14 +78,19 @@ impl<T: Send, F: FnMut(&Connection) -> Result<T, Error> + Send> Write for Waitin
 }
 
 impl Writer {
-    /// Starts the thread on `connection`. It ends when the last handle is dropped, or on an I/O error.
-    pub(super) fn start(connection: Connection, path: &Path) -> Result<Self, Error> {
+    /// Starts the thread on `connection`, with the `lock` that says that we are the one process that writes. It ends when the last
+    /// handle is dropped and what waits is written, or on an I/O error.
+    pub(super) fn start(connection: Connection, lock: File, path: &Path) -> Result<Self, Error> {
         let (queue, waiting) = mpsc::channel(QUEUE);
         let (fail, failed) = watch::channel(None);
         connection.pragma_update(None, "wal_autocheckpoint", CHECKPOINT_PAGES)?;
         thread::Builder::new()
             .name("store-writer".into())
-            .spawn(move || run(&connection, waiting, &fail))
+            .spawn(move || {
+                run(&connection, waiting, &fail);
+                drop(connection);
+                drop(lock);
+            })
             .map_err(|error| Error::Unavailable(format!("cannot start a thread to write {}: {error}", path.display())))?;
         Ok(Self { queue, failed })
     }

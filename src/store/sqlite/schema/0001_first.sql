@@ -22,6 +22,8 @@ CREATE TABLE events (
     state          TEXT NOT NULL,
     -- why it is quarantined or dead
     reason         TEXT,
+    -- of a dead letter: why each attempt failed, as a JSON array
+    reasons        TEXT,
     ping           INTEGER NOT NULL DEFAULT 0,
     released_at    TEXT,
     collision_of   TEXT,
