@@ -9,7 +9,7 @@ use reqwest::{Method, StatusCode};
 use serde_json::Value;
 use url::Url;
 
-use super::{Context, Error, Exit, Result};
+use super::{Context, Error, Exit, Result, output};
 use crate::config::{Config, Inputs};
 use crate::http;
 use crate::setting::Secret;
@@ -31,6 +31,54 @@ pub(super) struct Connection {
     /// Its admin token [default: `admin.token` of the configuration]
     #[arg(long, global = true, value_name = "TOKEN")]
     pub(super) token: Option<String>,
+}
+
+/// What part of a list is shown, and how.
+#[derive(Clone, Debug, clap::Args)]
+pub(super) struct Listing {
+    /// How many, the newest first
+    #[arg(long, value_name = "COUNT", default_value_t = 50, value_parser = clap::value_parser!(u16).range(1..=500))]
+    limit: u16,
+    /// Where to go on: what a list before this one said
+    #[arg(long, value_name = "CURSOR")]
+    cursor: Option<String>,
+    /// Print the JSON of the admin API
+    #[arg(long)]
+    json: bool,
+}
+
+impl Listing {
+    /// Asks for the list at `path`, narrowed by the members of `filter` that are set.
+    pub(super) async fn ask(&self, client: &Client, path: &str, filter: &[(&'static str, Option<&str>)]) -> Result<Value> {
+        let limit = self.limit.to_string();
+        let paging = [("limit", Some(limit.as_str())), ("cursor", self.cursor.as_deref())];
+        let set = |(name, value): &(&'static str, Option<&str>)| value.map(|value| (*name, value.to_owned()));
+        let query: Vec<_> = paging.iter().chain(filter).filter_map(set).collect();
+        client.ask(&[path], &query).await
+    }
+
+    /// Shows `list` as JSON or as the table that `table` makes of its rows; of nothing, it says `empty` on stderr.
+    pub(super) fn show(
+        &self,
+        context: &mut Context<'_>,
+        list: &Value,
+        empty: &str,
+        table: impl FnOnce(&[Value]) -> output::Table,
+    ) -> Result {
+        if self.json {
+            return Ok(output::json(context.out, list)?);
+        }
+        let rows = output::rows(list);
+        if rows.is_empty() {
+            return Ok(writeln!(context.err, "{empty}")?);
+        }
+        table(rows).write(context.out)?;
+        if let Some(cursor) = list["next_cursor"].as_str() {
+            context.out.flush()?;
+            writeln!(context.err, "There are more: add `--cursor {}`.", one_line(cursor, 40))?;
+        }
+        Ok(())
+    }
 }
 
 /// A client of one taskhook.
@@ -55,11 +103,7 @@ pub(super) enum Fault {
     /// 401.
     Token,
     /// Any other error, in the words of the API.
-    Refused {
-        status: StatusCode,
-        code: String,
-        title: String,
-    },
+    Refused { status: StatusCode, code: String, title: String },
 }
 
 impl Client {
@@ -82,6 +126,11 @@ impl Client {
 
     pub(super) async fn post(&self, path: &[&str], body: Option<&Value>) -> std::result::Result<Value, Fault> {
         self.send(Method::POST, path, &[], body).await
+    }
+
+    /// The answer to a GET, or why there is none.
+    pub(super) async fn ask(&self, path: &[&str], query: &[(&str, String)]) -> Result<Value> {
+        Ok(self.get(path, query).await.map_err(|fault| self.explain(&fault))?)
     }
 
     /// The instance id that `/healthz` tells.
@@ -164,9 +213,9 @@ impl Client {
 /// The token of the configuration, if it asks for one.
 fn configured_token(inputs: &Inputs) -> Result<Option<Secret>> {
     let admin = Config::load_admin(inputs)?;
-    admin.resolve_token(false).map_err(|error| {
-        Error::failed(error.to_string()).with_exit(Exit::Usage).hint("or pass the token with `--token`").into()
-    })
+    admin
+        .resolve_token(false)
+        .map_err(|error| Error::failed(error.to_string()).with_exit(Exit::Usage).hint("or pass the token with `--token`").into())
 }
 
 /// The address of a listener on this machine, as one who is on it reaches it.

@@ -5,11 +5,22 @@
 //!
 //! A command is a file of its own with an `Args` and a `run`; it is made known by one line in [`Command`] and one in its `run`.
 
+mod check;
+mod client;
 mod completions;
 mod config;
+mod deliveries;
 mod error;
+mod events;
 mod exit;
+mod healthcheck;
+mod output;
+mod reach;
+mod rejections;
 mod serve;
+mod simulate;
+mod tasks;
+mod webhooks;
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
@@ -70,7 +81,15 @@ struct Cli {
 #[derive(Debug, clap::Subcommand)]
 enum Command {
     Serve(serve::Args),
+    Check(check::Args),
     Config(config::Args),
+    Webhooks(webhooks::Args),
+    Events(events::Args),
+    Tasks(tasks::Args),
+    Deliveries(deliveries::Args),
+    Rejections(rejections::Args),
+    Simulate(simulate::Args),
+    Healthcheck(healthcheck::Args),
     Completions(completions::Args),
 }
 
@@ -79,6 +98,14 @@ impl Command {
         match self {
             Self::Serve(args) => serve::run(&args, context),
             Self::Config(args) => config::run(&args, context),
+            Self::Check(args) => check::run(&args, context),
+            Self::Webhooks(args) => webhooks::run(&args, context),
+            Self::Healthcheck(args) => healthcheck::run(&args, context),
+            Self::Events(args) => events::run(&args, context),
+            Self::Tasks(args) => tasks::run(&args, context),
+            Self::Deliveries(args) => deliveries::run(&args, context),
+            Self::Rejections(args) => rejections::run(&args, context),
+            Self::Simulate(args) => simulate::run(args),
             Self::Completions(args) => completions::run(&args, context),
         }
     }

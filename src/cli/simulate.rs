@@ -7,6 +7,7 @@ use tokio::net::TcpListener;
 use tokio::sync::broadcast::error::RecvError;
 use tokio_util::sync::CancellationToken;
 
+use super::Error;
 use crate::clock::Clock;
 use crate::simulator::manus::{Call, Delivery, Drive, FAULTS, Happening, Limits, Manus, Options, PROMPTS};
 
@@ -19,7 +20,7 @@ const REGISTER_AGAIN: Duration = Duration::from_secs(2);
 /// do not let others reach it.
 #[derive(Clone, Debug, clap::Args)]
 #[command(after_long_help = format!("Prompts:\n{PROMPTS}\n\nFaults:\n{FAULTS}"))]
-pub struct SimulateManus {
+pub(super) struct SimulateManus {
     /// The address to listen on.
     #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:8090")]
     pub listen: String,
@@ -51,7 +52,7 @@ pub struct SimulateManus {
 
 /// Why the simulator did not run.
 #[derive(Debug, thiserror::Error)]
-pub enum SimulateError {
+pub(super) enum SimulateError {
     /// The address is taken, or is none.
     #[error("cannot listen on `{address}`: {source}; choose another with `--listen`")]
     Listen {
@@ -67,11 +68,40 @@ fn duration(text: &str) -> Result<Duration, String> {
     Duration::try_from(read).map_err(|_| "it cannot be negative".to_owned())
 }
 
+/// Run a stand-in for a provider
+#[derive(Debug, clap::Args)]
+pub(super) struct Args {
+    #[command(subcommand)]
+    provider: Provider,
+}
+
+#[derive(Debug, clap::Subcommand)]
+enum Provider {
+    Manus(SimulateManus),
+}
+
+pub(super) fn run(args: Args) -> super::Result {
+    let Provider::Manus(args) = args.provider;
+    let stop = CancellationToken::new();
+    super::runtime()?.block_on(async {
+        let simulated = simulate(args, stop.clone());
+        tokio::pin!(simulated);
+        let ended = tokio::select! {
+            ended = &mut simulated => ended,
+            _ = tokio::signal::ctrl_c() => {
+                stop.cancel();
+                simulated.await
+            }
+        };
+        ended.map_err(|error| Error::failed(error.to_string()).into())
+    })
+}
+
 /// Runs a simulator until `stop`, telling on standard error what happens, a line each.
 ///
 /// # Errors
 /// [`SimulateError`] if it cannot listen.
-pub async fn run(args: SimulateManus, stop: CancellationToken) -> Result<(), SimulateError> {
+pub(super) async fn simulate(args: SimulateManus, stop: CancellationToken) -> Result<(), SimulateError> {
     let listener =
         TcpListener::bind(&args.listen).await.map_err(|source| SimulateError::Listen { address: args.listen.clone(), source })?;
     let clock = Clock::system();
@@ -213,7 +243,7 @@ mod tests {
         let taken = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let listen = taken.local_addr().unwrap().to_string();
         let args = SimulateManus { listen: listen.clone(), ..parse(&[]).unwrap() };
-        let error = run(args, CancellationToken::new()).await.unwrap_err().to_string();
+        let error = simulate(args, CancellationToken::new()).await.unwrap_err().to_string();
         assert!(error.contains(&listen), "{error}");
     }
 
@@ -222,7 +252,7 @@ mod tests {
         let stop = CancellationToken::new();
         stop.cancel();
         let args = parse(&["--listen", "127.0.0.1:0", "--webhook", "http://127.0.0.1:9/"]).unwrap();
-        run(args, stop).await.unwrap();
+        simulate(args, stop).await.unwrap();
     }
 
     #[test]

@@ -59,6 +59,14 @@ pub(super) fn admin(inputs: &Inputs) -> Result<admin::Config, Errors> {
     }
 }
 
+pub(super) fn server(inputs: &Inputs) -> Result<server::Config, Errors> {
+    let mut loader = Loader::new(inputs)?;
+    match loader.section::<server::Config>("server", &[]) {
+        Some(server) if loader.errors.is_empty() => Ok(server),
+        _ => Err(Errors(loader.errors)),
+    }
+}
+
 impl<'a> Loader<'a> {
     /// Puts the layers together. What is wrong with one of them ends it here: the rest would be told from half of the truth.
     pub(super) fn new(inputs: &'a Inputs) -> Result<Self, Errors> {

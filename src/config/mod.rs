@@ -99,6 +99,14 @@ impl Config {
         load::admin(inputs)
     }
 
+    /// Reads `[server]` alone, for commands that only ask whether it answers.
+    ///
+    /// # Errors
+    /// What is wrong with the layers or with `[server]`.
+    pub fn load_server(inputs: &Inputs) -> Result<server::Config, Errors> {
+        load::server(inputs)
+    }
+
     /// The configuration as TOML, secrets as `[redacted]`: what it prints loads again once the secrets are put back.
     ///
     /// # Panics

@@ -1,0 +1,318 @@
+//! `taskhook webhooks`: tells the provider where to send, and sees that it gets there.
+//!
+//! What must hold: the URL is registered only when it leads here and the key to verify with is there, since the provider tries it
+//! at once; and a path token is printed by `webhooks url` alone.
+
+mod ping;
+
+use serde_json::{Value, json};
+
+use super::client::{Client, Connection, TIMEOUT};
+use super::output::{self, Column, Table};
+use super::{Context, Error, Exit, Result, reach, runtime};
+use crate::clock::Clock;
+use crate::config::Config;
+use crate::keys::SKEW;
+use crate::provider::manus::ApiVersion;
+use crate::provider::{self, ApiError, Budgets, Source, Webhook};
+use crate::setting::REDACTED;
+use crate::text::one_line;
+
+/// Tell the provider where to send webhooks
+#[derive(Debug, clap::Args)]
+pub(super) struct Args {
+    /// The source, if there are several
+    #[arg(long, global = true, value_name = "NAME")]
+    source: Option<String>,
+    #[command(flatten)]
+    connection: Connection,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, clap::Subcommand)]
+enum Command {
+    /// Register this taskhook's URL, and wait for the provider's test request; prints the webhook's id
+    Register {
+        /// Register without trying first whether the public URL leads here
+        #[arg(long)]
+        skip_check: bool,
+        /// Print what was registered as JSON
+        #[arg(long)]
+        json: bool,
+    },
+    /// List what is registered, and which of it is this taskhook's
+    List {
+        /// Print JSON
+        #[arg(long)]
+        json: bool,
+    },
+    /// Delete a webhook
+    Delete {
+        /// Its id, from `webhooks list`
+        id: String,
+    },
+    /// Print the URL to paste where the provider asks for it; it holds the path token, if there is one
+    Url,
+}
+
+/// What these commands work with.
+pub(super) struct Registrar {
+    pub(super) config: Config,
+    pub(super) source: Source,
+}
+
+pub(super) fn run(args: &Args, context: &mut Context<'_>) -> Result {
+    let config = Config::load(&context.inputs)?;
+    let registrar = Registrar::new(config, args.source.as_deref())?;
+    match &args.command {
+        Command::Url => {
+            writeln!(context.out, "{}", registrar.url()?)?;
+            Ok(())
+        }
+        Command::Register { skip_check, json } => {
+            let client = Client::new(context, &args.connection, TIMEOUT).ok();
+            runtime()?.block_on(registrar.register(client, *skip_check, *json, context))
+        }
+        Command::List { json } => runtime()?.block_on(registrar.list(*json, context)),
+        Command::Delete { id } => {
+            let deleted = runtime()?.block_on(registrar.source.webhooks_delete(id));
+            match deleted {
+                Err(ApiError::NotFound { .. }) => {
+                    let error = Error::failed(format!("there is no webhook `{}`", one_line(id, 80)));
+                    return Err(error.hint("`taskhook webhooks list` shows what there is").into());
+                }
+                deleted => deleted.map_err(|error| registrar.failed("the webhook was not deleted", &error))?,
+            }
+            writeln!(context.err, "The webhook `{}` is deleted.", one_line(id, 80))?;
+            Ok(())
+        }
+    }
+}
+
+impl Registrar {
+    /// For the source that is meant: the named one, or the only one.
+    fn new(config: Config, name: Option<&str>) -> Result<Self> {
+        let usage = |text: String| Error::failed(text).with_exit(Exit::Usage);
+        let names = || config.sources.keys().map(String::as_str).collect::<Vec<_>>().join(", ");
+        let (name, source) = match name {
+            Some(name) => config.sources.get_key_value(name).ok_or_else(|| {
+                usage(format!("there is no source `{}`", one_line(name, 40))).hint(format!("there are: {}", names()))
+            })?,
+            None if config.sources.len() > 1 => {
+                return Err(usage(format!("name the source: there are {}", names())).hint("pass it with `--source`").into());
+            }
+            None => config.sources.first_key_value().ok_or_else(|| usage("no source is configured".to_owned()))?,
+        };
+        let clock = Clock::system();
+        let source = Source::new(name, source, &clock, &Budgets::new(clock.clone())).map_err(|error| usage(error.to_string()))?;
+        Ok(Self { config, source })
+    }
+
+    /// The URL to register: of the first public URL, with the first path token.
+    fn url(&self) -> Result<String> {
+        let Some(base) = self.config.server.public_url.first() else {
+            let error = Error::failed("`server.public_url` is not set, so there is no URL to register").with_exit(Exit::Usage);
+            return Err(error.hint("set the variable `TASKHOOK__SERVER__PUBLIC_URL=https://hooks.example.com`").into());
+        };
+        let token = self.source.path_tokens().first().map(|token| format!("/{}", token.expose())).unwrap_or_default();
+        Ok(format!("{base}/webhooks/{}{token}", self.source.name()))
+    }
+
+    /// Whether a registered URL leads to this source, by any public URL and any path token.
+    fn is_ours(&self, url: &str) -> bool {
+        let rest = |base: &String| url.strip_prefix(base)?.strip_prefix("/webhooks/")?.strip_prefix(self.source.name());
+        let opens = |rest: &str| match rest.strip_prefix('/') {
+            Some(token) => self.source.opens(Some(token)),
+            None => rest.is_empty() && self.source.opens(None),
+        };
+        self.config.server.public_url.iter().filter_map(rest).any(opens)
+    }
+
+    /// `text` without any path token: a provider may repeat the URL in an error.
+    pub(super) fn hide(&self, text: &str) -> String {
+        self.source.path_tokens().iter().fold(text.to_owned(), |text, token| text.replace(token.expose(), REDACTED))
+    }
+
+    /// A registered URL as it may be shown: what stands where a token may stand, is not.
+    fn shown(&self, url: &str) -> String {
+        let Ok(url) = url::Url::parse(url) else { return one_line(&self.hide(url), 200) };
+        let mut path = url.path().to_owned();
+        if let Some((before, after)) = path.split_once("/webhooks/")
+            && let Some((name, token)) = after.split_once('/')
+            && !token.is_empty()
+        {
+            path = format!("{before}/webhooks/{name}/{REDACTED}");
+        }
+        let query = if url.query().is_some() { "?…" } else { "" };
+        one_line(&self.hide(&format!("{}{path}{query}", url.origin().ascii_serialization())), 200)
+    }
+
+    /// A failed call, with what to do about it.
+    pub(super) fn failed(&self, what: &str, error: &ApiError) -> Error {
+        let failed = Error::failed(format!("{what}: {}", one_line(&self.hide(&error.to_string()), 600)));
+        advice(&self.config, self.source.name(), error).into_iter().fold(failed, Error::hint)
+    }
+
+    async fn register(&self, client: Option<Client>, skip_check: bool, as_json: bool, context: &mut Context<'_>) -> Result {
+        let url = self.url()?;
+        self.load_key(context).await?;
+        if !skip_check {
+            self.check_url(client.as_ref(), context).await?;
+        }
+        if let Some(known) = self.known().await? {
+            let status = known.status.as_deref().map(|status| format!(", {}", one_line(status, 20))).unwrap_or_default();
+            writeln!(context.err, "It is registered already: {}{status}.", self.shown(&url))?;
+            if known.status.as_deref() == Some("inactive") {
+                writeln!(context.err, "The provider has paused it: delete it and register again.")?;
+            }
+            return self.print(&known, as_json, context);
+        }
+        writeln!(context.err, "Registering {} …", self.shown(&url))?;
+        let before = match &client {
+            Some(client) => ping::Seen::now(client, self.source.name()).await,
+            None => None,
+        };
+        let webhook = match self.source.webhooks_register(&url).await {
+            Ok(webhook) => webhook,
+            Err(ApiError::Rejected { status: 409, .. }) => {
+                writeln!(context.err, "It is registered already: {}.", self.shown(&url))?;
+                return Ok(());
+            }
+            Err(error) => {
+                let failed = self.failed("the provider did not register it", &error);
+                let refused = match (&client, &before) {
+                    (Some(client), Some(before)) => before.refused(client).await,
+                    _ => None,
+                };
+                let failed = refused.map(|refused| refused.hint()).into_iter().fold(failed, Error::hint);
+                return Err(if error.outcome_unknown() {
+                    failed.hint("it may be registered all the same: look with `taskhook webhooks list`").into()
+                } else {
+                    failed.into()
+                });
+            }
+        };
+        writeln!(context.err, "It is registered.")?;
+        self.print(&webhook, as_json, context)?;
+        context.out.flush()?;
+        if let (Some(client), Some(before)) = (client, before) {
+            return before.wait(&client, context).await;
+        }
+        writeln!(context.err, "Whether the test request arrived is not known: the admin API could not be asked.")?;
+        Ok(())
+    }
+
+    /// The key comes first: the provider signs its test request as well.
+    async fn load_key(&self, context: &mut Context<'_>) -> Result {
+        if !self.source.verifies() {
+            writeln!(context.err, "`{}` has `verify = \"none\"`: it believes anyone who sends.", self.source.name())?;
+            return Ok(());
+        }
+        let answer = self.source.load_keys().await;
+        if answer.keys.is_empty() {
+            let Some(error) = answer.errors.first() else { return Err(Error::failed("there is no key to verify with").into()) };
+            return Err(self.failed("the key to verify with cannot be loaded", error).into());
+        }
+        writeln!(
+            context.err,
+            "The key to verify with is {}.",
+            if self.source.pins_key() { "pinned in a file" } else { "loaded" }
+        )?;
+        if let Some(skew) = answer.skew.filter(|skew| skew.abs() > SKEW) {
+            let error = Error::failed(format!(
+                "this machine's clock is {} s off the provider's: signatures would not verify",
+                skew.as_secs()
+            ));
+            return Err(error.hint("set the clock, for example with NTP").into());
+        }
+        Ok(())
+    }
+
+    async fn check_url(&self, client: Option<&Client>, context: &mut Context<'_>) -> Result {
+        let Some(public_url) = self.config.server.public_url.first() else { return Ok(()) };
+        let instance = reach::our_instance(&self.config, client).await.map_err(|error| {
+            Error::failed(format!("it cannot be told whether {public_url} leads here: {error}"))
+                .hint("start `taskhook serve` first")
+        })?;
+        reach::reach(public_url, &instance).await.map_err(|astray| {
+            Error::failed(astray.problem)
+                .hint(astray.hint)
+                .hint("start `taskhook serve` if it does not run; to register all the same, add `--skip-check`")
+        })?;
+        writeln!(context.err, "{public_url} leads to this taskhook.")?;
+        Ok(())
+    }
+
+    /// Our webhook, if it is registered and the provider can tell.
+    async fn known(&self) -> Result<Option<Webhook>> {
+        match self.source.webhooks_list().await {
+            Ok(webhooks) => Ok(webhooks.into_iter().find(|webhook| webhook.url.as_deref().is_some_and(|url| self.is_ours(url)))),
+            Err(ApiError::Unsupported { .. }) => Ok(None),
+            Err(error) => Err(self.failed("the provider does not tell what is registered", &error).into()),
+        }
+    }
+
+    fn print(&self, webhook: &Webhook, as_json: bool, context: &mut Context<'_>) -> Result {
+        if as_json {
+            return Ok(output::json(context.out, &self.view(webhook))?);
+        }
+        Ok(writeln!(context.out, "{}", one_line(&webhook.id, output::MOST))?)
+    }
+
+    fn view(&self, webhook: &Webhook) -> Value {
+        let mut view = json!(webhook);
+        view["url"] = json!(webhook.url.as_deref().map(|url| self.shown(url)));
+        view["ours"] = json!(webhook.url.as_deref().is_some_and(|url| self.is_ours(url)));
+        view
+    }
+
+    async fn list(&self, as_json: bool, context: &mut Context<'_>) -> Result {
+        let webhooks = self.source.webhooks_list().await.map_err(|error| match error {
+            ApiError::Unsupported { reason, .. } => Error::failed(reason),
+            error => self.failed("the provider does not tell what is registered", &error),
+        })?;
+        if as_json {
+            let views: Vec<_> = webhooks.iter().map(|webhook| self.view(webhook)).collect();
+            return Ok(output::json(context.out, &json!({"data": views}))?);
+        }
+        if webhooks.is_empty() {
+            writeln!(context.err, "No webhook is registered. `taskhook webhooks register` does it.")?;
+            return Ok(());
+        }
+        let mut table =
+            Table::new(&[Column::Whole("WEBHOOK"), Column::Whole("STATUS"), Column::Whole("OURS"), Column::Wrap("URL")]);
+        for webhook in &webhooks {
+            let url = webhook.url.as_deref().unwrap_or_default();
+            let ours = if self.is_ours(url) { "yes" } else { "no" };
+            table.row([&webhook.id, webhook.status.as_deref().unwrap_or("-"), ours, &self.shown(url)]);
+        }
+        Ok(table.write(context.out)?)
+    }
+}
+
+/// What the user can do about a failed call of the source `name`.
+pub(super) fn advice(config: &Config, name: &str, error: &ApiError) -> Vec<String> {
+    let key = |key: &str| format!("`sources.{name}.{key}`");
+    match error {
+        ApiError::Refused { status: 401, .. } => {
+            let other = match config.sources.get(name) {
+                Some(provider::Config::Manus(manus)) if manus.api_version == ApiVersion::V1 => "v2",
+                Some(provider::Config::Manus(_)) => "v1",
+                None => return Vec::new(),
+            };
+            vec![
+                format!("check {} (or `MANUS_API_KEY`): is it whole, and of the right account?", key("api_key")),
+                format!("if it is a key for the other version of the API, set {} to \"{other}\"", key("api_version")),
+            ]
+        }
+        ApiError::RateLimited { .. } => vec!["wait a minute, then try again".to_owned()],
+        ApiError::Unavailable { arrived: false, .. } => {
+            vec![format!("does this machine reach the internet, and is {} right?", key("base_url"))]
+        }
+        ApiError::Nonsense { .. } => {
+            vec![format!("something else may answer in the provider's place: is {} right?", key("base_url"))]
+        }
+        _ => Vec::new(),
+    }
+}
