@@ -18,6 +18,7 @@ fn main() -> ExitCode {
         out: &mut io::stdout(),
         err: &mut io::stderr(),
         terminal: io::stderr().is_terminal(),
+        out_terminal: io::stdout().is_terminal(),
     };
     cli::run(world).into()
 }

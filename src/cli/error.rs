@@ -4,7 +4,7 @@ use std::fmt;
 use std::io;
 
 use super::exit::Exit;
-use crate::config;
+use crate::{config, store};
 
 /// Why a command failed. Displayed as `error: …` and `hint: …` lines.
 #[derive(Debug)]
@@ -82,6 +82,16 @@ impl fmt::Display for Failure {
 impl From<Error> for Failure {
     fn from(error: Error) -> Self {
         Self::Command(error)
+    }
+}
+
+impl From<store::Error> for Error {
+    fn from(error: store::Error) -> Self {
+        let failed = Self::failed(error.to_string());
+        match error.hint() {
+            Some(hint) => failed.hint(hint),
+            None => failed,
+        }
     }
 }
 

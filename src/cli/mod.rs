@@ -10,6 +10,7 @@ mod client;
 mod completions;
 mod config;
 mod deliveries;
+mod demo;
 mod error;
 mod events;
 mod exit;
@@ -48,6 +49,8 @@ pub struct World<'a> {
     pub err: &'a mut dyn Write,
     /// Whether `err` is a terminal.
     pub terminal: bool,
+    /// Whether `out` is a terminal.
+    pub out_terminal: bool,
 }
 
 /// What a command works with.
@@ -60,6 +63,8 @@ pub struct Context<'a> {
     pub err: &'a mut dyn Write,
     /// Whether `err` is a terminal: then logs are text, and long work shows its progress.
     pub terminal: bool,
+    /// Whether `out` is a terminal: then what is told there may have colour.
+    pub out_terminal: bool,
 }
 
 /// The durable inbox for AI-agent webhooks.
@@ -82,6 +87,7 @@ struct Cli {
 enum Command {
     Serve(serve::Args),
     Check(check::Args),
+    Demo(demo::Args),
     Config(config::Args),
     Webhooks(webhooks::Args),
     Events(events::Args),
@@ -97,6 +103,7 @@ impl Command {
     fn run(self, context: &mut Context<'_>) -> Result {
         match self {
             Self::Serve(args) => serve::run(&args, context),
+            Self::Demo(args) => demo::run(&args, context),
             Self::Config(args) => config::run(&args, context),
             Self::Check(args) => check::run(&args, context),
             Self::Webhooks(args) => webhooks::run(&args, context),
@@ -134,7 +141,8 @@ pub fn run(world: World<'_>) -> Exit {
     };
     let level = cli.log_level.map(|value| Flag { name: "--log-level", key: "log.level", value });
     let inputs = Inputs { env: world.env, directory: world.directory, file: cli.config, flags: level.into_iter().collect() };
-    let mut context = Context { inputs, out: world.out, err: world.err, terminal: world.terminal };
+    let mut context =
+        Context { inputs, out: world.out, err: world.err, terminal: world.terminal, out_terminal: world.out_terminal };
     let outcome = cli.command.run(&mut context).and_then(|()| Ok(context.out.flush()?));
     let Err(failure) = outcome else { return Exit::Done };
     if failure.exit() != Exit::Done {
@@ -160,6 +168,7 @@ mod tests {
             out: &mut out,
             err: &mut err,
             terminal: false,
+            out_terminal: false,
         });
         (exit.code(), String::from_utf8(out).unwrap(), String::from_utf8(err).unwrap())
     }

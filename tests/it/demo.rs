@@ -1,0 +1,73 @@
+//! `taskhook demo --once`, as a user runs it first.
+
+use std::process::{Command, Stdio};
+
+/// A directory whose `.env` would stop any command that read it, and an environment that would as well.
+fn demo() -> (i32, String, String) {
+    let directory = tempfile::tempdir().unwrap();
+    let (temporary, here) = (directory.path().join("tmp"), directory.path().join("here"));
+    std::fs::create_dir(&temporary).unwrap();
+    std::fs::create_dir(&here).unwrap();
+    std::fs::write(here.join(".env"), "TASKHOOK__SERVER__LISTEN=nowhere\n").unwrap();
+    let output = Command::new(env!("CARGO_BIN_EXE_taskhook"))
+        .args(["demo", "--once"])
+        .current_dir(&here)
+        .env("TMPDIR", &temporary)
+        .env("TASKHOOK__STORE__URL", "postgres://nowhere")
+        .env("TASKHOOK_CONFIG", "/nowhere.toml")
+        .env("MANUS_API_KEY", "sk-not-to-be-used")
+        .env("RUST_LOG", "not a filter[")
+        .stdin(Stdio::null())
+        .output()
+        .unwrap();
+    assert_eq!(std::fs::read_dir(&temporary).unwrap().count(), 0, "something was left behind");
+    assert_eq!(std::fs::read_dir(&here).unwrap().count(), 1, "something was made in the working directory");
+    let text = |bytes| String::from_utf8(bytes).unwrap();
+    (output.status.code().unwrap(), text(output.stdout), text(output.stderr))
+}
+
+/// Whether a line holds all of `parts`, in this order.
+#[track_caller]
+fn has_line(out: &str, parts: &[&str]) {
+    let in_order = |line: &str| {
+        let mut rest = line;
+        parts.iter().all(|part| match rest.find(part) {
+            Some(at) => {
+                rest = &rest[at + part.len()..];
+                true
+            }
+            None => false,
+        })
+    };
+    assert!(out.lines().any(in_order), "no line with {parts:?} in:\n{out}");
+}
+
+#[test]
+fn one_round_tells_its_story_and_ends_well() {
+    let (exit, out, err) = demo();
+    assert_eq!((exit, err.as_str()), (0, ""), "{out}");
+    assert!(!out.contains('\x1b'), "colour away from a terminal:\n{out}");
+    for parts in [
+        &["Manus", "ping", "200: kept as a test"][..],
+        &["Manus", "task_created", "Plan a week in Lisbon", "200: kept"],
+        &["taskhook", "prove", "ours: "],
+        &["Manus", "task_stopped", "Plan a week in Lisbon", "200: kept"],
+        &["taskhook", "fetch", "Plan a week in Lisbon", "200: the task"],
+        &["your app", "task_stopped", "Plan a week in Lisbon", "✓ signature good; finished, 12 credits, lisbon.md"],
+        &["your app", "task_stopped", "Book a table for two", "✓ signature good; it asks “Inside or on the terrace?”"],
+        &["you", "answer", "Book a table for two", "“On the terrace, at eight”"],
+        &["Manus", "task_stopped", "Compare three laptops", "200: known already, done once"],
+        &["a forger", "task_stopped", "✗ 401 signature_invalid"],
+        &["add `https://hooks.example.com` to"],
+        &["taskhook", "quarantine", "Somebody else's task", "✗ 2 genuine events, not ours"],
+        &["✓ sent", "14", "14"],
+        &["✓ accepted", "11", "11"],
+        &["✓ duplicates", "1", "1"],
+        &["✓ refused", "2", "2"],
+        &["✓ quarantined", "2", "2"],
+        &["✓ delivered", "4", "4"],
+        &["All ended as it should"],
+    ] {
+        has_line(&out, parts);
+    }
+}
