@@ -22,8 +22,9 @@ use self::check::Verdict;
 use self::news::{Paint, Teller};
 use self::script::Script;
 use self::stage::Stage;
+use self::watch::Watcher;
 use super::{Context, Error, Result, runtime};
-use crate::telemetry;
+use crate::config::Flag;
 
 /// The pause between two rounds.
 const BETWEEN: Duration = Duration::from_secs(5);
@@ -40,9 +41,8 @@ pub(super) struct Args {
 }
 
 pub(super) fn run(args: &Args, context: &mut Context<'_>) -> Result {
-    let level = context.inputs.flags.iter().find(|flag| flag.key == "log.level").map(|flag| flag.value.clone());
-    // The story tells what happens; a log beside it is for whoever asks.
-    let options = Options { once: args.once, refuse: false, log: level, terminal: context.terminal };
+    let flags = context.inputs.flags.clone();
+    let options = Options { once: args.once, refuse: false, flags, terminal: context.terminal };
     let no_color = context.inputs.env.get("NO_COLOR").is_some_and(|value| !value.is_empty());
     let paint = Paint::new(context.out_terminal && !no_color);
     let runtime = runtime()?;
@@ -58,15 +58,15 @@ struct Options {
     once: bool,
     /// The application answers 410 to everything: then the demo must fail.
     refuse: bool,
-    /// How much is logged.
-    log: Option<String>,
+    /// What was asked for on the command line: `--log-level`.
+    flags: Vec<Flag>,
     /// Whether stderr is a terminal.
     terminal: bool,
 }
 
-/// Returns at the first SIGINT or SIGTERM.
+/// Returns at the first SIGINT, SIGTERM or SIGHUP: a terminal that is closed is to leave nothing behind either.
 async fn interrupted() {
-    let signals = [SignalKind::interrupt(), SignalKind::terminate()].map(signal);
+    let signals = [SignalKind::interrupt(), SignalKind::terminate(), SignalKind::hangup()].map(signal);
     let mut signals: Vec<_> = signals.into_iter().filter_map(io::Result::ok).collect();
     if signals.is_empty() {
         return std::future::pending().await;
@@ -76,14 +76,7 @@ async fn interrupted() {
 
 /// Plays until the end of the first round, or until `stop`.
 async fn play(options: &Options, stop: impl Future<Output = ()>, paint: Paint, out: &mut dyn Write) -> Result {
-    let (stage, app, news) = Stage::open(options.refuse, |config| {
-        if let Some(level) = &options.log {
-            telemetry::init(config, Some(level), options.terminal)
-                .map_err(|problem| Error::failed(format!("`--log-level`: {problem}")).with_exit(super::Exit::Usage))?;
-        }
-        Ok(())
-    })
-    .await?;
+    let (stage, app, news) = Stage::open(options).await?;
     let (end, ending) = oneshot::channel::<()>();
     let mut running = pin!(app.run(async move {
         // Dropped unsent when the story ends for another reason.
@@ -102,7 +95,7 @@ async fn play(options: &Options, stop: impl Future<Output = ()>, paint: Paint, o
     let finished = match told {
         Ok(finished) => {
             let verdict = finished.unwrap_or_else(|| teller.verdict().clone());
-            conclude(options.once, &verdict, &mut teller).map(|()| verdict)
+            conclude(&verdict, &mut teller).map(|()| verdict)
         }
         Err(error) => Err(error),
     };
@@ -124,9 +117,10 @@ async fn play(options: &Options, stop: impl Future<Output = ()>, paint: Paint, o
 /// Plays one round, or one after the other for ever.
 async fn rounds(stage: &Stage, once: bool, teller: &mut Teller<'_>) -> Result<Verdict> {
     teller.introduce(stage, once)?;
+    let mut watcher = Watcher::new(stage);
     for number in 1.. {
         let round = async { Script::begin(stage, number).await.play().await };
-        let checks = teller.during(round).await??;
+        let checks = Box::pin(teller.during(watcher.beside(round))).await???;
         teller.judged(&checks);
         if once {
             break;
@@ -137,14 +131,14 @@ async fn rounds(stage: &Stage, once: bool, teller: &mut Teller<'_>) -> Result<Ve
         } else {
             teller.round(number, &checks)?;
         }
-        teller.during(stage.clock.sleep(BETWEEN)).await?;
+        teller.during(watcher.beside(stage.clock.sleep(BETWEEN))).await??;
     }
     Ok(teller.verdict().clone())
 }
 
 /// What it came to.
-fn conclude(once: bool, verdict: &Verdict, teller: &mut Teller<'_>) -> Result {
-    if verdict.rounds() > 1 || once && verdict.rounds() == 1 {
+fn conclude(verdict: &Verdict, teller: &mut Teller<'_>) -> Result {
+    if verdict.rounds() > 0 {
         teller.table(verdict.checks())?;
     }
     teller.farewell(verdict)?;
@@ -157,7 +151,7 @@ mod tests {
 
     async fn once(refuse: bool) -> (Result, String) {
         let mut out = Vec::new();
-        let options = Options { once: true, refuse, log: None, terminal: false };
+        let options = Options { once: true, refuse, flags: Vec::new(), terminal: false };
         let ended = play(&options, std::future::pending(), Paint::new(false), &mut out).await;
         (ended, String::from_utf8(out).unwrap())
     }
@@ -174,7 +168,7 @@ mod tests {
     #[tokio::test(flavor = "multi_thread")]
     async fn a_stop_before_the_end_of_the_round_is_a_failure_and_leaves_nothing() {
         let mut out = Vec::new();
-        let options = Options { once: true, refuse: false, log: None, terminal: false };
+        let options = Options { once: true, refuse: false, flags: Vec::new(), terminal: false };
         let ended = play(&options, std::future::ready(()), Paint::new(false), &mut out).await;
         assert_eq!(ended.unwrap_err().to_string(), "error: it was stopped before the round had ended");
     }

@@ -2,30 +2,6 @@
 
 use std::process::{Command, Stdio};
 
-/// A directory whose `.env` would stop any command that read it, and an environment that would as well.
-fn demo() -> (i32, String, String) {
-    let directory = tempfile::tempdir().unwrap();
-    let (temporary, here) = (directory.path().join("tmp"), directory.path().join("here"));
-    std::fs::create_dir(&temporary).unwrap();
-    std::fs::create_dir(&here).unwrap();
-    std::fs::write(here.join(".env"), "TASKHOOK__SERVER__LISTEN=nowhere\n").unwrap();
-    let output = Command::new(env!("CARGO_BIN_EXE_taskhook"))
-        .args(["demo", "--once"])
-        .current_dir(&here)
-        .env("TMPDIR", &temporary)
-        .env("TASKHOOK__STORE__URL", "postgres://nowhere")
-        .env("TASKHOOK_CONFIG", "/nowhere.toml")
-        .env("MANUS_API_KEY", "sk-not-to-be-used")
-        .env("RUST_LOG", "not a filter[")
-        .stdin(Stdio::null())
-        .output()
-        .unwrap();
-    assert_eq!(std::fs::read_dir(&temporary).unwrap().count(), 0, "something was left behind");
-    assert_eq!(std::fs::read_dir(&here).unwrap().count(), 1, "something was made in the working directory");
-    let text = |bytes| String::from_utf8(bytes).unwrap();
-    (output.status.code().unwrap(), text(output.stdout), text(output.stderr))
-}
-
 /// Whether a line holds all of `parts`, in this order.
 #[track_caller]
 fn has_line(out: &str, parts: &[&str]) {
@@ -44,8 +20,27 @@ fn has_line(out: &str, parts: &[&str]) {
 
 #[test]
 fn one_round_tells_its_story_and_ends_well() {
-    let (exit, out, err) = demo();
-    assert_eq!((exit, err.as_str()), (0, ""), "{out}");
+    // A `.env` and an environment that would stop any command that read them.
+    let directory = tempfile::tempdir().unwrap();
+    let (temporary, here) = (directory.path().join("tmp"), directory.path().join("here"));
+    std::fs::create_dir(&temporary).unwrap();
+    std::fs::create_dir(&here).unwrap();
+    std::fs::write(here.join(".env"), "TASKHOOK__SERVER__LISTEN=nowhere\n").unwrap();
+    let output = Command::new(env!("CARGO_BIN_EXE_taskhook"))
+        .args(["demo", "--once"])
+        .current_dir(&here)
+        .env("TMPDIR", &temporary)
+        .env("TASKHOOK__STORE__URL", "postgres://nowhere")
+        .env("TASKHOOK_CONFIG", "/nowhere.toml")
+        .env("MANUS_API_KEY", "sk-not-to-be-used")
+        .env("RUST_LOG", "not a filter[")
+        .stdin(Stdio::null())
+        .output()
+        .unwrap();
+    let (out, err) = (String::from_utf8(output.stdout).unwrap(), String::from_utf8(output.stderr).unwrap());
+    assert_eq!((output.status.code(), err.as_str()), (Some(0), ""), "{out}");
+    assert_eq!(std::fs::read_dir(&temporary).unwrap().count(), 0, "something was left behind");
+    assert_eq!(std::fs::read_dir(&here).unwrap().count(), 1, "something was made in the working directory");
     assert!(!out.contains('\x1b'), "colour away from a terminal:\n{out}");
     for parts in [
         &["Manus", "ping", "200: kept as a test"][..],

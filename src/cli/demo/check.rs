@@ -1,6 +1,6 @@
 //! What should have come of a round, and what the store and the application say.
 
-use super::script::Script;
+use super::script::{OTHER_URL, Script};
 use crate::cli::{Error, Failure, Result};
 use crate::store;
 use crate::store::view::{DeliveryRow, EventFilter, EventRow, Page};
@@ -150,12 +150,17 @@ fn leaked(events: &[EventRow], deliveries: &[&DeliveryRow], script: &Script<'_>)
 
 /// Whether requests that are not genuine were refused, and explained.
 async fn refused(script: &Script<'_>, posted: usize, mut check: Check) -> Result<Check> {
-    let rejections = script.stage.store.rejections(page()).await.map_err(unread)?.data;
-    let is_new = |at: &str| at.parse::<jiff::Timestamp>().is_ok_and(|at| at >= script.since);
-    let rows: Vec<_> = rejections.iter().filter(|row| is_new(&row.received_at) && row.code == "signature_invalid").collect();
-    check.seen = rows.len();
-    let told = rows.iter().any(|row| row.explanation.as_deref().is_some_and(|text| text.contains(super::script::OTHER_URL)));
-    check.wrong = (rows.len() == posted && !told).then(|| "what would have matched was not told".to_owned());
+    let newest = Page { limit: 20, cursor: None };
+    let mut told = false;
+    for row in script.stage.store.rejections(newest).await.map_err(unread)?.data {
+        // Others may try as well, and the ring holds earlier rounds.
+        let Some(rejection) = script.stage.store.rejection(row.id).await.map_err(unread)? else { continue };
+        if script.ours().into_iter().any(|task_id| rejection.body.contains(task_id)) && row.code == "signature_invalid" {
+            check.seen += 1;
+            told |= row.explanation.is_some_and(|text| text.contains(OTHER_URL));
+        }
+    }
+    check.wrong = (check.seen == posted && !told).then(|| "what would have matched was not told".to_owned());
     Ok(check)
 }
 

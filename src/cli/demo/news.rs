@@ -334,6 +334,9 @@ impl<'a> Teller<'a> {
     pub(super) fn farewell(&mut self, verdict: &Verdict) -> io::Result<()> {
         if verdict.rounds() > 0 && verdict.reasons().is_empty() {
             let took = clock::since(self.began, self.clock.now()).as_secs_f64();
+            if verdict.rounds() > 1 {
+                write!(self.out, "{} rounds. ", verdict.rounds())?;
+            }
             let gone = "Its store was in a temporary folder, which goes with it.";
             writeln!(self.out, "{} in {took:.1} s. {gone}", self.paint.with("32", "All ended as it should"))?;
         }

@@ -11,8 +11,8 @@ use serde_json::{Value, json};
 use super::check::{self, Check};
 use super::news::{Actor, Line, Tone};
 use super::stage::{OUR_KEY, SOURCE, STRANGERS_KEY, Stage};
-use super::watch;
 use crate::cli::Result;
+use crate::clock;
 use crate::event::TASK_STOPPED;
 use crate::http;
 use crate::simulator::manus::{End, Plan, Turn};
@@ -30,8 +30,6 @@ const MAX_ANSWER: usize = 64 << 10;
 /// A round that is played.
 pub(super) struct Script<'a> {
     pub(super) stage: &'a Stage,
-    /// When it began.
-    pub(super) since: Timestamp,
     /// When it is given up on.
     deadline: Timestamp,
     /// Whether the webhook is registered in it.
@@ -51,7 +49,6 @@ pub(super) struct Script<'a> {
 impl<'a> Script<'a> {
     /// Begins round `number`: the webhook is registered before the first, then the tasks are made, and live by themselves.
     pub(super) async fn begin(stage: &'a Stage, number: u32) -> Self {
-        let since = stage.clock.now();
         let (first, pace) = (number == 1, Duration::from_millis);
         if first {
             stage.manus.register_with_ping(OUR_KEY, &stage.webhook).await;
@@ -84,9 +81,8 @@ impl<'a> Script<'a> {
             asks: make(OUR_KEY, asks),
             repeats: make(OUR_KEY, repeats),
             strangers: make(STRANGERS_KEY, strangers),
-            deadline: crate::clock::after(since, PATIENCE),
+            deadline: clock::after(stage.clock.now(), PATIENCE),
             stage,
-            since,
             first,
             posted: AtomicUsize::new(0),
         }
@@ -104,14 +100,8 @@ impl<'a> Script<'a> {
 
     /// Plays it, until all is as it should be, or will not be any more. What was seen.
     pub(super) async fn play(&self) -> Result<Vec<Check>> {
-        let told = async {
-            tokio::try_join!(self.send_again(), self.answer(), self.forge(), self.mistake())?;
-            self.settle().await
-        };
-        tokio::select! {
-            checks = told => checks,
-            ended = watch::store(self.stage, self.since) => match ended? {},
-        }
+        tokio::try_join!(self.send_again(), self.answer(), self.forge(), self.mistake())?;
+        self.settle().await
     }
 
     /// Sends a stop once more, as Manus may when our answer was lost on its way.

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use tempfile::TempDir;
 use tokio::net::TcpListener;
+use tokio::sync::mpsc::UnboundedReceiver;
 use tokio_util::sync::CancellationToken;
 
 use super::application::Application;
@@ -12,7 +13,7 @@ use super::news::{News, Sender, channel};
 use crate::app::{self, App, Start};
 use crate::cli::{Error, Failure, Result};
 use crate::clock::Clock;
-use crate::config::{Config, Inputs};
+use crate::config::{Config, Flag, Inputs};
 use crate::destination::log;
 use crate::http;
 use crate::provider::Source;
@@ -52,11 +53,8 @@ pub(super) struct Stage {
 }
 
 impl Stage {
-    /// Builds and starts everything. `begin` is called with the log section before anything can log.
-    pub(super) async fn open(
-        refuse: bool,
-        begin: impl Fn(&telemetry::Config) -> Result,
-    ) -> Result<(Self, App, tokio::sync::mpsc::UnboundedReceiver<News>)> {
+    /// Builds and starts everything.
+    pub(super) async fn open(playing: &super::Options) -> Result<(Self, App, UnboundedReceiver<News>)> {
         let clock = Clock::system();
         let stop = CancellationToken::new();
         let (news, heard) = channel();
@@ -74,11 +72,14 @@ impl Stage {
         };
         let manus = Manus::start(listen().await?, options, stop.clone());
         let secret = secret()?;
-        let application = Application::start(listen().await?, &secret, refuse, clock.clone(), news.clone(), stop.clone());
+        let application = Application::start(listen().await?, &secret, playing.refuse, clock.clone(), news.clone(), stop.clone());
         let mut tries = 0;
         let (app, public_url) = loop {
-            let config = configuration(&folder, &manus, &application, &secret).await?;
-            begin(&config.log)?;
+            let config = configuration(&folder, &manus, &application, &secret, &playing.flags).await?;
+            if !playing.flags.is_empty() {
+                // The story tells what happens; a log beside it is for whoever asks.
+                telemetry::init(&config.log, None, playing.terminal).map_err(Error::failed)?;
+            }
             let start = Start { clock: clock.clone(), format: log::Format::Text, output: log::Output::Null, by_itself: true };
             match App::start(&config, start).await {
                 Ok(app) => break (app, config.server.public_url.first().cloned().unwrap_or_default()),
@@ -141,7 +142,13 @@ fn secret() -> Result<String> {
 }
 
 /// The configuration, as a user would write it.
-async fn configuration(folder: &TempDir, manus: &Manus, application: &Application, secret: &str) -> Result<Config> {
+async fn configuration(
+    folder: &TempDir,
+    manus: &Manus,
+    application: &Application,
+    secret: &str,
+    flags: &[Flag],
+) -> Result<Config> {
     // Signatures cover the public URL, so its port must be known before anything listens on it.
     let public = listen().await?.local_addr().map_err(|error| Error::failed(format!("a listener has no address: {error}")))?;
     let (store, base_url, results) = (folder.path().join("taskhook.db"), manus.base_url(), application.url());
@@ -180,6 +187,6 @@ to = ["app"]
     );
     let file = folder.path().join("taskhook.toml");
     std::fs::write(&file, text).map_err(|error| Error::failed(format!("cannot write to the temporary folder: {error}")))?;
-    let inputs = Inputs { directory: folder.path().to_owned(), file: Some(file), ..Inputs::default() };
+    let inputs = Inputs { directory: folder.path().to_owned(), file: Some(file), flags: flags.to_vec(), ..Inputs::default() };
     Config::load(&inputs).map_err(Failure::from)
 }

@@ -3,8 +3,6 @@
 use std::collections::HashSet;
 use std::convert::Infallible;
 
-use jiff::Timestamp;
-
 use super::check::unread;
 use super::news::{Actor, Line, Tone};
 use super::script::LOOK_EVERY;
@@ -12,42 +10,84 @@ use super::stage::{SOURCE, Stage};
 use crate::cli::Result;
 use crate::store::view::{EventFilter, Page};
 
-/// How many rows are looked at; a round makes fewer.
+/// How many of the newest rows are looked at; a round makes fewer.
 const ROWS: usize = 50;
+/// How many rows are remembered, beside the newest.
+const MOST: usize = 10_000;
 
-/// Tells what appears in the store from `since` on; never returns but with an error.
-pub(super) async fn store(stage: &Stage, since: Timestamp) -> Result<Infallible> {
-    let page = || Page { limit: ROWS, cursor: None };
-    let is_new = |at: &str| at.parse::<Timestamp>().is_ok_and(|at| at >= since);
-    let mut known = HashSet::new();
-    loop {
-        let tasks = stage.store.tasks(Some(SOURCE.to_owned()), page()).await.map_err(unread)?;
-        let proven = tasks.data.into_iter().filter(|task| is_new(&task.first_seen_at) && task.proof.as_deref() == Some("listed"));
-        let proven: Vec<_> = proven.filter(|task| known.insert(task.task_id.clone())).collect();
-        if let Some(at) = proven.iter().filter_map(|task| task.proven_at.as_deref()?.parse().ok()).max() {
-            let (count, are) = (proven.len(), if proven.len() == 1 { "it is" } else { "they are" });
-            let about = format!("{count} task{}", if count == 1 { "" } else { "s" });
+/// Sees what appears in the store.
+pub(super) struct Watcher<'a> {
+    stage: &'a Stage,
+    /// What was there before.
+    known: HashSet<String>,
+}
+
+impl<'a> Watcher<'a> {
+    pub(super) fn new(stage: &'a Stage) -> Self {
+        Self { stage, known: HashSet::new() }
+    }
+
+    /// Does `doing`, and tells what appears meanwhile.
+    pub(super) async fn beside<T>(&mut self, doing: impl Future<Output = T>) -> Result<T> {
+        let done = tokio::select! {
+            done = doing => done,
+            ended = self.watch() => match ended? {},
+        };
+        self.look().await?;
+        Ok(done)
+    }
+
+    async fn watch(&mut self) -> Result<Infallible> {
+        loop {
+            self.look().await?;
+            self.stage.clock.sleep(LOOK_EVERY).await;
+        }
+    }
+
+    async fn look(&mut self) -> Result {
+        let (stage, mut seen) = (self.stage, HashSet::new());
+        let page = || Page { limit: ROWS, cursor: None };
+        let tasks = stage.store.tasks(Some(SOURCE.to_owned()), page()).await.map_err(unread)?.data;
+        let quarantined = EventFilter { state: Some("quarantined".to_owned()), ..EventFilter::default() };
+        let events = stage.store.events(quarantined, page()).await.map_err(unread)?.data;
+        let rejections = stage.store.rejections(page()).await.map_err(unread)?.data;
+        let now = stage.clock.now();
+        let mut is_new = |key: String| {
+            let new = !self.known.contains(&key);
+            seen.insert(key);
+            new
+        };
+
+        for task in &tasks {
+            if let Some(title) = task.title.as_ref().filter(|_| is_new(format!("title {}", task.task_id))) {
+                stage.news.title(&task.task_id, title);
+            }
+        }
+        let listed = tasks.iter().filter(|task| task.proof.as_deref() == Some("listed"));
+        let listed: Vec<_> = listed.filter(|task| is_new(format!("task {}", task.task_id))).collect();
+        if let Some(at) = listed.iter().filter_map(|task| task.proven_at.as_deref()?.parse().ok()).max() {
+            let (about, are) = match listed.len() {
+                1 => ("1 task".to_owned(), "it is"),
+                count => (format!("{count} tasks"), "they are"),
+            };
             let outcome = format!("ours: {are} in our key's task list");
             stage.news.line(Line::new(at, Actor::Taskhook, "prove", &about, Tone::Plain, outcome));
         }
-        let filter = EventFilter { state: Some("quarantined".to_owned()), ..EventFilter::default() };
-        let events = stage.store.events(filter, page()).await.map_err(unread)?;
-        let held: Vec<_> =
-            events.data.into_iter().filter(|event| is_new(&event.received_at) && known.insert(event.id.clone())).collect();
-        if let Some(event) = held.first() {
-            let task_id = event.task_id.clone().unwrap_or_default();
+        let held: Vec<_> = events.iter().filter(|event| is_new(format!("event {}", event.id))).collect();
+        if let Some(task_id) = held.first().and_then(|event| event.task_id.as_deref()) {
             let outcome = format!("{} genuine events, not ours: nothing goes out", held.len());
-            stage.news.line(Line::of_task(stage.clock.now(), Actor::Taskhook, "quarantine", &task_id, Tone::Refused, outcome));
+            stage.news.line(Line::of_task(now, Actor::Taskhook, "quarantine", task_id, Tone::Refused, outcome));
         }
-        let rejections = stage.store.rejections(page()).await.map_err(unread)?;
-        for rejection in rejections.data.into_iter().rev().filter(|row| is_new(&row.received_at)) {
-            if known.insert(rejection.id.to_string()) {
-                let why = rejection.explanation.unwrap_or_default();
-                stage
-                    .news
-                    .line(Line::new(stage.clock.now(), Actor::Taskhook, "diagnose", "", Tone::Plain, String::new()).more(why));
+        for rejection in rejections.into_iter().rev() {
+            if is_new(format!("rejection {}", rejection.id)) {
+                let line = Line::new(now, Actor::Taskhook, "diagnose", &rejection.code, Tone::Plain, String::new());
+                stage.news.line(line.more(rejection.explanation.unwrap_or_default()));
             }
         }
-        stage.clock.sleep(LOOK_EVERY).await;
+        if self.known.len() > MOST {
+            self.known.clear();
+        }
+        self.known.extend(seen);
+        Ok(())
     }
 }
