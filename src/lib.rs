@@ -1,4 +1,79 @@
 //! taskhook: the durable inbox for AI-agent webhooks.
+//!
+//! It proves who sent an event, keeps it before it answers, fetches the whole task, and hands the result on.
+//!
+//! ```text
+//! provider ─POST─▶ receive ─▶ store ─▶ worker ─▶ provider API (prove, fetch) ─▶ route ─▶ destination
+//!                    │ verify, append, 200  │ claim, do, finish, retry, bury
+//! admin (JSON API, metrics) reads the store and asks `action` for what a person wants: create a task, release an event
+//! ```
+//!
+//! 1. [`server`] takes the connection, [`receive`] finds the source, reads the body, and has it verified by [`provider`] with
+//!    the keys of [`keys`].
+//! 2. [`store`] keeps the event and the job that starts its work, in one commit. Only then the sender is answered.
+//! 3. [`worker`] claims jobs: *prove* that the task is ours, *fetch* it, *deliver* to a destination. What follows from a job is
+//!    inserted in the transaction that ends it.
+//! 4. [`route`] makes the envelope and picks destinations; [`destination`] renders the content once and sends it as often as it takes.
+//!
+//! # The house
+//!
+//! A module imports only modules of lower rank, and the same rank does not import each other. `tests/it/house.rs` enforces it;
+//! tests stand outside the ranks.
+//!
+//! | rank | module | what it is |
+//! |---|---|---|
+//! | 0 | [`clock`] | time, as an argument: the machine's, or one that a test moves |
+//! | | [`setting`] | types of settings: secrets, lists, sizes |
+//! | | [`text`] | text from outside, made fit for one line |
+//! | 1 | [`retry`] | the verdict of a failure, the ladder of waits |
+//! | | [`task`] | the provider-neutral task and its files |
+//! | 2 | [`event`] | what an event says and what is kept of it; its key, its content |
+//! | 3 | [`http`] | the only place that builds an outbound client |
+//! | | [`rate`] | so many in a minute |
+//! | | [`signature`] | RSA and Standard Webhooks, signing and verifying, pure |
+//! | | [`template`] | expressions, and what they may name |
+//! | | [`telemetry`] | logs, metrics, what is degraded |
+//! | 4 | [`provider`] | vendors: verifying and reading their webhooks, calling their APIs |
+//! | | [`store`] | what is kept, and what is still to be done about it |
+//! | | [`route`] | the envelope, and where it goes |
+//! | | [`simulator`] | stand-ins for providers that speak their real HTTP, with faults |
+//! | 5 | [`destination`] | rendering and sending |
+//! | | [`keys`] | verification keys: loaded, kept, refreshed |
+//! | | [`action`] | what a person may ask for |
+//! | 6 | [`receive`] | from a request to a kept event |
+//! | | [`worker`] | from a kept event to its deliveries |
+//! | | [`admin`] | the JSON API and the metrics |
+//! | 7 | [`server`] | listeners, limits, the order of stopping |
+//! | 8 | [`config`] | the layers, put together; each component declares its own `Config` beside its code |
+//! | 9 | [`app`] | builds the parts, starts them, stops them, says why it ended |
+//! | 10 | [`cli`] | the commands |
+//!
+//! # Where to find what
+//!
+//! Every line of behaviour should be found in half a minute.
+//!
+//! | question | place |
+//! |---|---|
+//! | what a sender is answered, and why | `src/receive/problem.rs`; the order of checks in `src/receive/mod.rs` |
+//! | how a Manus signature is checked | `src/provider/manus/signature.rs` |
+//! | how a Manus event or task becomes ours | `src/provider/manus/event.rs`, `v1.rs`, `v2.rs` |
+//! | what makes a duplicate or a collision | `src/event.rs` (key, content), `src/store/sqlite/append.rs` |
+//! | what one commit holds | `src/store/sqlite/writer.rs` |
+//! | the tables | `src/store/sqlite/schema/` |
+//! | when a task is ours, when it is quarantined | `src/worker/prove.rs` |
+//! | what waits for what, and how long | `src/worker/fetch.rs`, `src/store/sqlite/lane.rs` |
+//! | what a destination's answer means | `judge` in `src/destination/http.rs` |
+//! | the envelope | `src/route/envelope.rs` |
+//! | a default | `config/default.toml`; of a source or destination in the `Config` beside its code |
+//! | a rule between settings | `src/config/check.rs` |
+//! | a command | `src/cli/`, one file each |
+//! | why something is bounded | the constant, beside the code that it bounds |
+//!
+//! To add a destination: a file in `src/destination/`, a variant in its `mod.rs`. To add a provider: a folder in `src/provider/`, a
+//! variant in its `mod.rs` and in `source.rs`. To add a table or a column: a new numbered file in `src/store/sqlite/schema/`; a
+//! release's migrations only add.
+//!
+//! The longer texts are in [`docs`].
 
 pub mod action;
 pub mod admin;
@@ -25,3 +100,18 @@ pub mod telemetry;
 pub mod template;
 pub mod text;
 pub mod worker;
+
+/// The longer texts, as `src/docs` holds them.
+pub mod docs {
+    #[doc = include_str!("docs/promises.md")]
+    pub mod promises {}
+
+    #[doc = include_str!("docs/envelope.md")]
+    pub mod envelope {}
+
+    #[doc = include_str!("docs/durability.md")]
+    pub mod durability {}
+
+    #[doc = include_str!("docs/manus.md")]
+    pub mod manus {}
+}
