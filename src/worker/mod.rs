@@ -38,7 +38,7 @@ use crate::store::{self, Store};
 use crate::telemetry::Health;
 
 /// Prove jobs at once for a source: most of them need no call.
-const PROVE_PLACES: usize = 256;
+const PROVE_PLACES: usize = 64;
 /// Fetches at once for a source.
 const FETCH_PLACES: usize = 8;
 /// How often the store is asked even if nothing woke the worker.

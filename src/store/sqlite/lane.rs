@@ -9,18 +9,20 @@ use rusqlite::{Connection, OptionalExtension as _, params};
 
 use super::work::{order_deadline, outgoing};
 use crate::store::Error;
-use crate::store::model::{JobKind, NewDelivery, Outgoing, lane, text};
+use crate::store::model::{JobKind, NewDelivery, Outgoing, text};
 
 /// Makes a delivery and its job.
-pub(super) fn add(connection: &Connection, event: i64, delivery: &NewDelivery, now: Timestamp) -> Result<(), Error> {
-    let (source, task_id, event_id): (String, Option<String>, String) = connection
-        .prepare_cached("SELECT source, task_id, id FROM events WHERE seq = ?1")?
-        .query_row([event], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)))?;
-    let lane = lane(&source, task_id.as_deref(), &event_id);
+pub(super) fn add(
+    connection: &Connection,
+    event: i64,
+    lane: &str,
+    delivery: &NewDelivery,
+    at: &str,
+    now: Timestamp,
+) -> Result<(), Error> {
     let blocked: bool = connection
         .prepare_cached("SELECT EXISTS (SELECT 1 FROM deliveries WHERE destination = ?1 AND lane = ?2 AND state = 'pending')")?
         .query_row(params![delivery.destination, lane], |row| row.get(0))?;
-    let at = text(now);
     let id = delivery.id.to_string();
     let made = connection
         .prepare_cached(
@@ -32,7 +34,7 @@ pub(super) fn add(connection: &Connection, event: i64, delivery: &NewDelivery, n
         return Ok(());
     }
     let (state, due_at) = match (blocked, delivery.order_wait) {
-        (false, _) => ("due", Some(at.clone())),
+        (false, _) => ("due", Some(at.to_owned())),
         (true, wait) => ("waiting", wait.map(|wait| order_deadline(now, wait))),
     };
     connection

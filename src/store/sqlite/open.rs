@@ -5,6 +5,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use jiff::Timestamp;
+use rusqlite::config::DbConfig;
 use rusqlite::{Connection, OpenFlags, OptionalExtension as _, params};
 use uuid::Uuid;
 
@@ -61,6 +62,8 @@ pub(super) fn open(path: &Path, now: Timestamp) -> Result<Opened, Error> {
     schema(&connection, path)?;
     connection.busy_timeout(std::time::Duration::from_secs(5)).map_err(wrap)?;
     connection.execute_batch(PRAGMAS).map_err(wrap)?;
+    // Plans must not depend on bound values: where one might (an index with a condition), SQLite would plan anew for every value.
+    connection.set_db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_QPSG, true).map_err(wrap)?;
     connection.set_prepared_statement_cache_capacity(128);
     migrate(&mut connection, path, now)?;
     let instance_id = instance_id(&connection).map_err(wrap)?;

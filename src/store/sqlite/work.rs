@@ -13,12 +13,13 @@ use crate::clock::after;
 use crate::event::Verification;
 use crate::store::Error;
 use crate::store::model::{
-    Capacity, Claimed, EVENT_SUBJECT, Finish, Job, JobKind, Known, Lease, Outgoing, Proof, Released, Setback, Stage, StoredEvent,
-    TaskNews, Work, text,
+    self, Capacity, Claimed, EVENT_SUBJECT, Finish, Job, JobKind, Known, Lease, Outgoing, Proof, Released, Setback, Stage,
+    StoredEvent, TaskNews, Work, text,
 };
 
-/// The most events that one job works on at once; the rest come in its next turn.
-const WAITING: usize = 200;
+/// The most events that one job works on at once; the rest come in its next turn. Small, since all of them are moved on in one
+/// transaction, which events that arrive meanwhile wait for.
+const WAITING: usize = 50;
 
 /// Leases due jobs, as many as there is capacity for, and loads what they work on.
 pub(super) fn claim(connection: &Connection, capacities: &[Capacity], now: Timestamp) -> Result<Claimed, Error> {
@@ -158,9 +159,17 @@ pub(super) fn finish(connection: &Connection, lease: Lease, now: Timestamp, fini
             Stage::Quarantine(reason) => move_event(connection, step.event, "quarantined", Some(reason))?,
             Stage::Dead(reason) => move_event(connection, step.event, "dead", Some(reason))?,
             Stage::Done(deliveries) => {
-                move_event(connection, step.event, "done", None)?;
+                let lane = connection
+                    .prepare_cached(
+                        "UPDATE events SET state = 'done', reason = NULL WHERE seq = ?1 RETURNING source, task_id, id",
+                    )?
+                    .query_row([step.event], |row| {
+                        let text = |column| row.get_ref(column)?.as_str().map_err(rusqlite::Error::from);
+                        let task_id = row.get_ref(1)?.as_str_or_null()?;
+                        Ok(model::lane(text(0)?, task_id, text(2)?))
+                    })?;
                 for delivery in deliveries {
-                    lane::add(connection, step.event, delivery, now)?;
+                    lane::add(connection, step.event, &lane, delivery, &at, now)?;
                 }
             }
         }
