@@ -153,6 +153,12 @@ impl App {
                 "taskhook did not stop in order last time; {expired} job(s) in hand then are done again"
             );
         }
+        for row in store.backlog().await?.jobs {
+            if !sources.contains_key(&row.queue) && !destinations.contains_key(&row.queue) {
+                let reason = format!("{} job(s) wait for `{}`, which is not in the configuration any more", row.count, row.queue);
+                health.degrade(&format!("{} {}", row.kind, row.queue), reason);
+            }
+        }
         let public = listen(config.server.listen, "server.listen").await?;
         let admin = listen(config.admin.listen, "admin.listen").await?;
 

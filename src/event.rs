@@ -101,7 +101,7 @@ pub struct NewEvent {
     pub verification: Verification,
     /// The path and query that it was sent to, a path token replaced by `[redacted]`.
     pub target: String,
-    /// The headers in the order they came, credentials replaced by `[redacted]`.
+    /// The headers, names in lower case, values of one name together in the order they came; credentials replaced by `[redacted]`.
     pub headers: Vec<(String, String)>,
     /// The exact bytes.
     pub body: Bytes,

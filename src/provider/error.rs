@@ -79,6 +79,20 @@ pub enum ApiError {
 }
 
 impl ApiError {
+    /// Its kind in one word, for metrics.
+    #[must_use]
+    pub fn kind(&self) -> &'static str {
+        match self {
+            Self::NotFound { .. } => "not_found",
+            Self::Refused { .. } => "refused",
+            Self::RateLimited { .. } => "rate_limited",
+            Self::Unavailable { .. } => "unavailable",
+            Self::Nonsense { .. } => "nonsense",
+            Self::Rejected { .. } => "rejected",
+            Self::Unsupported { .. } => "unsupported",
+        }
+    }
+
     /// Whether the source does not work now: the work waits, and says nothing about whose the task is.
     #[must_use]
     pub fn degrades(&self) -> bool {

@@ -121,10 +121,10 @@ impl Receiver {
             }
         };
         let event = self.event(source, &parts.headers, target, body, now, verification);
-        let appended = tokio::time::timeout(self.limits.commit_timeout, self.store.append(event))
-            .await
-            .map_err(|_| Problem::StoreUnavailable)?
-            .map_err(|error| Self::not_kept(source, &error))?;
+        let handed = self.clock.elapsed();
+        let appended = tokio::time::timeout(self.limits.commit_timeout, self.store.append(event)).await;
+        metrics::histogram!(name::COMMIT_SECONDS).record(self.clock.elapsed().saturating_sub(handed));
+        let appended = appended.map_err(|_| Problem::StoreUnavailable)?.map_err(|error| Self::not_kept(source, &error))?;
         let (status, outcome) = match appended {
             Appended::New(_) => ("accepted", "accepted"),
             Appended::Collision(_) => ("accepted", "collision"),

@@ -9,7 +9,7 @@ use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
 
 /// Names of metrics, for the macros of the `metrics` crate.
 pub mod name {
-    /// Counter, by `source` and `outcome` (`accepted`, `duplicate`, `collision`).
+    /// Counter, by `source` and `outcome` (`accepted`, `duplicate`, `collision`, `not_kept`).
     pub const EVENTS: &str = "taskhook_events_total";
     /// Counter, by `source` and `code`.
     pub const REJECTIONS: &str = "taskhook_rejections_total";
@@ -19,21 +19,17 @@ pub mod name {
     pub const RECEIVE_SECONDS: &str = "taskhook_receive_seconds";
     /// Histogram: from handing an event to the store to its commit.
     pub const COMMIT_SECONDS: &str = "taskhook_commit_seconds";
-    /// Gauge.
-    pub const INFLIGHT_BYTES: &str = "taskhook_inflight_bytes";
     /// Gauge, by `kind`.
     pub const JOBS: &str = "taskhook_jobs";
-    /// Counter, by `kind` and `outcome` (`done`, `retry`, `buried`, `unknown`).
-    pub const ATTEMPTS: &str = "taskhook_attempts_total";
-    /// Counter, by `destination` and `outcome` (`delivered`, `retry`, `buried`, `unknown`).
+    /// Counter, by `destination` and `outcome` (`delivered`, `failed`, `unknown`).
     pub const DELIVERIES: &str = "taskhook_deliveries_total";
-    /// Histogram, by `destination`: from receiving an event to its delivery.
+    /// Histogram, by `destination`: one attempt, until its answer.
     pub const DELIVERY_SECONDS: &str = "taskhook_delivery_seconds";
     /// Gauge.
     pub const DEAD_LETTERS: &str = "taskhook_dead_letters";
     /// Gauge.
     pub const QUARANTINED: &str = "taskhook_quarantined_events";
-    /// Counter, by `source` and `outcome` (`ok`, or what the error is).
+    /// Counter, by `call` and `outcome` (`ok`, or the kind of error).
     pub const PROVIDER_CALLS: &str = "taskhook_provider_calls_total";
     /// Gauge, by `part`: 1 while it is degraded.
     pub const DEGRADED: &str = "taskhook_degraded";
@@ -59,14 +55,12 @@ pub const METRICS: &[(&str, Kind, &str)] = &[
     (name::RESPONSES, Kind::Counter, "Answers on the public listener, by status."),
     (name::RECEIVE_SECONDS, Kind::Histogram, "Time to answer a webhook request."),
     (name::COMMIT_SECONDS, Kind::Histogram, "Time that an event waits until it is committed and synced."),
-    (name::INFLIGHT_BYTES, Kind::Gauge, "Bytes of request bodies in memory."),
     (name::JOBS, Kind::Gauge, "Jobs that are not done, by kind."),
-    (name::ATTEMPTS, Kind::Counter, "Attempts at jobs, by kind and outcome."),
     (name::DELIVERIES, Kind::Counter, "Attempts at deliveries, by destination and outcome."),
-    (name::DELIVERY_SECONDS, Kind::Histogram, "Time from receiving an event to its delivery, by destination."),
+    (name::DELIVERY_SECONDS, Kind::Histogram, "Time of one attempt until its answer, by destination."),
     (name::DEAD_LETTERS, Kind::Gauge, "Dead letters: work that was given up on."),
     (name::QUARANTINED, Kind::Gauge, "Events of tasks that our API key cannot see."),
-    (name::PROVIDER_CALLS, Kind::Counter, "Calls of provider APIs, by source and outcome."),
+    (name::PROVIDER_CALLS, Kind::Counter, "Calls of provider APIs, by call and outcome."),
     (name::DEGRADED, Kind::Gauge, "1 while a part is degraded."),
     (name::STORE_FREE_BYTES, Kind::Gauge, "Free space on the disk of the store."),
 ];

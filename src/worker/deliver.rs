@@ -1,6 +1,6 @@
 //! Handing one delivery to its destination. The attempt was recorded as started when the job was claimed.
 
-use super::{Environment, ended};
+use super::{Environment, end};
 use crate::clock;
 use crate::destination::{OnUnknown, Outgoing};
 use crate::retry::{self, Failure, Verdict};
@@ -39,8 +39,8 @@ pub(super) async fn run(environment: &Environment, job: Job) -> Outcome {
             metrics::counter!(metric::DELIVERIES, "destination" => job.queue.clone(), "outcome" => "delivered").increment(1);
             tracing::debug!(destination = %job.queue, delivery = %delivery.id, attempt = lease.attempt, "delivered to `{}`", job.queue);
             let finish = Finish { detail: Some(receipt.detail), ..Finish::default() };
-            let result = environment.store.finish(lease, environment.clock.now(), finish).await;
-            ended(environment, JobKind::Deliver, result);
+            let now = environment.clock.now();
+            end(environment, JobKind::Deliver, || environment.store.finish(lease, now, finish.clone())).await;
             Outcome::Answered
         }
         Err(failure) => fail(environment, lease, &job.queue, destination.ladder(), failure).await,
@@ -72,12 +72,14 @@ async fn fail(environment: &Environment, lease: Lease, name: &str, ladder: &[std
         failure.reason
     );
     let setback = Setback { reason: failure.reason.clone(), unknown: failure.unknown, ..Setback::default() };
-    ended(environment, JobKind::Deliver, environment.store.retry(lease, now, clock::after(now, wait), setback).await);
+    let due = clock::after(now, wait);
+    end(environment, JobKind::Deliver, || environment.store.retry(lease, now, due, setback.clone())).await;
     Outcome::Failed(failure.reason)
 }
 
 async fn bury(environment: &Environment, lease: Lease, name: &str, reason: &str, unknown: bool) {
     tracing::error!(destination = name, attempt = lease.attempt, "a dead letter for `{name}`: {reason}");
     let setback = Setback { reason: reason.to_owned(), unknown, ..Setback::default() };
-    ended(environment, JobKind::Deliver, environment.store.bury(lease, environment.clock.now(), setback).await);
+    let now = environment.clock.now();
+    end(environment, JobKind::Deliver, || environment.store.bury(lease, now, setback.clone())).await;
 }

@@ -9,7 +9,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 
 use super::prove::{complain, part};
-use super::{Environment, dispatch, ended, task_work};
+use super::{Environment, dispatch, end, task_work};
 use crate::clock;
 use crate::event::TASK_STOPPED;
 use crate::provider::{ApiError, Source};
@@ -57,12 +57,13 @@ pub(super) async fn run(environment: &Environment, source: &Source, job: Job) {
             }
             let setback = Setback { reason: error.to_string(), ..Setback::default() };
             let due = clock::after(now, wait).min(patience);
-            ended(environment, JobKind::Fetch, environment.store.retry(lease, now, due, setback).await);
+            end(environment, JobKind::Fetch, || environment.store.retry(lease, now, due, setback.clone())).await;
         }
         Err(error) => {
             tracing::error!(source = source.name(), task_id = ?task_id, "a dead letter: the task cannot be fetched: {error}");
             let setback = Setback { reason: error.to_string(), ..Setback::default() };
-            ended(environment, JobKind::Fetch, environment.store.bury(lease, environment.clock.now(), setback).await);
+            let now = environment.clock.now();
+            end(environment, JobKind::Fetch, || environment.store.bury(lease, now, setback.clone())).await;
         }
     }
 }
@@ -90,7 +91,7 @@ async fn hand_on(environment: &Environment, source: &Source, lease: Lease, news:
         }
     }
     let finish = Finish { task: news, moves, again_at: again_at(held, now), ..Finish::default() };
-    ended(environment, JobKind::Fetch, environment.store.finish(lease, now, finish).await);
+    end(environment, JobKind::Fetch, || environment.store.finish(lease, now, finish.clone())).await;
 }
 
 fn again_at(held: bool, now: Timestamp) -> Option<Timestamp> {

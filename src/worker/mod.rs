@@ -32,6 +32,7 @@ use self::pace::Pace;
 use crate::clock::{self, Clock};
 use crate::destination::Destination;
 use crate::provider::Source;
+use crate::retry::{self, LADDER};
 use crate::route::Routes;
 use crate::store::model::{Capacity, Claimed, Job, JobKind, Lease, Setback, Work};
 use crate::store::{self, Store};
@@ -365,13 +366,33 @@ async fn lost_lease(environment: &Environment, leases: &[Lease]) {
     }
 }
 
-/// Reports an end that the store did not take, and rings for what follows from one that it did.
-fn ended(environment: &Environment, kind: JobKind, result: Result<bool, store::Error>) {
-    match result {
-        Ok(true) => environment.wake.notify_one(),
-        Ok(false) => tracing::warn!(job.kind = kind.as_str(), "a job ended that somebody else holds; its end is theirs to write"),
-        Err(error) => {
-            tracing::warn!(job.kind = kind.as_str(), error = %error, "the end of a job was not kept, so it will be done again: {error}");
+/// Writes down how a job ended, and rings for what follows from it. A store that does not take it now (a full disk) is asked
+/// again: what was done must not be done again for want of a note.
+async fn end<F, W>(environment: &Environment, kind: JobKind, mut write: F)
+where
+    F: FnMut() -> W,
+    W: Future<Output = Result<bool, store::Error>>,
+{
+    let mut attempt = 0;
+    loop {
+        match write().await {
+            Ok(true) => return environment.wake.notify_one(),
+            Ok(false) => {
+                return tracing::warn!(
+                    job.kind = kind.as_str(),
+                    "a job ended that somebody else holds; its end is theirs to write"
+                );
+            }
+            // The process ends as well; the next start finds the lease.
+            Err(error @ (store::Error::Disk(_) | store::Error::Unavailable(_))) => {
+                return tracing::warn!(job.kind = kind.as_str(), error = %error, "the end of a job was not kept, it is done again after the next start: {error}");
+            }
+            Err(error) => {
+                attempt += 1;
+                let wait = retry::wait(&LADDER[..3], attempt, None).unwrap_or(LADDER[2]).max(LADDER[0]);
+                tracing::warn!(job.kind = kind.as_str(), attempt, error = %error, "the end of a job is not kept yet, will try again: {error}");
+                environment.clock.sleep(wait).await;
+            }
         }
     }
 }

@@ -16,7 +16,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 use tokio::sync::Mutex;
 
-use super::{Environment, dispatch, ended, task_work};
+use super::{Environment, dispatch, end, task_work};
 use crate::clock;
 use crate::event::TASK_STOPPED;
 use crate::provider::{ApiError, Listed, Probe, Source, Use};
@@ -175,7 +175,7 @@ async fn refuse(
         );
         let moves = waiting.iter().map(|event| Move { event: event.seq, to: Stage::Quarantine(reason.clone()) }).collect();
         let finish = Finish { task: news, moves, ..Finish::default() };
-        return ended(environment, JobKind::Prove, environment.store.finish(lease, now, finish).await);
+        return end(environment, JobKind::Prove, || environment.store.finish(lease, now, finish.clone())).await;
     }
     let rung = retry::wait(&LADDER, lease.attempt, None).unwrap_or(LADDER[LADDER.len() - 1]);
     let due = clock::after(now, rung.max(LADDER[0])).min(deadline);
@@ -186,7 +186,7 @@ async fn refuse(
         tracing::info!(source = name, task_id = ?task_id, "a task is {reason}");
     }
     let setback = Setback { reason, task: news, ..Setback::default() };
-    ended(environment, JobKind::Prove, environment.store.retry(lease, now, due, setback).await);
+    end(environment, JobKind::Prove, || environment.store.retry(lease, now, due, setback.clone())).await;
 }
 
 /// The call could not be made or was not answered: the work waits.
@@ -197,7 +197,8 @@ async fn wait_for(environment: &Environment, source: &Source, lease: Lease, wait
         Wait::Provider(error) => (error.to_string(), complain(environment, source, lease.attempt, error)),
     };
     let setback = Setback { reason, ..Setback::default() };
-    ended(environment, JobKind::Prove, environment.store.retry(lease, now, clock::after(now, after), setback).await);
+    let due = clock::after(now, after);
+    end(environment, JobKind::Prove, || environment.store.retry(lease, now, due, setback.clone())).await;
 }
 
 /// Says that a source's API does not answer as it should, and how long to wait. Such work is never given up on.
@@ -243,6 +244,6 @@ async fn go_on(
         })
         .collect();
     let finish = Finish { task: TaskNews { proof, ..TaskNews::default() }, moves, ..Finish::default() };
-    let result = environment.store.finish(lease, environment.clock.now(), finish).await;
-    ended(environment, JobKind::Prove, result);
+    let now = environment.clock.now();
+    end(environment, JobKind::Prove, || environment.store.finish(lease, now, finish.clone())).await;
 }

@@ -19,6 +19,7 @@ use crate::http::{self, Answer};
 use crate::provider::{ApiError, Budget, Budgets, Use};
 use crate::retry;
 use crate::setting::{REDACTED, Secret};
+use crate::telemetry::name as metric;
 
 /// The most bytes of one answer.
 const MAX_ANSWER: usize = 10 << 20;
@@ -117,6 +118,14 @@ impl Api {
         call: Call,
         request: RequestBuilder,
     ) -> (Result<Reply, ApiError>, Option<SignedDuration>) {
+        let name = call.name;
+        let (reply, skew) = self.exchange(call, request).await;
+        let outcome = reply.as_ref().err().map_or("ok", ApiError::kind);
+        metrics::counter!(metric::PROVIDER_CALLS, "call" => name, "outcome" => outcome).increment(1);
+        (reply, skew)
+    }
+
+    async fn exchange(&self, call: Call, request: RequestBuilder) -> (Result<Reply, ApiError>, Option<SignedDuration>) {
         if self.key.is_none() {
             let reason = "this source has no `api_key`";
             return (Err(ApiError::Unsupported { call: call.name, reason }), None);
