@@ -29,9 +29,9 @@ use crate::config::Flag;
 /// The pause between two rounds.
 const BETWEEN: Duration = Duration::from_secs(5);
 
-/// Show everything at work, without an account: a simulated Manus, the receiver and the worker in one process
+/// Show everything at work, without an account
 ///
-/// Tasks finish, ask, and are announced twice; a stranger and a forger try as well. It goes on until Ctrl-C, so that other
+/// A simulated Manus, the receiver, the worker and an application run in one process. Tasks finish, ask, and are announced twice; a stranger and a forger try as well. It goes on until Ctrl-C, so that other
 /// commands can be tried against it. It reads no environment, no `.env` and no configuration, and leaves nothing behind.
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
