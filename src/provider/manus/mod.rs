@@ -42,6 +42,7 @@ pub struct Config {
     /// A PEM file with the key that webhooks are signed with; then it is never asked for.
     pub public_key_file: Option<PathBuf>,
     /// Secrets that stand in the webhook's path, any of which opens it.
+    #[serde(skip_serializing_if = "List::is_empty")]
     pub path_token: List<Secret>,
     /// The most calls in any minute, over all sources with the same key. Manus allows 100 reads.
     pub requests_per_minute: u32,
