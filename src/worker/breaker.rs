@@ -46,6 +46,10 @@ impl Breaker {
 
     /// A delivery failed. Returns how long it is open now, if it opened.
     pub(super) fn failed(&mut self, now: Duration) -> Option<Duration> {
+        if self.open_until.is_some_and(|until| now < until) {
+            // It was on its way when the breaker opened, and says nothing new.
+            return None;
+        }
         self.failures = self.failures.saturating_add(1);
         let over = self.failures.checked_sub(TRIP)?;
         let most = OPEN.saturating_mul(1 << over.min(16)).min(OPEN_MAX);
@@ -77,6 +81,13 @@ mod tests {
     }
 
     #[test]
+    fn what_was_on_its_way_when_it_opened_does_not_keep_it_open_for_longer() {
+        let (mut breaker, now) = (Breaker::default(), Duration::from_secs(100));
+        let opened: Vec<_> = (0..8).filter_map(|_| breaker.failed(now)).collect();
+        assert_eq!((opened.len(), breaker.opens_at(now)), (1, Some(now + opened[0])));
+    }
+
+    #[test]
     fn one_answer_forgets_the_failures() {
         let mut breaker = Breaker::default();
         for _ in 0..100 {
@@ -88,7 +99,7 @@ mod tests {
     #[test]
     fn it_never_stays_open_for_longer_than_its_bound() {
         let mut breaker = Breaker::default();
-        let longest = (0..100).filter_map(|_| breaker.failed(Duration::ZERO)).max().unwrap();
+        let longest = (0..100).filter_map(|probe| breaker.failed(OPEN_MAX * probe)).max().unwrap();
         assert!(longest <= OPEN_MAX);
     }
 }
