@@ -191,7 +191,8 @@ impl Source {
         self.manus().probe(task_id).await
     }
 
-    /// Fetches a task and its whole conversation.
+    /// Fetches a task and its whole conversation. The caller has taken the place of the first call from [`Source::budget`] for
+    /// [`Use::Fetch`](super::Use::Fetch), since only it knows how long to wait for that; what follows waits as long as it must.
     ///
     /// # Errors
     /// [`ApiError`].

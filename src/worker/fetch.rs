@@ -12,7 +12,7 @@ use super::prove::{complain, part};
 use super::{Environment, dispatch, end, task_work};
 use crate::clock;
 use crate::event::TASK_STOPPED;
-use crate::provider::{ApiError, Source};
+use crate::provider::{ApiError, Source, Use};
 use crate::store::model::{Finish, Job, JobKind, Lease, Move, Setback, StoredEvent, TaskNews};
 use crate::task::Fetched;
 
@@ -28,12 +28,25 @@ pub(super) async fn run(environment: &Environment, source: &Source, job: Job) {
     if !waiting.iter().any(|event| event.kind == TASK_STOPPED) {
         return hand_on(environment, source, lease, TaskNews::default(), waiting).await;
     }
-    let now = environment.clock.now();
     let patience = clock::after(made_at, source.fetch_patience());
+    let begun = tokio::select! {
+        // In this order: what is overdue still gets a call that is free, and waits for none.
+        biased;
+        () = source.budget().take(Use::Fetch) => true,
+        () = environment.clock.sleep_until(patience) => false,
+    };
+    if !begun {
+        tracing::warn!(
+            source = source.name(), task_id = ?task_id,
+            "`requests_per_minute` left no call for the task in time; its events go out incomplete"
+        );
+        return hand_on(environment, source, lease, TaskNews::default(), waiting).await;
+    }
+    let now = environment.clock.now();
     let fetched = tokio::select! {
         fetched = source.fetch(&task_id) => fetched,
         () = environment.clock.sleep_until(patience.max(clock::after(now, FETCH_TIME))) => {
-            let reason = "it took too long, or waits for `requests_per_minute`".to_owned();
+            let reason = "it took too long".to_owned();
             Err(ApiError::Unavailable { call: "fetch", reason, after: None, arrived: false })
         }
     };
@@ -73,29 +86,31 @@ async fn hand_on(environment: &Environment, source: &Source, lease: Lease, news:
     let now = environment.clock.now();
     let fetched = news.fetched.as_deref();
     let mut moves = Vec::new();
-    let mut held = false;
+    // While something is held: when to look again.
+    let mut again_at: Option<Timestamp> = None;
     for event in waiting {
         let stopped = event.kind == TASK_STOPPED;
-        let age = clock::since(event.received_at, now);
-        if stopped && age < source.background_wait() && works_on(source, &event, fetched) {
-            held = true;
-        } else if held && age < source.order_wait() {
+        let held_until = clock::after(event.received_at, source.background_wait());
+        let behind_until = clock::after(event.received_at, source.order_wait());
+        if stopped && now < held_until && works_on(source, &event, fetched) {
+            let next = again_at.unwrap_or_else(|| clock::after(now, BACKGROUND_EVERY));
+            again_at = Some(next.min(held_until));
+        } else if let Some(next) = again_at
+            && now < behind_until
+        {
             // It stays behind the one that is held.
+            again_at = Some(next.min(behind_until));
         } else {
             let task = match fetched {
                 _ if !stopped => dispatch::Known::NotAsked,
                 Some(fetched) => dispatch::Known::Fetched(fetched),
                 None => dispatch::Known::FromWebhook,
             };
-            moves.push(Move { event: event.seq, to: dispatch::stage(environment, source, &event, task, held) });
+            moves.push(Move { event: event.seq, to: dispatch::stage(environment, source, &event, task, again_at.is_some()) });
         }
     }
-    let finish = Finish { task: news, moves, again_at: again_at(held, now), ..Finish::default() };
+    let finish = Finish { task: news, moves, again_at, ..Finish::default() };
     end(environment, JobKind::Fetch, || environment.store.finish(lease, now, finish.clone())).await;
-}
-
-fn again_at(held: bool, now: Timestamp) -> Option<Timestamp> {
-    held.then(|| clock::after(now, BACKGROUND_EVERY))
 }
 
 /// Whether the turn that `event` ends goes on in the background. A question is never held back: it waits for a person.

@@ -1,7 +1,7 @@
 //! One call of Manus's API, and what its answer means; both versions.
 //!
 //! What must hold: the key goes to the configured origin only, in the header of its version; every call takes one from the
-//! budget, but those for keys, and those for proof, whose caller has; and only an error envelope of Manus itself, never a
+//! budget, but those for keys, and those whose caller has; and only an error envelope of Manus itself, never a
 //! proxy's page, may say `not found`.
 
 use std::sync::Arc;
@@ -104,9 +104,9 @@ impl Api {
         }
     }
 
-    pub(super) async fn call(&self, call: Call, purpose: Use, request: RequestBuilder) -> Result<Reply, ApiError> {
-        // Who proves has taken its place already, since it must not wait for one: see `Source::recent_tasks`.
-        if purpose != Use::Prove {
+    /// Makes a call, once the budget has one for `purpose`; `None` where the caller has taken it.
+    pub(super) async fn call(&self, call: Call, purpose: Option<Use>, request: RequestBuilder) -> Result<Reply, ApiError> {
+        if let Some(purpose) = purpose {
             self.budget.take(purpose).await;
         }
         self.call_now(call, request).await.0

@@ -620,7 +620,8 @@ async fn every_call_takes_one_from_the_budget() {
     let clock = clock();
     let config = Config { requests_per_minute: 6, ..config(&server.uri(), ApiVersion::V2) };
     let source = Source::new("manus", &crate::provider::Config::Manus(config), &clock, &Budgets::new(clock.clone())).unwrap();
-    assert!(source.fetch(ID).await.is_err());
+    let wish = NewTask { prompt: "What is 2 + 2?".to_owned(), profile: None };
+    assert!(source.create_task(&wish).await.is_err());
     assert!(source.budget().try_take(Use::Fetch).is_err());
     let time = async {
         // The second call comes only after the clock has moved, and then it comes.
@@ -628,7 +629,7 @@ async fn every_call_takes_one_from_the_budget() {
         assert_eq!(server.received_requests().await.unwrap().len(), 1);
         clock.advance(SignedDuration::from_secs(11));
     };
-    let (answer, ()) = tokio::join!(source.fetch(ID), time);
+    let (answer, ()) = tokio::join!(source.create_task(&wish), time);
     assert!(answer.is_err());
     assert_eq!(server.received_requests().await.unwrap().len(), 2);
 }

@@ -37,7 +37,7 @@ pub(super) fn key_in(call: Call, value: &Value) -> Result<PublicKey, ApiError> {
 pub(super) async fn recent_tasks(api: &Api) -> Result<Vec<Listed>, ApiError> {
     let query = [("limit", "100"), ("order", "desc"), ("orderBy", "created_at")];
     let request = api.request(TASKS, Method::GET, "/v1/tasks").query(&query);
-    let reply = api.call(TASKS, Use::Prove, request).await?;
+    let reply = api.call(TASKS, None, request).await?;
     if !reply.value.get("data").is_some_and(Value::is_array) {
         return Err(TASKS.nonsense("there is no list `data` in it"));
     }
@@ -58,7 +58,7 @@ fn listed(of: &Value) -> Option<Listed> {
 }
 
 pub(super) async fn probe(api: &Api, task_id: &str) -> Result<Probe, ApiError> {
-    let reply = task(api, task_id, Use::Prove).await?;
+    let reply = task(api, task_id).await?;
     if text(&reply.value, &["id"]).as_deref() != Some(task_id) {
         return Err(TASK.nonsense("it does not say which task it is about"));
     }
@@ -66,15 +66,16 @@ pub(super) async fn probe(api: &Api, task_id: &str) -> Result<Probe, ApiError> {
 }
 
 pub(super) async fn fetch(api: &Api, task_id: &str) -> Result<Fetched, ApiError> {
-    let reply = task(api, task_id, Use::Fetch).await?;
+    let reply = task(api, task_id).await?;
     let (task, files) = convert(task_id.to_owned(), &reply.value);
     Ok(Fetched { task, files, raw: format!(r#"{{"task":{}}}"#, reply.raw.trim()) })
 }
 
-async fn task(api: &Api, task_id: &str, purpose: Use) -> Result<Reply, ApiError> {
+/// A task, checked to be this one. The caller has taken its place in the budget.
+async fn task(api: &Api, task_id: &str) -> Result<Reply, ApiError> {
     // What cannot be an id is not the id of a task.
     let id = path_segment(task_id).ok_or(ApiError::NotFound { call: TASK.name })?;
-    let reply = api.call(TASK, purpose, api.request(TASK, Method::GET, &format!("/v1/tasks/{id}"))).await?;
+    let reply = api.call(TASK, None, api.request(TASK, Method::GET, &format!("/v1/tasks/{id}"))).await?;
     let about = text(&reply.value, &["id"]);
     if about.is_none() && text(&reply.value, &["status"]).is_none() {
         return Err(TASK.nonsense("it is no task"));
@@ -146,7 +147,7 @@ fn message(of: &Value, files: &mut Vec<File>) -> Option<Message> {
 
 pub(super) async fn create_task(api: &Api, task: &NewTask) -> Result<Created, ApiError> {
     let body = json!({"prompt": task.prompt, "agentProfile": task.profile.as_deref().unwrap_or(PROFILE)});
-    let reply = api.call(CREATE, Use::Answer, api.request(CREATE, Method::POST, "/v1/tasks").json(&body)).await?;
+    let reply = api.call(CREATE, Some(Use::Answer), api.request(CREATE, Method::POST, "/v1/tasks").json(&body)).await?;
     created(CREATE, &reply.value)
 }
 
@@ -164,7 +165,7 @@ pub(super) fn webhooks_list() -> Result<Vec<Webhook>, ApiError> {
 
 pub(super) async fn webhooks_register(api: &Api, url: &str) -> Result<Webhook, ApiError> {
     let request = api.request(REGISTER, Method::POST, "/v1/webhooks").json(&json!({"webhook": {"url": url}}));
-    let reply = api.call(REGISTER, Use::Answer, request).await?;
+    let reply = api.call(REGISTER, Some(Use::Answer), request).await?;
     webhook(&reply.value, Some(url)).ok_or_else(|| REGISTER.nonsense("there is no `webhook_id` in it"))
 }
 
@@ -182,5 +183,5 @@ pub(super) fn webhook(of: &Value, url: Option<&str>) -> Option<Webhook> {
 pub(super) async fn webhooks_delete(api: &Api, id: &str) -> Result<(), ApiError> {
     let id = path_segment(id).ok_or(ApiError::NotFound { call: DELETE.name })?;
     let request = api.request(DELETE, Method::DELETE, &format!("/v1/webhooks/{id}"));
-    api.call(DELETE, Use::Answer, request).await.map(|_| ())
+    api.call(DELETE, Some(Use::Answer), request).await.map(|_| ())
 }

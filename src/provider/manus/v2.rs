@@ -33,7 +33,7 @@ pub(super) async fn public_key(api: &Api) -> (Result<PublicKey, ApiError>, Optio
 }
 
 pub(super) async fn recent_tasks(api: &Api) -> Result<Vec<Listed>, ApiError> {
-    let reply = api.call(LIST, Use::Prove, get(api, LIST, &[("limit", "100"), ("order", "desc")])).await?;
+    let reply = api.call(LIST, None, get(api, LIST, &[("limit", "100"), ("order", "desc")])).await?;
     Ok(list(LIST, &reply.value, "data")?.iter().filter_map(listed).collect())
 }
 
@@ -50,7 +50,7 @@ fn listed(of: &Value) -> Option<Listed> {
 }
 
 pub(super) async fn probe(api: &Api, task_id: &str) -> Result<Probe, ApiError> {
-    let reply = detail(api, task_id, Use::Prove).await?;
+    let reply = detail(api, task_id).await?;
     let task = &reply.value["task"];
     if text(task, &["id"]).as_deref() != Some(task_id) {
         return Err(DETAIL.nonsense("it does not say which task it is about"));
@@ -61,13 +61,13 @@ pub(super) async fn probe(api: &Api, task_id: &str) -> Result<Probe, ApiError> {
 }
 
 pub(super) async fn fetch(api: &Api, task_id: &str) -> Result<Fetched, ApiError> {
-    let detail = detail(api, task_id, Use::Fetch).await?;
+    let detail = detail(api, task_id).await?;
     // Newest first: if the conversation is longer than we read, it is its end that matters.
     let (mut events, mut pages, mut size, mut cursor) = (Vec::new(), Vec::new(), 0, None::<String>);
     let complete = loop {
         let mut query = vec![("task_id", task_id), ("limit", "200"), ("order", "desc")];
         query.extend(cursor.as_deref().map(|cursor| ("cursor", cursor)));
-        let mut page = api.call(MESSAGES, Use::Fetch, get(api, MESSAGES, &query)).await?;
+        let mut page = api.call(MESSAGES, Some(Use::Fetch), get(api, MESSAGES, &query)).await?;
         match page.value.get_mut("messages").map(Value::take) {
             Some(Value::Array(messages)) => events.extend(messages),
             _ => return Err(MESSAGES.nonsense("there is no list `messages` in it")),
@@ -91,13 +91,13 @@ pub(super) async fn fetch(api: &Api, task_id: &str) -> Result<Fetched, ApiError>
     Ok(Fetched { task, files, raw: format!(r#"{{"detail":{},"messages":[{}]}}"#, detail.raw.trim(), pages.join(",")) })
 }
 
-/// `task.detail`, checked to be about this task.
-async fn detail(api: &Api, task_id: &str, purpose: Use) -> Result<Reply, ApiError> {
+/// `task.detail`, checked to be about this task. The caller has taken its place in the budget.
+async fn detail(api: &Api, task_id: &str) -> Result<Reply, ApiError> {
     // What cannot be an id is not the id of a task.
     if !is_id(task_id) {
         return Err(ApiError::NotFound { call: DETAIL.name });
     }
-    let reply = api.call(DETAIL, purpose, get(api, DETAIL, &[("task_id", task_id)])).await?;
+    let reply = api.call(DETAIL, None, get(api, DETAIL, &[("task_id", task_id)])).await?;
     match reply.value.get("task").filter(|task| task.is_object()) {
         None => Err(DETAIL.nonsense("there is no `task` in it")),
         // Names such as `agent-default-main_task` stand for other tasks.
@@ -292,20 +292,20 @@ pub(super) async fn create_task(api: &Api, task: &NewTask) -> Result<Created, Ap
     if let Some(profile) = &task.profile {
         body["agent_profile"] = json!(profile);
     }
-    let reply = api.call(CREATE, Use::Answer, post(api, CREATE, &body)).await?;
+    let reply = api.call(CREATE, Some(Use::Answer), post(api, CREATE, &body)).await?;
     created(CREATE, &reply.value)
 }
 
 pub(super) async fn webhooks_list(api: &Api) -> Result<Vec<Webhook>, ApiError> {
-    let reply = api.call(WEBHOOKS, Use::Answer, get(api, WEBHOOKS, &[])).await?;
+    let reply = api.call(WEBHOOKS, Some(Use::Answer), get(api, WEBHOOKS, &[])).await?;
     Ok(list(WEBHOOKS, &reply.value, "data")?.iter().filter_map(|of| webhook(of, None)).collect())
 }
 
 pub(super) async fn webhooks_register(api: &Api, url: &str) -> Result<Webhook, ApiError> {
-    let reply = api.call(REGISTER, Use::Answer, post(api, REGISTER, &json!({"url": url}))).await?;
+    let reply = api.call(REGISTER, Some(Use::Answer), post(api, REGISTER, &json!({"url": url}))).await?;
     webhook(&reply.value, Some(url)).ok_or_else(|| REGISTER.nonsense("there is no `webhook` in it"))
 }
 
 pub(super) async fn webhooks_delete(api: &Api, id: &str) -> Result<(), ApiError> {
-    api.call(DELETE, Use::Answer, post(api, DELETE, &json!({"webhook_id": id}))).await.map(|_| ())
+    api.call(DELETE, Some(Use::Answer), post(api, DELETE, &json!({"webhook_id": id}))).await.map(|_| ())
 }
