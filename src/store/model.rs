@@ -62,8 +62,21 @@ pub struct Capacity {
     pub kind: JobKind,
     /// The source or destination.
     pub queue: String,
+    /// Which of its jobs.
+    pub which: Which,
     /// How many.
     pub limit: usize,
+}
+
+/// Which jobs of a queue.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Which {
+    /// All.
+    Any,
+    /// Those of tasks that are proven, or of which a person released an event: nothing has to be asked for them.
+    Settled,
+    /// The others.
+    Unsettled,
 }
 
 /// What [`super::Store::claim`] found.
@@ -240,6 +253,8 @@ pub struct Setback {
     pub reason: String,
     /// Whether the other side may have acted.
     pub unknown: bool,
+    /// Whether nothing was sent: then it was no attempt, and none is listed.
+    pub unsent: bool,
     /// What was learnt of the task all the same.
     pub task: TaskNews,
 }

@@ -2,10 +2,13 @@
 
 use super::{Environment, end};
 use crate::clock;
-use crate::destination::{OnUnknown, Outgoing};
+use crate::destination::{Destination, OnUnknown, Outgoing};
 use crate::retry::{self, Failure, Verdict};
 use crate::store::model::{Finish, Job, JobKind, Lease, Setback, Work};
 use crate::telemetry::name as metric;
+
+/// Why a delivery is held.
+const HELD: &str = "held: an attempt may have arrived, and `on_unknown` is \"hold\"";
 
 /// What the destination's breaker learns from a delivery.
 #[derive(Debug)]
@@ -25,8 +28,8 @@ pub(super) async fn run(environment: &Environment, job: Job) -> Outcome {
         return Outcome::None;
     };
     if delivery.after_unknown && destination.on_unknown() == OnUnknown::Hold {
-        let reason = "held: an earlier attempt may have arrived, and `on_unknown` is \"hold\"";
-        bury(environment, lease, &job.queue, reason, false).await;
+        let setback = Setback { reason: HELD.to_owned(), unsent: true, ..Setback::default() };
+        bury(environment, lease, &job.queue, setback).await;
         return Outcome::None;
     }
     let outgoing = Outgoing { id: delivery.id, body: &delivery.body, attempt: lease.attempt };
@@ -43,24 +46,31 @@ pub(super) async fn run(environment: &Environment, job: Job) -> Outcome {
             end(environment, JobKind::Deliver, || environment.store.finish(lease, now, finish.clone())).await;
             Outcome::Answered
         }
-        Err(failure) => fail(environment, lease, &job.queue, destination.ladder(), failure).await,
+        Err(failure) => fail(environment, lease, destination, failure).await,
     }
 }
 
-async fn fail(environment: &Environment, lease: Lease, name: &str, ladder: &[std::time::Duration], failure: Failure) -> Outcome {
+async fn fail(environment: &Environment, lease: Lease, destination: &Destination, failure: Failure) -> Outcome {
+    let name = destination.name();
     let outcome = if failure.unknown { "unknown" } else { "failed" };
     metrics::counter!(metric::DELIVERIES, "destination" => name.to_owned(), "outcome" => outcome).increment(1);
     let wait = match failure.verdict {
-        Verdict::Retry { after } => retry::wait(ladder, lease.attempt, after),
+        Verdict::Retry { .. } if failure.unknown && destination.on_unknown() == OnUnknown::Hold => {
+            let reason = format!("{HELD}: {}", failure.reason);
+            bury(environment, lease, name, Setback { reason, unknown: true, ..Setback::default() }).await;
+            return Outcome::Failed(failure.reason);
+        }
+        Verdict::Retry { after } => retry::wait(destination.ladder(), lease.attempt, after),
         Verdict::GiveUp => {
-            bury(environment, lease, name, &failure.reason, failure.unknown).await;
+            let setback = Setback { reason: failure.reason, unknown: failure.unknown, ..Setback::default() };
+            bury(environment, lease, name, setback).await;
             // It said no, so it is there.
             return Outcome::Answered;
         }
     };
     let Some(wait) = wait else {
         let reason = format!("given up after {} attempts, the last: {}", lease.attempt, failure.reason);
-        bury(environment, lease, name, &reason, failure.unknown).await;
+        bury(environment, lease, name, Setback { reason, unknown: failure.unknown, ..Setback::default() }).await;
         return Outcome::Failed(failure.reason);
     };
     let now = environment.clock.now();
@@ -77,9 +87,8 @@ async fn fail(environment: &Environment, lease: Lease, name: &str, ladder: &[std
     Outcome::Failed(failure.reason)
 }
 
-async fn bury(environment: &Environment, lease: Lease, name: &str, reason: &str, unknown: bool) {
-    tracing::error!(destination = name, attempt = lease.attempt, "a dead letter for `{name}`: {reason}");
-    let setback = Setback { reason: reason.to_owned(), unknown, ..Setback::default() };
+async fn bury(environment: &Environment, lease: Lease, name: &str, setback: Setback) {
+    tracing::error!(destination = name, attempt = lease.attempt, "a dead letter for `{name}`: {}", setback.reason);
     let now = environment.clock.now();
     end(environment, JobKind::Deliver, || environment.store.bury(lease, now, setback.clone())).await;
 }

@@ -2,7 +2,7 @@
 //!
 //! One loop claims, and each job runs as a task of its own. What must hold:
 //! - Only what can be started now is claimed: a place is free, and the destination's breaker lets it through. So a destination
-//!   that is down holds no place of another, and spends no attempts.
+//!   that is down holds no place of another, and spends no attempts; and events of proven tasks do not stand behind strangers'.
 //! - The wake-up is armed before the store is asked, so that a job made in between is not slept over; a timer catches what
 //!   becomes due, and a poll behind both catches what neither told.
 //! - Every claimed job ends in the store, as finished, due again, or a dead letter; one whose code panicked is due again. If the
@@ -34,7 +34,7 @@ use crate::destination::Destination;
 use crate::provider::Source;
 use crate::retry::{self, LADDER};
 use crate::route::Routes;
-use crate::store::model::{Capacity, Claimed, Job, JobKind, Lease, Setback, Work};
+use crate::store::model::{Capacity, Claimed, Job, JobKind, Lease, Setback, Which, Work};
 use crate::store::{self, Store};
 use crate::telemetry::Health;
 
@@ -89,6 +89,8 @@ type Judged = (String, deliver::Outcome);
 struct Slot {
     kind: JobKind,
     queue: String,
+    /// Whether it asks the provider whether tasks are ours.
+    asks: bool,
     leases: Vec<Lease>,
 }
 
@@ -146,10 +148,18 @@ impl Worker {
     /// # Errors
     /// When the store failed.
     pub async fn run_due(&mut self) -> Result<(), store::Error> {
+        let environment = Arc::clone(&self.environment);
         loop {
+            let mut woken = pin!(environment.wake.notified());
+            woken.as_mut().enable();
             self.claim().await?;
-            let Some(ended) = self.running.join_next_with_id().await else { return Ok(()) };
-            self.settle(ended).await;
+            tokio::select! {
+                ended = self.running.join_next_with_id() => match ended {
+                    Some(ended) => self.settle(ended).await,
+                    None => return Ok(()),
+                },
+                () = woken => {}
+            }
         }
     }
 
@@ -167,7 +177,7 @@ impl Worker {
                 JobKind::Prove => proving.entry(job.queue.clone()).or_default().push(job),
                 JobKind::Fetch => {
                     let Some(source) = environment.sources.get(&job.queue).cloned() else { continue };
-                    self.start(vec![job], |environment, mut jobs| async move {
+                    self.start(false, vec![job], |environment, mut jobs| async move {
                         while let Some(job) = jobs.pop() {
                             fetch::run(&environment, &source, job).await;
                         }
@@ -178,7 +188,7 @@ impl Worker {
                         pace.spend();
                     }
                     let (outcomes, name) = (self.outcomes.0.clone(), job.queue.clone());
-                    self.start(vec![job], |environment, mut jobs| async move {
+                    self.start(false, vec![job], |environment, mut jobs| async move {
                         while let Some(job) = jobs.pop() {
                             let outcome = deliver::run(&environment, job).await;
                             // The receiver lives as long as the worker that awaits this task.
@@ -198,36 +208,46 @@ impl Worker {
                     continue;
                 }
                 let source = Arc::clone(&source);
-                self.start(jobs, |environment, jobs| async move { prove::run(&environment, &source, listing, jobs).await });
+                let asks = listing.is_some();
+                self.start(asks, jobs, |environment, jobs| async move { prove::run(&environment, &source, listing, jobs).await });
             }
         }
         Ok([next_due, self.alarm()].into_iter().flatten().min())
     }
 
     /// How much of each kind can be started now.
-    fn capacities(&mut self) -> Vec<Capacity> {
+    fn capacities(&self) -> Vec<Capacity> {
         let (environment, now) = (Arc::clone(&self.environment), self.environment.clock.elapsed());
-        let mut used: HashMap<(JobKind, &str), usize> = HashMap::new();
+        let mut used: HashMap<(JobKind, bool, &str), usize> = HashMap::new();
         for slot in self.slots.values() {
-            *used.entry((slot.kind, slot.queue.as_str())).or_default() += slot.leases.len();
+            *used.entry((slot.kind, slot.asks, slot.queue.as_str())).or_default() += slot.leases.len();
         }
-        let in_flight = |kind, queue: &str| used.get(&(kind, queue)).copied().unwrap_or_default();
+        let held = |kind, asks, queue: &str| used.get(&(kind, asks, queue)).copied().unwrap_or_default();
+        let in_flight = |kind, queue: &str| held(kind, false, queue);
         let mut capacities = Vec::new();
-        let mut add = |kind, queue: &str, limit| {
+        let mut add = |kind, which, queue: &str, limit| {
             if limit > 0 {
-                capacities.push(Capacity { kind, queue: queue.to_owned(), limit });
+                capacities.push(Capacity { kind, queue: queue.to_owned(), which, limit });
             }
         };
-        for name in environment.sources.keys() {
-            add(JobKind::Fetch, name, FETCH_PLACES.saturating_sub(in_flight(JobKind::Fetch, name)));
-            add(JobKind::Prove, name, PROVE_PLACES.saturating_sub(in_flight(JobKind::Prove, name)));
+        for (name, source) in &environment.sources {
+            add(JobKind::Fetch, Which::Any, name, FETCH_PLACES.saturating_sub(in_flight(JobKind::Fetch, name)));
+            let places = PROVE_PLACES.saturating_sub(in_flight(JobKind::Prove, name));
+            if !source.needs_proof() {
+                add(JobKind::Prove, Which::Any, name, places);
+                continue;
+            }
+            // Whoever asks the provider may have to wait for its answer, so those have places of their own, one batch at a time.
+            add(JobKind::Prove, Which::Settled, name, places);
+            let asking = held(JobKind::Prove, true, name) > 0;
+            add(JobKind::Prove, Which::Unsettled, name, if asking { 0 } else { PROVE_PLACES });
         }
         for (name, destination) in &environment.destinations {
             let in_flight = in_flight(JobKind::Deliver, name);
             let free = destination.concurrency().saturating_sub(in_flight);
             let allowed = self.breakers.get(name).map_or(free, |breaker| breaker.allows(free, in_flight, now));
-            let allowed = self.paces.get_mut(name).map_or(allowed, |pace| pace.allows(allowed));
-            add(JobKind::Deliver, name, allowed);
+            let allowed = self.paces.get(name).map_or(allowed, |pace| pace.allows(allowed));
+            add(JobKind::Deliver, Which::Any, name, allowed);
         }
         capacities
     }
@@ -241,13 +261,14 @@ impl Worker {
     }
 
     /// Runs `work` on `jobs` as a task.
-    fn start<W, F>(&mut self, jobs: Vec<Job>, work: W)
+    fn start<W, F>(&mut self, asks: bool, jobs: Vec<Job>, work: W)
     where
         W: FnOnce(Arc<Environment>, Vec<Job>) -> F,
         F: Future<Output = ()> + Send + 'static,
     {
         let Some(first) = jobs.first() else { return };
-        let slot = Slot { kind: first.kind, queue: first.queue.clone(), leases: jobs.iter().map(|job| job.lease).collect() };
+        let leases = jobs.iter().map(|job| job.lease).collect();
+        let slot = Slot { kind: first.kind, queue: first.queue.clone(), asks, leases };
         let environment = Arc::clone(&self.environment);
         let leases = slot.leases.clone();
         let work = work(Arc::clone(&environment), jobs);

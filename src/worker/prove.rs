@@ -27,6 +27,11 @@ use crate::store::model::{Finish, Job, JobKind, Known, Lease, Move, Proof, Setba
 const PROBES: u32 = 3;
 /// How long after the first the second probe waits.
 const SECOND_PROBE: Duration = Duration::from_mins(1);
+/// The longest wait for a provider that does not answer as it should: such work is never given up on, and is to go on soon after
+/// the provider does. What waits shares its lists and its budget, so this costs little.
+const WAIT_MAX: Duration = Duration::from_mins(10);
+/// Why an event without a task is quarantined.
+const NO_TASK: &str = "it names no task, so nothing can prove that it is ours";
 
 /// The newest tasks of an account, as last read.
 #[derive(Debug, Default)]
@@ -60,21 +65,32 @@ pub(super) async fn run(environment: &Environment, source: &Source, listing: Opt
     };
     let mut listing = listing.lock().await;
     let heard = jobs.iter().filter_map(heard_at).max();
-    if let Err(wait) = refresh(environment, source, &mut listing, heard).await {
-        for job in jobs {
-            wait_for(environment, source, job.lease, &wait).await;
-        }
-        return;
-    }
+    let mut stuck = refresh(environment, source, &mut listing, heard).await.err();
+    let mut ends = Vec::new();
     for job in jobs {
         let lease = job.lease;
-        let Some((Some(task_id), known, waiting)) = task_work(job.work) else { continue };
+        let Some((task_id, known, waiting)) = task_work(job.work) else { continue };
+        let Some(task_id) = task_id else {
+            no_task(environment, lease, &waiting).await;
+            continue;
+        };
         if listing.tasks.contains_key(&task_id) {
             go_on(environment, source, lease, Some(&task_id), Some("listed"), &known, waiting).await;
-        } else {
-            ask(environment, source, lease, &task_id, &known, waiting).await;
+        } else if stuck.is_some() {
+            ends.push(lease);
+        } else if let Err(wait) = ask(environment, source, lease, &task_id, &known, waiting).await {
+            if matches!(wait, Wait::Provider(ApiError::Nonsense { .. })) {
+                wait_for(environment, source, lease, &wait).await;
+                continue;
+            }
+            // The next one would be told the same.
+            stuck = Some(wait);
+            ends.push(lease);
         }
     }
+    let Some(wait) = stuck else { return };
+    // Side by side, so that a flood shares commits.
+    futures_util::future::join_all(ends.into_iter().map(|lease| wait_for(environment, source, lease, &wait))).await;
 }
 
 fn heard_at(job: &Job) -> Option<Timestamp> {
@@ -121,8 +137,23 @@ async fn refresh(
     Ok(())
 }
 
-/// Asks for a task that is in no list.
-async fn ask(environment: &Environment, source: &Source, lease: Lease, task_id: &str, known: &Known, waiting: Vec<StoredEvent>) {
+/// An event that names no task, kept while nothing had to be proven, under a configuration that asks for proof.
+async fn no_task(environment: &Environment, lease: Lease, waiting: &[StoredEvent]) {
+    let quarantined = |event: &StoredEvent| Move { event: event.seq, to: Stage::Quarantine(NO_TASK.to_owned()) };
+    let finish = Finish { moves: waiting.iter().map(quarantined).collect(), ..Finish::default() };
+    let now = environment.clock.now();
+    end(environment, JobKind::Prove, || environment.store.finish(lease, now, finish.clone())).await;
+}
+
+/// Asks for a task that is in no list. An error says why it could not be asked, and leaves the job as it was.
+async fn ask(
+    environment: &Environment,
+    source: &Source,
+    lease: Lease,
+    task_id: &str,
+    known: &Known,
+    waiting: Vec<StoredEvent>,
+) -> Result<(), Wait> {
     let now = environment.clock.now();
     let deadline = known.refused_at.map(|first| clock::after(first, source.quarantine_after()));
     let overdue = deadline.is_some_and(|deadline| now >= deadline);
@@ -132,23 +163,38 @@ async fn ask(environment: &Environment, source: &Source, lease: Lease, task_id: 
         asked => overdue && asked < PROBES,
     };
     if !probe {
-        return refuse(environment, source, lease, task_id, known, false, waiting).await;
+        refuse(environment, source, lease, task_id, known, Said::Nothing, waiting).await;
+        return Ok(());
     }
-    if let Err(wait) = source.budget().try_take(Use::Prove) {
-        return wait_for(environment, source, lease, &Wait::Budget(wait)).await;
+    source.budget().try_take(Use::Prove).map_err(Wait::Budget)?;
+    let answer = source.probe(task_id).await;
+    if !answer.as_ref().is_err_and(ApiError::degrades) {
+        environment.health.recover(&part(source));
     }
-    match source.probe(task_id).await {
-        Ok(Probe::Ours { how }) => {
-            environment.health.recover(&part(source));
-            go_on(environment, source, lease, Some(task_id), Some(how), known, waiting).await;
+    match answer {
+        Ok(Probe::Ours { how }) => go_on(environment, source, lease, Some(task_id), Some(how), known, waiting).await,
+        // Shared tasks can be read by others' keys as well as by ours: that proves nothing.
+        Ok(Probe::Visible) => refuse(environment, source, lease, task_id, known, Said::Shared, waiting).await,
+        Err(ApiError::NotFound { .. }) => refuse(environment, source, lease, task_id, known, Said::NotFound, waiting).await,
+        Err(error) if error.degrades() => return Err(Wait::Provider(error)),
+        Err(error) => {
+            tracing::error!(source = source.name(), task_id = ?task_id, "a dead letter: nothing can be asked about the task: {error}");
+            let setback = Setback { reason: error.to_string(), ..Setback::default() };
+            end(environment, JobKind::Prove, || environment.store.bury(lease, now, setback.clone())).await;
         }
-        // Shared tasks can be read by others' keys as well as by ours: that proves nothing, and asking again will not change it.
-        Ok(Probe::Visible) | Err(ApiError::NotFound { .. }) => {
-            environment.health.recover(&part(source));
-            refuse(environment, source, lease, task_id, known, true, waiting).await;
-        }
-        Err(error) => wait_for(environment, source, lease, &Wait::Provider(error)).await,
     }
+    Ok(())
+}
+
+/// What a probe said of a task that is not proven ours.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Said {
+    /// There was none this time.
+    Nothing,
+    /// Our key cannot see it.
+    NotFound,
+    /// Our key can see it, and so may others'.
+    Shared,
 }
 
 /// Nothing proves the task ours so far: look again, until it is quarantined.
@@ -158,15 +204,22 @@ async fn refuse(
     lease: Lease,
     task_id: &str,
     known: &Known,
-    probed: bool,
+    said: Said,
     waiting: Vec<StoredEvent>,
 ) {
     let now = environment.clock.now();
     let deadline = clock::after(known.refused_at.unwrap_or(now), source.quarantine_after());
+    let probed = said != Said::Nothing;
     let news = TaskNews { refused: true, probed, ..TaskNews::default() };
     let name = source.name();
     if now >= deadline && known.probes + u32::from(probed) > 0 {
-        let reason = format!("the task is not visible to the API key of `{name}`, so nothing proves that it is ours");
+        let reason = match said {
+            Said::Shared => format!(
+                "the task is shared, so that the API key of `{name}` can see it proves nothing; if whatever is shared with you is \
+                 yours, set `sources.{name}.ownership = \"visible\"`"
+            ),
+            _ => format!("the task is not visible to the API key of `{name}`, so nothing proves that it is ours"),
+        };
         tracing::warn!(
             source = name,
             task_id = ?task_id,
@@ -179,8 +232,9 @@ async fn refuse(
     }
     let rung = retry::wait(&LADDER, lease.attempt, None).unwrap_or(LADDER[LADDER.len() - 1]);
     let due = clock::after(now, rung.max(LADDER[0])).min(deadline);
-    let reason = format!("not visible to this API key, attempt {}, quarantined at {}", lease.attempt, clock::rfc3339(deadline));
-    if lease.attempt == 1 {
+    let what = if said == Said::Shared { "shared and not proven ours" } else { "not visible to this API key" };
+    let reason = format!("{what}, attempt {}, quarantined at {}", lease.attempt, clock::rfc3339(deadline));
+    if known.refused_at.is_none() {
         tracing::warn!(source = name, task_id = ?task_id, "an event of a task that is {reason}: is `sources.{name}.api_key` of the account that sends it?");
     } else {
         tracing::info!(source = name, task_id = ?task_id, "a task is {reason}");
@@ -193,7 +247,11 @@ async fn refuse(
 async fn wait_for(environment: &Environment, source: &Source, lease: Lease, wait: &Wait) {
     let now = environment.clock.now();
     let (reason, after) = match wait {
-        Wait::Budget(after) => ("waits for the share of `requests_per_minute` that proving may use".to_owned(), *after),
+        // The store keeps whole milliseconds: one more, so as not to ask just before the time, again and again.
+        Wait::Budget(after) => {
+            let wait = *after + Duration::from_millis(1);
+            ("waits for the share of `requests_per_minute` that proving may use".to_owned(), wait)
+        }
         Wait::Provider(error) => (error.to_string(), complain(environment, source, lease.attempt, error)),
     };
     let setback = Setback { reason, ..Setback::default() };
@@ -201,7 +259,7 @@ async fn wait_for(environment: &Environment, source: &Source, lease: Lease, wait
     end(environment, JobKind::Prove, || environment.store.retry(lease, now, due, setback.clone())).await;
 }
 
-/// Says that a source's API does not answer as it should, and how long to wait. Such work is never given up on.
+/// Says that a source's API does not answer as it should, and how long to wait.
 pub(super) fn complain(environment: &Environment, source: &Source, attempt: u32, error: &ApiError) -> Duration {
     let failure = error.failure();
     let asked = match failure.verdict {
@@ -209,7 +267,8 @@ pub(super) fn complain(environment: &Environment, source: &Source, attempt: u32,
         retry::Verdict::GiveUp => None,
     };
     environment.health.degrade(&part(source), &failure.reason);
-    retry::wait(&LADDER, attempt, asked).unwrap_or(LADDER[LADDER.len() - 1]).max(LADDER[0])
+    let rung = retry::wait(&LADDER, attempt, None).unwrap_or(WAIT_MAX).clamp(LADDER[0], WAIT_MAX);
+    rung.max(asked.unwrap_or_default())
 }
 
 /// The name of a source in `/readyz`.

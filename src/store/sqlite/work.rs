@@ -14,7 +14,7 @@ use crate::event::Verification;
 use crate::store::Error;
 use crate::store::model::{
     self, Capacity, Claimed, EVENT_SUBJECT, Finish, Job, JobKind, Known, Lease, Outgoing, Proof, Released, Setback, Stage,
-    StoredEvent, TaskNews, Work, text,
+    StoredEvent, TaskNews, Which, Work, text,
 };
 
 /// The most events that one job works on at once; the rest come in its next turn. Small, since all of them are moved on in one
@@ -38,10 +38,7 @@ pub(super) fn claim(connection: &Connection, capacities: &[Capacity], now: Times
             let lease = Lease { job, attempt };
             claimed.jobs.push(Job { lease, kind: capacity.kind, queue: capacity.queue.clone(), created_at, work });
         }
-        let next: Option<String> = connection
-            .prepare_cached("SELECT min(due_at) FROM jobs WHERE kind = ?1 AND queue = ?2 AND due_at IS NOT NULL")?
-            .query_row(params![capacity.kind.as_str(), capacity.queue], |row| row.get(0))?;
-        let next = next.and_then(|next| next.parse().ok());
+        let next = next_due(connection, capacity)?;
         claimed.next_due = [claimed.next_due, next].into_iter().flatten().min();
     }
     Ok(claimed)
@@ -49,15 +46,56 @@ pub(super) fn claim(connection: &Connection, capacities: &[Capacity], now: Times
 
 type DueJob = (i64, String, u32, bool, Timestamp);
 
+/// Whether nothing has to be asked before the events of a job's task go on.
+macro_rules! settled {
+    () => {
+        "(EXISTS (SELECT 1 FROM tasks WHERE source = jobs.queue AND task_id = jobs.subject AND proof IS NOT NULL) OR \
+         EXISTS (SELECT 1 FROM events WHERE source = jobs.queue AND task_id = jobs.subject AND state IN ('proving', 'fetching') \
+         AND state = 'proving' AND released_at IS NOT NULL))"
+    };
+}
+
 fn due_jobs(connection: &Connection, capacity: &Capacity, now: Timestamp) -> Result<Vec<DueJob>, Error> {
-    let mut statement = connection.prepare_cached(
-        "SELECT id, subject, attempt + 1, state = 'waiting', created_at FROM jobs \
-         WHERE kind = ?1 AND queue = ?2 AND due_at <= ?3 ORDER BY due_at, id LIMIT ?4",
-    )?;
+    let mut statement = connection.prepare_cached(match capacity.which {
+        Which::Any => {
+            "SELECT id, subject, attempt + 1, state = 'waiting', created_at FROM jobs \
+             WHERE kind = ?1 AND queue = ?2 AND due_at <= ?3 ORDER BY due_at, id LIMIT ?4"
+        }
+        Which::Settled => concat!(
+            "SELECT id, subject, attempt + 1, state = 'waiting', created_at FROM jobs \
+             WHERE kind = ?1 AND queue = ?2 AND due_at <= ?3 AND ",
+            settled!(),
+            " ORDER BY due_at, id LIMIT ?4"
+        ),
+        Which::Unsettled => concat!(
+            "SELECT id, subject, attempt + 1, state = 'waiting', created_at FROM jobs \
+             WHERE kind = ?1 AND queue = ?2 AND due_at <= ?3 AND NOT ",
+            settled!(),
+            " ORDER BY due_at, id LIMIT ?4"
+        ),
+    })?;
     let rows = statement.query_map(params![capacity.kind.as_str(), capacity.queue, text(now), capacity.limit], |row| {
         Ok((row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?, time(row, 4)?))
     })?;
     Ok(rows.collect::<Result<_, _>>()?)
+}
+
+/// When the next of these jobs is due. Settled ones never wait, so there is no time to tell.
+fn next_due(connection: &Connection, capacity: &Capacity) -> Result<Option<Timestamp>, Error> {
+    let sql = match capacity.which {
+        Which::Any => "SELECT min(due_at) FROM jobs WHERE kind = ?1 AND queue = ?2 AND due_at IS NOT NULL",
+        Which::Settled => return Ok(None),
+        Which::Unsettled => concat!(
+            "SELECT due_at FROM jobs WHERE kind = ?1 AND queue = ?2 AND due_at IS NOT NULL AND NOT ",
+            settled!(),
+            " ORDER BY due_at LIMIT 1"
+        ),
+    };
+    let next: Option<Option<String>> = connection
+        .prepare_cached(sql)?
+        .query_row(params![capacity.kind.as_str(), capacity.queue], |row| row.get(0))
+        .optional()?;
+    Ok(next.flatten().and_then(|next| next.parse().ok()))
 }
 
 fn task_work(connection: &Connection, source: &str, subject: &str, state: &str) -> Result<Work, Error> {
@@ -269,6 +307,12 @@ pub(super) fn prove(connection: &Connection, source: &str, proof: &Proof, at: &s
              title = coalesce(excluded.title, title), url = coalesce(excluded.url, url) WHERE proof IS NULL",
         )?
         .execute(params![source, proof.task_id, proof.how, at, proof.title, proof.url])?;
+    // What waited for this need not wait for its next turn.
+    connection
+        .prepare_cached(
+            "UPDATE jobs SET due_at = ?3 WHERE kind = 'prove' AND queue = ?1 AND subject = ?2 AND state = 'due' AND due_at > ?3",
+        )?
+        .execute(params![source, proof.task_id, at])?;
     Ok(())
 }
 
@@ -323,6 +367,9 @@ fn close_failed(
 ) -> Result<(), Error> {
     let at = text(now);
     if kind == JobKind::Deliver.as_str() {
+        if setback.unsent {
+            return lane::forget_attempt(connection, subject, lease.attempt);
+        }
         let outcome = if setback.unknown { "unknown" } else { "failed" };
         return lane::end_attempt(connection, subject, lease.attempt, outcome, Some(&setback.reason), &at);
     }
