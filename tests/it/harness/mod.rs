@@ -11,6 +11,7 @@ mod wire;
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::SignedDuration;
@@ -125,6 +126,21 @@ impl Harness {
         .await
     }
 
+    /// Lets the worker run by itself until `done`, then stops it in order: what is in hand may take `drain` more of the clock's time.
+    pub(crate) async fn run_worker<T>(&mut self, drain: Duration, done: impl Future<Output = T>) -> T {
+        let worker = self.worker.take().expect("the program runs");
+        let stop = CancellationToken::new();
+        let stopping = async {
+            let result = done.await;
+            stop.cancel();
+            result
+        };
+        let (result, ()) =
+            within("the end of the worker", async { tokio::join!(stopping, worker.run(stop.clone(), drain)) }).await;
+        self.worker = Some(Worker::new(Arc::clone(&self.app().environment)));
+        result
+    }
+
     /// Stops in order.
     pub(crate) async fn stop(&mut self) {
         (self.worker, self.keeper) = (None, None);
@@ -161,6 +177,11 @@ impl Harness {
     /// Lays `toml` over the configuration from the next start on.
     pub(crate) fn reconfigure(&mut self, toml: &str) {
         self.toml = setup::merge(&self.toml, toml);
+    }
+
+    /// Takes the section `table.name` out of the configuration, and all routes, from the next start on.
+    pub(crate) fn unconfigure(&mut self, table: &str, name: &str) {
+        self.toml = setup::without(&self.toml, table, name);
     }
 
     /// No longer loads keys at a start.

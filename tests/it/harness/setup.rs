@@ -114,6 +114,15 @@ pub(super) fn merge(under: &str, over: &str) -> String {
     merged.to_string()
 }
 
+/// `toml` without the section `table.name` and without routes.
+pub(super) fn without(toml: &str, table: &str, name: &str) -> String {
+    let mut toml: toml::Table = toml.parse().expect("TOML");
+    toml.remove("routes");
+    let section = toml.get_mut(table).and_then(toml::Value::as_table_mut).and_then(|table| table.remove(name));
+    assert!(section.is_some(), "there is no `{table}.{name}`");
+    toml.to_string()
+}
+
 fn lay(under: &mut toml::Table, over: toml::Table) {
     for (key, value) in over {
         match (under.get_mut(&key), value) {
@@ -163,7 +172,7 @@ pub(super) async fn launch(harness: &Harness) -> App {
 fn is_held(error: &Error) -> bool {
     match error {
         Error::Listen { .. } => true,
-        Error::Store(store::Error::Open { problem, .. }) => problem.contains("another taskhook process"),
+        Error::Store(store::Error::Locked(_)) => true,
         _ => false,
     }
 }
