@@ -18,7 +18,9 @@ use serde_json::{Value, json};
 use taskhook::clock::Clock;
 use taskhook::event::{First, NewEvent, TASK_STOPPED, Verification};
 use taskhook::setting::Size;
-use taskhook::store::model::{Appended, Capacity, Claimed, Finish, Job, JobKind, Lease, Move, NewDelivery, Setback, Stage, Work};
+use taskhook::store::model::{
+    Appended, Capacity, Claimed, Finish, Job, JobKind, Lease, Move, NewDelivery, Setback, Stage, Which, Work,
+};
 use taskhook::store::view::{EventDetail, EventFilter, Page};
 use taskhook::store::{Config, Error, Store};
 use tempfile::TempDir;
@@ -124,7 +126,7 @@ impl Database {
     }
 
     async fn claimed(&self, kind: JobKind, queue: &str, limit: usize, now: Timestamp) -> Claimed {
-        self.store().claim(vec![Capacity { kind, queue: queue.to_owned(), limit }], now).await.unwrap()
+        self.store().claim(vec![Capacity { kind, queue: queue.to_owned(), which: Which::Any, limit }], now).await.unwrap()
     }
 
     async fn claim(&self, kind: JobKind, queue: &str, now: Timestamp) -> Vec<Job> {

@@ -100,7 +100,7 @@ async fn a_stop_in_order_lets_what_is_in_hand_end() {
     let crm = Recorder::start().await;
     let mut harness = start(setup(&crm, "")).await;
     for _ in 0..30 {
-        harness.manus.create_task(KEY, Plan::finish("Done."));
+        let _ = harness.manus.create_task(KEY, Plan::finish("Done."));
     }
     harness.manus.finish_all().await;
     harness.run_worker(Duration::from_secs(8), crm.received(7)).await;

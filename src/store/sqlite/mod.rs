@@ -1,6 +1,7 @@
 //! The store in one SQLite file: one thread writes ([`writer`]), a few connections read.
 
 mod append;
+mod claim;
 mod lane;
 mod open;
 mod read;
@@ -162,7 +163,7 @@ impl Sqlite {
     }
 
     pub(super) async fn claim(&self, capacities: Vec<Capacity>, now: Timestamp) -> Result<Claimed, Error> {
-        self.write(move |connection| work::claim(connection, &capacities, now)).await
+        self.write(move |connection| claim::claim(connection, &capacities, now)).await
     }
 
     pub(super) async fn renew(&self, lease: Lease) -> Result<bool, Error> {

@@ -1,0 +1,157 @@
+//! Claiming jobs that are due, with what they work on.
+
+use jiff::Timestamp;
+use rusqlite::types::ValueRef;
+use rusqlite::{Connection, OptionalExtension as _, Row, params};
+
+use super::append::{body, id};
+use super::lane;
+use super::work::still_waiting;
+use crate::event::Verification;
+use crate::store::Error;
+use crate::store::model::{Capacity, Claimed, EVENT_SUBJECT, Job, JobKind, Known, Lease, StoredEvent, Which, Work, text};
+
+/// The most events that one job works on at once; the rest come in its next turn. Small, since all of them are moved on in one
+/// transaction, which events that arrive meanwhile wait for.
+const WAITING: usize = 50;
+
+/// Leases due jobs, as many as there is capacity for, and loads what they work on.
+pub(super) fn claim(connection: &Connection, capacities: &[Capacity], now: Timestamp) -> Result<Claimed, Error> {
+    let mut claimed = Claimed::default();
+    for capacity in capacities.iter().filter(|capacity| capacity.limit > 0) {
+        let due = due_jobs(connection, capacity, now)?;
+        for (job, subject, attempt, overdue_in_lane, created_at) in due {
+            connection
+                .prepare_cached("UPDATE jobs SET state = 'leased', due_at = NULL, attempt = ?2 WHERE id = ?1")?
+                .execute(params![job, attempt])?;
+            let work = match capacity.kind {
+                JobKind::Deliver => Work::Delivery(lane::start_attempt(connection, &subject, attempt, overdue_in_lane, now)?),
+                JobKind::Prove => task_work(connection, &capacity.queue, &subject, "proving")?,
+                JobKind::Fetch => task_work(connection, &capacity.queue, &subject, "fetching")?,
+            };
+            let lease = Lease { job, attempt };
+            claimed.jobs.push(Job { lease, kind: capacity.kind, queue: capacity.queue.clone(), created_at, work });
+        }
+        let next = next_due(connection, capacity)?;
+        claimed.next_due = [claimed.next_due, next].into_iter().flatten().min();
+    }
+    Ok(claimed)
+}
+
+type DueJob = (i64, String, u32, bool, Timestamp);
+
+/// Whether nothing has to be asked before the events of a job's task go on.
+macro_rules! settled {
+    () => {
+        "(EXISTS (SELECT 1 FROM tasks WHERE source = jobs.queue AND task_id = jobs.subject AND proof IS NOT NULL) OR \
+         EXISTS (SELECT 1 FROM events WHERE source = jobs.queue AND task_id = jobs.subject AND state IN ('proving', 'fetching') \
+         AND state = 'proving' AND released_at IS NOT NULL))"
+    };
+}
+
+fn due_jobs(connection: &Connection, capacity: &Capacity, now: Timestamp) -> Result<Vec<DueJob>, Error> {
+    let mut statement = connection.prepare_cached(match capacity.which {
+        Which::Any => {
+            "SELECT id, subject, attempt + 1, state = 'waiting', created_at FROM jobs \
+             WHERE kind = ?1 AND queue = ?2 AND due_at <= ?3 ORDER BY due_at, id LIMIT ?4"
+        }
+        Which::Settled => concat!(
+            "SELECT id, subject, attempt + 1, state = 'waiting', created_at FROM jobs \
+             WHERE kind = ?1 AND queue = ?2 AND due_at <= ?3 AND ",
+            settled!(),
+            " ORDER BY due_at, id LIMIT ?4"
+        ),
+        Which::Unsettled => concat!(
+            "SELECT id, subject, attempt + 1, state = 'waiting', created_at FROM jobs \
+             WHERE kind = ?1 AND queue = ?2 AND due_at <= ?3 AND NOT ",
+            settled!(),
+            " ORDER BY due_at, id LIMIT ?4"
+        ),
+    })?;
+    let rows = statement.query_map(params![capacity.kind.as_str(), capacity.queue, text(now), capacity.limit], |row| {
+        Ok((row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?, time(row, 4)?))
+    })?;
+    Ok(rows.collect::<Result<_, _>>()?)
+}
+
+/// When the next of these jobs is due. Settled ones never wait, so there is no time to tell.
+fn next_due(connection: &Connection, capacity: &Capacity) -> Result<Option<Timestamp>, Error> {
+    let sql = match capacity.which {
+        Which::Any => "SELECT min(due_at) FROM jobs WHERE kind = ?1 AND queue = ?2 AND due_at IS NOT NULL",
+        Which::Settled => return Ok(None),
+        Which::Unsettled => concat!(
+            "SELECT due_at FROM jobs WHERE kind = ?1 AND queue = ?2 AND due_at IS NOT NULL AND NOT ",
+            settled!(),
+            " ORDER BY due_at LIMIT 1"
+        ),
+    };
+    let next: Option<Option<String>> = connection
+        .prepare_cached(sql)?
+        .query_row(params![capacity.kind.as_str(), capacity.queue], |row| row.get(0))
+        .optional()?;
+    Ok(next.flatten().and_then(|next| next.parse().ok()))
+}
+
+fn task_work(connection: &Connection, source: &str, subject: &str, state: &str) -> Result<Work, Error> {
+    if let Some(event) = subject.strip_prefix(EVENT_SUBJECT) {
+        let waiting = connection
+            .prepare_cached(concat!("SELECT ", event_columns!(), " FROM events WHERE id = ?1 AND state = ?2"))?
+            .query_map(params![event, state], stored_event)?
+            .collect::<Result<_, _>>()?;
+        return Ok(Work::Task { task_id: None, known: Known::default(), waiting });
+    }
+    let waiting = connection
+        .prepare_cached(concat!(
+            "SELECT ",
+            event_columns!(),
+            " FROM events WHERE source = ?1 AND task_id = ?2 AND state IN ('proving', 'fetching') AND state = ?3 ORDER BY seq LIMIT ?4"
+        ))?
+        .query_map(params![source, subject, state, WAITING], stored_event)?
+        .collect::<Result<_, _>>()?;
+    let known = connection
+        .prepare_cached("SELECT proof, refused_at, probes FROM tasks WHERE source = ?1 AND task_id = ?2")?
+        .query_row(params![source, subject], |row| {
+            let refused_at: Option<String> = row.get(1)?;
+            let refused_at = refused_at.and_then(|at| at.parse().ok());
+            Ok(Known { proof: row.get(0)?, refused_at, probes: row.get(2)?, fetching: false })
+        })
+        .optional()?
+        .unwrap_or_default();
+    let known = Known { fetching: still_waiting(connection, source, Some(subject), "fetching")?, ..known };
+    Ok(Work::Task { task_id: Some(subject.to_owned()), known, waiting })
+}
+
+/// The columns that [`stored_event`] reads.
+macro_rules! event_columns {
+    () => {
+        "seq, id, source, provider, type, task_id, received_at, verification, collision_of, released_at IS NOT NULL, body"
+    };
+}
+use event_columns;
+
+fn stored_event(row: &Row<'_>) -> rusqlite::Result<StoredEvent> {
+    Ok(StoredEvent {
+        seq: row.get(0)?,
+        id: id(row.get_ref(1)?)?,
+        source: row.get(2)?,
+        provider: row.get(3)?,
+        kind: row.get(4)?,
+        task_id: row.get(5)?,
+        received_at: time(row, 6)?,
+        verification: if row.get_ref(7)?.as_str()? == Verification::Signature.as_str() {
+            Verification::Signature
+        } else {
+            Verification::None
+        },
+        collision_of: if row.get_ref(8)? == ValueRef::Null { None } else { Some(id(row.get_ref(8)?)?) },
+        released: row.get(9)?,
+        body: body(row.get(10)?),
+    })
+}
+
+fn time(row: &Row<'_>, column: usize) -> rusqlite::Result<Timestamp> {
+    let text = row.get_ref(column)?;
+    text.as_str()?
+        .parse()
+        .map_err(|error| rusqlite::Error::FromSqlConversionFailure(column, text.data_type(), Box::<jiff::Error>::new(error)))
+}

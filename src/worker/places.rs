@@ -1,0 +1,60 @@
+//! What can be started now: the places that are free, and the destinations that may be asked.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use super::Worker;
+use crate::clock;
+use crate::store::model::{Capacity, JobKind, Which};
+
+/// Prove jobs at once for a source: most of them need no call.
+const PROVE_PLACES: usize = 64;
+/// Fetches at once for a source.
+const FETCH_PLACES: usize = 8;
+
+impl Worker {
+    /// How much of each kind can be started now.
+    pub(super) fn capacities(&self) -> Vec<Capacity> {
+        let (environment, now) = (Arc::clone(&self.environment), self.environment.clock.elapsed());
+        let mut used: HashMap<(JobKind, bool, &str), usize> = HashMap::new();
+        for slot in self.slots.values() {
+            *used.entry((slot.kind, slot.asks, slot.queue.as_str())).or_default() += slot.leases.len();
+        }
+        let held = |kind, asks, queue: &str| used.get(&(kind, asks, queue)).copied().unwrap_or_default();
+        let in_flight = |kind, queue: &str| held(kind, false, queue);
+        let mut capacities = Vec::new();
+        let mut add = |kind, which, queue: &str, limit| {
+            if limit > 0 {
+                capacities.push(Capacity { kind, queue: queue.to_owned(), which, limit });
+            }
+        };
+        for (name, source) in &environment.sources {
+            add(JobKind::Fetch, Which::Any, name, FETCH_PLACES.saturating_sub(in_flight(JobKind::Fetch, name)));
+            let places = PROVE_PLACES.saturating_sub(in_flight(JobKind::Prove, name));
+            if !source.needs_proof() {
+                add(JobKind::Prove, Which::Any, name, places);
+                continue;
+            }
+            // Whoever asks the provider may have to wait for its answer, so those have places of their own, one batch at a time.
+            add(JobKind::Prove, Which::Settled, name, places);
+            let asking = held(JobKind::Prove, true, name) > 0;
+            add(JobKind::Prove, Which::Unsettled, name, if asking { 0 } else { PROVE_PLACES });
+        }
+        for (name, destination) in &environment.destinations {
+            let in_flight = in_flight(JobKind::Deliver, name);
+            let free = destination.concurrency().saturating_sub(in_flight);
+            let allowed = self.breakers.get(name).map_or(free, |breaker| breaker.allows(free, in_flight, now));
+            let allowed = self.paces.get(name).map_or(allowed, |pace| pace.allows(allowed));
+            add(JobKind::Deliver, Which::Any, name, allowed);
+        }
+        capacities
+    }
+
+    /// When the first destination that may not be asked now may be asked again.
+    pub(super) fn alarm(&self) -> Option<jiff::Timestamp> {
+        let (now, wall) = (self.environment.clock.elapsed(), self.environment.clock.now());
+        let breakers = self.breakers.values().filter_map(|breaker| breaker.opens_at(now));
+        let paces = self.paces.values().filter_map(|pace| pace.again_in().map(|wait| now + wait));
+        breakers.chain(paces).min().map(|until| clock::after(wall, until.saturating_sub(now)))
+    }
+}
