@@ -73,7 +73,7 @@ impl Sqlite {
         let opened = tokio::task::spawn_blocking(move || open::open(&at, now))
             .await
             .map_err(|error| Error::Unavailable(error.to_string()))??;
-        let writer = Writer::start(opened.connection, opened.lock, &path)?;
+        let writer = Writer::start(opened.connection, opened.lock, &path, clock.clone())?;
         let readers = readers(&path)?;
         let shared = Shared {
             path,
@@ -105,7 +105,7 @@ impl Sqlite {
         T: Send + 'static,
         F: FnMut(&Connection) -> Result<T, Error> + Send + 'static,
     {
-        self.shared.writer.write(0, work).await
+        self.shared.writer.write(work).await
     }
 
     /// Runs `work` on a reading connection.
@@ -150,7 +150,7 @@ impl Sqlite {
         self.ensure_space()?;
         let headers = serde_json::to_string(&event.headers).map_err(|error| Error::Database(error.to_string()))?;
         let bytes = event.body.len() + headers.len();
-        self.shared.writer.try_write(bytes, move |connection| append::append(connection, &event, &headers)).await
+        self.shared.writer.keep(bytes, move |connection| append::append(connection, &event, &headers)).await
     }
 
     pub(super) async fn check(&self) -> Result<(), Error> {

@@ -4,6 +4,9 @@
 //! [`BATCH_BYTES`]), does it in one transaction, and answers all the waiters after the commit: one sync serves them all, and
 //! a batch is as large as what came while the last one was being synced. No timer is involved.
 //!
+//! Events go first. While they come, each batch has [`WORK_TIME`] for everything else, so that an overload makes results late and
+//! not senders wait; nor does work stand still, for every batch does some.
+//!
 //! What must hold:
 //! - No answer before its commit.
 //! - One bad write does not take its neighbours with it: a batch that fails is rolled back and done again write by write. So a
@@ -12,21 +15,26 @@
 //! - After an I/O error nothing is known about what the disk holds (a failed fsync may drop the dirty pages and report success
 //!   the next time), so the thread stops, and the process with it. A full disk is not such an error: it heals.
 
+use std::collections::VecDeque;
 use std::fs::File;
 use std::path::Path;
 use std::thread;
+use std::time::Duration;
 
 use rusqlite::Connection;
 use tokio::sync::{mpsc, oneshot, watch};
 
+use crate::clock::Clock;
 use crate::store::Error;
 
 /// The most writes that may wait.
 pub(crate) const QUEUE: usize = 4096;
 /// The most writes in one transaction.
 const BATCH: usize = 512;
-/// The most bytes in one transaction.
+/// The most bytes of events in one transaction.
 const BATCH_BYTES: usize = 8 << 20;
+/// How long a batch with events may take for other work.
+const WORK_TIME: Duration = Duration::from_millis(1);
 /// The write-ahead log is checkpointed here, in pages of 4 KiB: rarely enough that hot pages are written once for many commits.
 const CHECKPOINT_PAGES: u32 = 4096;
 
@@ -43,13 +51,16 @@ trait Write: Send {
     fn run(&mut self, connection: &Connection) -> Result<(), Error>;
     /// Tells the waiter, once the commit is known to have held or failed.
     fn answer(self: Box<Self>, committed: Result<(), Error>);
-    /// About how many bytes it writes.
+    /// Whether it keeps an event, for which a sender waits.
+    fn is_event(&self) -> bool;
+    /// About how many bytes an event writes.
     fn bytes(&self) -> usize;
 }
 
 struct Waiting<T, F> {
     work: F,
-    bytes: usize,
+    /// For an event, about how many bytes it writes.
+    event_bytes: Option<usize>,
     done: Option<Result<T, Error>>,
     waiter: oneshot::Sender<Result<T, Error>>,
 }
@@ -72,22 +83,26 @@ impl<T: Send, F: FnMut(&Connection) -> Result<T, Error> + Send> Write for Waitin
         let _ = self.waiter.send(answer);
     }
 
+    fn is_event(&self) -> bool {
+        self.event_bytes.is_some()
+    }
+
     fn bytes(&self) -> usize {
-        self.bytes
+        self.event_bytes.unwrap_or_default()
     }
 }
 
 impl Writer {
     /// Starts the thread on `connection`, with the `lock` that says that we are the one process that writes. It ends when the last
     /// handle is dropped and what waits is written, or on an I/O error.
-    pub(super) fn start(connection: Connection, lock: File, path: &Path) -> Result<Self, Error> {
-        let (queue, waiting) = mpsc::channel(QUEUE);
+    pub(super) fn start(connection: Connection, lock: File, path: &Path, clock: Clock) -> Result<Self, Error> {
+        let (queue, channel) = mpsc::channel(QUEUE);
         let (fail, failed) = watch::channel(None);
         connection.pragma_update(None, "wal_autocheckpoint", CHECKPOINT_PAGES)?;
         thread::Builder::new()
             .name("store-writer".into())
             .spawn(move || {
-                run(&connection, waiting, &fail);
+                run(&connection, Queue { channel, events: VecDeque::new(), work: VecDeque::new(), clock }, &fail);
                 drop(connection);
                 drop(lock);
             })
@@ -96,25 +111,26 @@ impl Writer {
     }
 
     /// Does `work` in a transaction, waiting for a place in the queue.
-    pub(super) async fn write<T, F>(&self, bytes: usize, work: F) -> Result<T, Error>
+    pub(super) async fn write<T, F>(&self, work: F) -> Result<T, Error>
     where
         T: Send + 'static,
         F: FnMut(&Connection) -> Result<T, Error> + Send + 'static,
     {
         let (waiter, answer) = oneshot::channel();
-        let write = Box::new(Waiting { work, bytes, done: None, waiter });
+        let write = Box::new(Waiting { work, event_bytes: None, done: None, waiter });
         self.queue.send(write).await.map_err(|_| self.gone())?;
         answer.await.map_err(|_| self.gone())?
     }
 
-    /// The same, but a full queue is an error at once: whoever is answered can come again.
-    pub(super) async fn try_write<T, F>(&self, bytes: usize, work: F) -> Result<T, Error>
+    /// Keeps an event of about so many `bytes`. It goes before all other work, and a full queue is an error at once: its sender
+    /// waits for the answer, and can come again.
+    pub(super) async fn keep<T, F>(&self, bytes: usize, work: F) -> Result<T, Error>
     where
         T: Send + 'static,
         F: FnMut(&Connection) -> Result<T, Error> + Send + 'static,
     {
         let (waiter, answer) = oneshot::channel();
-        let write = Box::new(Waiting { work, bytes, done: None, waiter });
+        let write = Box::new(Waiting { work, event_bytes: Some(bytes), done: None, waiter });
         self.queue.try_send(write).map_err(|error| match error {
             mpsc::error::TrySendError::Full(_) => Error::QueueFull,
             mpsc::error::TrySendError::Closed(_) => self.gone(),
@@ -137,53 +153,92 @@ impl Writer {
     }
 }
 
-fn run(connection: &Connection, mut waiting: mpsc::Receiver<Box<dyn Write>>, fail: &watch::Sender<Option<Error>>) {
-    let mut batch = Vec::with_capacity(BATCH);
-    while let Some(first) = waiting.blocking_recv() {
-        let mut bytes = first.bytes();
-        batch.push(first);
-        while batch.len() < BATCH && bytes < BATCH_BYTES {
-            let Ok(next) = waiting.try_recv() else { break };
-            bytes += next.bytes();
-            batch.push(next);
+/// What waits, and how it is put into batches.
+struct Queue {
+    channel: mpsc::Receiver<Box<dyn Write>>,
+    events: VecDeque<Box<dyn Write>>,
+    work: VecDeque<Box<dyn Write>>,
+    clock: Clock,
+}
+
+impl Queue {
+    /// Waits until something waits; false at the end.
+    fn fill(&mut self) -> bool {
+        if self.events.is_empty() && self.work.is_empty() {
+            let Some(first) = self.channel.blocking_recv() else { return false };
+            self.sort(first);
         }
-        match commit(connection, &mut batch) {
-            Ok(()) => batch.drain(..).for_each(|write| write.answer(Ok(()))),
-            Err(error) if batch.len() == 1 => {
-                let fatal = is_fatal(&error);
-                batch.drain(..).for_each(|write| write.answer(Err(error.clone())));
-                if fatal {
-                    return stop(error, fail);
+        while self.events.len() < BATCH {
+            let Ok(next) = self.channel.try_recv() else { break };
+            self.sort(next);
+        }
+        true
+    }
+
+    fn sort(&mut self, write: Box<dyn Write>) {
+        if write.is_event() { self.events.push_back(write) } else { self.work.push_back(write) }
+    }
+
+    /// Runs a batch of what waits in one transaction: the events, then as much work as there is time for. On any error nothing of
+    /// `batch` holds.
+    fn commit(&mut self, connection: &Connection, batch: &mut Vec<Box<dyn Write>>) -> Result<(), Error> {
+        in_transaction(connection, || {
+            let mut bytes = 0;
+            while bytes < BATCH_BYTES
+                && batch.len() < BATCH
+                && let Some(event) = self.events.pop_front()
+            {
+                bytes += event.bytes();
+                batch.push(event);
+                batch.last_mut().map_or(Ok(()), |event| event.run(connection))?;
+            }
+            let (events, begun) = (!batch.is_empty(), self.clock.elapsed());
+            while batch.len() < BATCH
+                && let Some(work) = self.work.pop_front()
+            {
+                batch.push(work);
+                batch.last_mut().map_or(Ok(()), |work| work.run(connection))?;
+                if events && self.clock.elapsed().saturating_sub(begun) > WORK_TIME {
+                    break;
                 }
             }
-            Err(error) if is_fatal(&error) => {
-                batch.drain(..).for_each(|write| write.answer(Err(error.clone())));
-                return stop(error, fail);
-            }
-            Err(_) => {
-                for mut write in batch.drain(..) {
-                    let committed = commit(connection, std::slice::from_mut(&mut write));
-                    let fatal = committed.as_ref().err().filter(|error| is_fatal(error)).cloned();
-                    write.answer(committed);
-                    if let Some(error) = fatal {
-                        return stop(error, fail);
-                    }
-                }
-            }
+            Ok(())
+        })
+    }
+}
+
+fn run(connection: &Connection, mut queue: Queue, fail: &watch::Sender<Option<Error>>) {
+    let mut batch = Vec::with_capacity(BATCH);
+    while queue.fill() {
+        let Err(error) = queue.commit(connection, &mut batch) else {
+            batch.drain(..).for_each(|write| write.answer(Ok(())));
+            continue;
+        };
+        let mut failure = is_fatal(&error).then(|| error.clone());
+        let alone = batch.len() == 1;
+        for mut write in batch.drain(..) {
+            let committed = match &failure {
+                Some(failure) => Err(failure.clone()),
+                None if alone => Err(error.clone()),
+                None => in_transaction(connection, || write.run(connection)),
+            };
+            failure = failure.or_else(|| committed.as_ref().err().filter(|error| is_fatal(error)).cloned());
+            write.answer(committed);
+        }
+        if let Some(failure) = failure {
+            return stop(failure, fail);
         }
     }
 }
 
-/// Runs `batch` in one transaction; on any error nothing of it holds.
-fn commit(connection: &Connection, batch: &mut [Box<dyn Write>]) -> Result<(), Error> {
-    let run = |batch: &mut [Box<dyn Write>]| -> Result<(), Error> {
+/// Runs `work` in a transaction of its own; on any error nothing of it holds.
+fn in_transaction(connection: &Connection, work: impl FnOnce() -> Result<(), Error>) -> Result<(), Error> {
+    let run = || -> Result<(), Error> {
         connection.prepare_cached("BEGIN IMMEDIATE")?.execute([])?;
-        for write in batch {
-            write.run(connection)?;
-        }
+        work()?;
         Ok(connection.prepare_cached("COMMIT")?.execute([]).map(drop)?)
     };
-    let result = run(batch);
+    let result = run();
     if result.is_err() && !connection.is_autocommit() {
         // SQLite has rolled back by itself after most errors; where it has not, this does. If even that fails, the next
         // BEGIN says so.
