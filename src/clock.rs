@@ -7,6 +7,7 @@
 //! [`Clock::elapsed`] never goes backwards, for rates, budgets and durations.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use jiff::{SignedDuration, Timestamp};
@@ -24,8 +25,9 @@ enum Kind {
 
 #[derive(Debug)]
 struct Manual {
-    start: Timestamp,
     now: watch::Sender<Timestamp>,
+    /// Milliseconds that it was moved forward in all.
+    elapsed: AtomicU64,
 }
 
 impl Clock {
@@ -39,7 +41,7 @@ impl Clock {
     /// A clock that stands at `at` until [`Clock::advance`] moves it.
     #[must_use]
     pub fn manual(at: Timestamp) -> Self {
-        Self(Kind::Manual(Arc::new(Manual { start: at, now: watch::Sender::new(at) })))
+        Self(Kind::Manual(Arc::new(Manual { now: watch::Sender::new(at), elapsed: AtomicU64::new(0) })))
     }
 
     /// Wall time, in whole milliseconds: what the store keeps is then equal to what was in memory.
@@ -58,10 +60,7 @@ impl Clock {
     pub fn elapsed(&self) -> Duration {
         match &self.0 {
             Kind::System { start } => start.elapsed(),
-            Kind::Manual(manual) => {
-                let moved = manual.now.borrow().duration_since(manual.start);
-                Duration::try_from(moved).unwrap_or(Duration::ZERO)
-            }
+            Kind::Manual(manual) => Duration::from_millis(manual.elapsed.load(Ordering::SeqCst)),
         }
     }
 
@@ -86,14 +85,18 @@ impl Clock {
         async move { clock.sleep_until(until).await }
     }
 
-    /// Moves a manual clock by `by`, which may be negative (a clock that jumps back).
+    /// Moves a manual clock by `by`, in whole milliseconds. Negative is wall time that jumps back: running time then stands.
     ///
     /// # Panics
     /// On the system clock, which nobody may move.
     pub fn advance(&self, by: SignedDuration) {
         match &self.0 {
             Kind::System { .. } => panic!("the system clock cannot be moved"),
-            Kind::Manual(manual) => manual.now.send_modify(|now| *now += by),
+            Kind::Manual(manual) => {
+                let forward = u64::try_from(by.as_millis()).unwrap_or(0);
+                manual.elapsed.fetch_add(forward, Ordering::SeqCst);
+                manual.now.send_modify(|now| *now += by);
+            }
         }
     }
 }
@@ -150,6 +153,14 @@ mod tests {
         let late: Timestamp = "2025-11-18T23:05:01.2Z".parse().unwrap();
         assert_eq!(rfc3339(early), "2025-11-18T23:05:01.000Z");
         assert!(rfc3339(early) < rfc3339(late));
+    }
+
+    #[test]
+    fn running_time_never_goes_back() {
+        let clock = Clock::manual("2025-11-18T23:05:01Z".parse().unwrap());
+        clock.advance(SignedDuration::from_secs(10));
+        clock.advance(SignedDuration::from_secs(-60));
+        assert_eq!((clock.now().to_string().as_str(), clock.elapsed()), ("2025-11-18T23:04:11Z", Duration::from_secs(10)));
     }
 
     #[tokio::test]

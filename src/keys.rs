@@ -4,21 +4,23 @@
 //! - A key that was ever loaded never expires: the hour only schedules a refresh. So a provider whose API is down for a day does
 //!   not stop us from accepting its events.
 //! - A check that fails may mean a new key. Then one refresh, shared by all who wait, is awaited for at most [`PATIENCE`], at most
-//!   one a minute, so that forged requests cannot make us call.
+//!   one a minute, so that forged requests cannot make us call. It is nobody's own: whoever asked may hang up without ending it.
+//! - A key from a file is the only one that is trusted, from the first moment, and nobody is asked for another.
 //! - Where nobody can say whether a request is genuine (no key was ever loaded, or ours is old and cannot be refreshed), that is
 //!   our trouble, not the sender's: 503.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use jiff::{SignedDuration, Timestamp};
-use tokio::sync::Mutex;
+use tokio::sync::watch;
+use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use crate::clock::{self, Clock};
-use crate::provider::Source;
+use crate::provider::{ApiError, KeyAnswer, Source};
 use crate::retry::{self, LADDER};
 use crate::signature::rsa::PublicKey;
 use crate::store::Store;
@@ -30,6 +32,8 @@ const REFRESH_AFTER: Duration = Duration::from_hours(1);
 const DOUBT_AFTER: Duration = Duration::from_mins(1);
 /// The least time between two refreshes that a request asked for.
 const ASK_EVERY: Duration = Duration::from_mins(1);
+/// The most keys of a source that are trusted at one time.
+const MOST: usize = 8;
 /// How long a request waits for a refresh.
 const PATIENCE: Duration = Duration::from_secs(3);
 /// A difference of clocks larger than this is ours to mend.
@@ -38,7 +42,9 @@ pub const SKEW: SignedDuration = SignedDuration::from_secs(60);
 /// The keys of every source that verifies; clones share them.
 #[derive(Clone, Debug)]
 pub struct Keys {
-    of: Arc<BTreeMap<String, KeyRing>>,
+    of: Arc<BTreeMap<String, Arc<KeyRing>>>,
+    /// Whether some source believes anyone.
+    open: bool,
 }
 
 #[derive(Debug)]
@@ -48,8 +54,18 @@ struct KeyRing {
     clock: Clock,
     health: Health,
     loaded: ArcSwap<Loaded>,
-    /// Held while loading: whoever waits for it finds the answer of the one before.
-    refreshing: Mutex<Option<Timestamp>>,
+    refresh: Mutex<Refresh>,
+}
+
+/// The refresh that requests ask for.
+#[derive(Debug, Default)]
+struct Refresh {
+    /// When the keys were last asked for, in the clock's running time.
+    asked_at: Option<Duration>,
+    /// What asks for them now, if anything.
+    running: JoinSet<()>,
+    /// Closes when that ends.
+    ended: Option<watch::Receiver<()>>,
 }
 
 /// What is trusted now.
@@ -71,7 +87,9 @@ impl Loaded {
     }
 
     fn age(&self, now: Timestamp) -> Option<Duration> {
-        self.loaded_at.map(|at| clock::since(at, now))
+        // Loaded in what is now the future: a clock was set, and nobody knows how old it is.
+        let age = |at| if at > clock::after(now, DOUBT_AFTER) { Duration::MAX } else { clock::since(at, now) };
+        self.loaded_at.map(age)
     }
 }
 
@@ -95,23 +113,30 @@ impl Keys {
         clock: &Clock,
         health: &Health,
     ) -> Result<Self, crate::store::Error> {
-        let mut of = BTreeMap::new();
-        for source in sources.into_iter().filter(|source| source.verifies()) {
-            let saved = store.verification_keys(source.name()).await?;
-            let loaded_at = saved.iter().map(|(_, at)| *at).max();
-            let keys = saved.iter().filter_map(|(pem, _)| PublicKey::from_pem(pem).ok()).collect();
-            let loaded = ArcSwap::from_pointee(Loaded { keys, loaded_at, skew: SignedDuration::ZERO });
+        let (mut of, mut open) = (BTreeMap::new(), false);
+        for source in sources {
+            if !source.verifies() {
+                open = true;
+                continue;
+            }
+            let (keys, loaded_at) = if source.pins_key() {
+                (source.pinned_keys().to_vec(), Some(clock.now()))
+            } else {
+                let saved = store.verification_keys(source.name()).await?;
+                let keys = saved.iter().filter_map(|(pem, _)| PublicKey::from_pem(pem).ok()).collect();
+                (keys, saved.iter().map(|(_, at)| *at).max())
+            };
             let ring = KeyRing {
                 store: store.clone(),
                 clock: clock.clone(),
                 health: health.clone(),
-                loaded,
-                refreshing: Mutex::default(),
+                loaded: ArcSwap::from_pointee(Loaded { keys, loaded_at, skew: SignedDuration::ZERO }),
+                refresh: Mutex::default(),
                 source,
             };
-            of.insert(ring.source.name().to_owned(), ring);
+            of.insert(ring.source.name().to_owned(), Arc::new(ring));
         }
-        Ok(Self { of: Arc::new(of) })
+        Ok(Self { of: Arc::new(of), open })
     }
 
     /// What is trusted now for `source`.
@@ -120,10 +145,10 @@ impl Keys {
         self.of.get(source).map(|ring| ring.loaded.load_full()).unwrap_or_default()
     }
 
-    /// Whether any source could verify a request now; true where none has to.
+    /// Whether any source could verify a request now; true where one has not to.
     #[must_use]
     pub fn any_can_verify(&self) -> bool {
-        self.of.is_empty() || self.of.values().any(|ring| !ring.loaded.load().keys.is_empty())
+        self.open || self.of.values().any(|ring| !ring.loaded.load().keys.is_empty())
     }
 
     /// Loads the keys of `source` anew, since a check failed on `tried`, if there is reason to doubt them.
@@ -138,7 +163,7 @@ impl Keys {
     /// Why none could be loaded, for people.
     pub async fn load(&self, source: &str) -> Result<(), String> {
         match self.of.get(source) {
-            Some(ring) => ring.load(&mut *ring.refreshing.lock().await).await,
+            Some(ring) => ring.load().await,
             None => Ok(()),
         }
     }
@@ -164,12 +189,15 @@ impl Keys {
 
 impl KeyRing {
     async fn keep_fresh(&self) {
+        if self.source.pins_key() {
+            return;
+        }
         let mut attempt = 0;
         loop {
             let age = self.loaded.load().age(self.clock.now());
             let wait = match age.map(|age| REFRESH_AFTER.saturating_sub(age)).filter(|wait| !wait.is_zero()) {
                 Some(wait) => wait,
-                None if self.load(&mut *self.refreshing.lock().await).await.is_ok() => {
+                None if self.load().await.is_ok() => {
                     attempt = 0;
                     REFRESH_AFTER
                 }
@@ -183,43 +211,84 @@ impl KeyRing {
         }
     }
 
-    async fn doubt(&self, tried: &Arc<Loaded>) -> Refreshed {
+    async fn doubt(self: &Arc<Self>, tried: &Arc<Loaded>) -> Refreshed {
         let now = self.clock.now();
         let known = |loaded: Arc<Loaded>| {
             let reliable = !loaded.keys.is_empty() && loaded.age(now).is_some_and(|age| age <= REFRESH_AFTER);
             Refreshed { loaded, reliable: reliable || self.source.pins_key() }
         };
-        if !tried.keys.is_empty() && tried.age(now).is_some_and(|age| age < DOUBT_AFTER) && !tried.clock_is_off() {
+        let young = !tried.keys.is_empty() && tried.age(now).is_some_and(|age| age < DOUBT_AFTER);
+        if self.source.pins_key() || (young && !tried.clock_is_off()) {
             return known(Arc::clone(tried));
         }
-        let refresh = async {
-            let mut asked_at = self.refreshing.lock().await;
-            // Somebody refreshed while we waited, or a little earlier: what they found is what there is.
-            let fresh = self.loaded.load().loaded_at > tried.loaded_at;
-            if !fresh && asked_at.is_none_or(|at| clock::since(at, now) >= ASK_EVERY) {
-                let _ = self.load(&mut asked_at).await;
-            }
-        };
-        // One that takes longer is dropped, and counts as asked: the provider is not to be asked by every request in turn.
-        let _ = tokio::time::timeout(PATIENCE, refresh).await;
+        // Nothing to wait for: somebody refreshed a little earlier, and what they found is what there is.
+        if let Some(mut ended) = self.refresh() {
+            // It is closed, never written to.
+            let _ = tokio::time::timeout(PATIENCE, ended.changed()).await;
+        }
         known(self.loaded.load_full())
     }
 
-    async fn load(&self, asked_at: &mut Option<Timestamp>) -> Result<(), String> {
+    /// The end of the refresh that runs, or of a new one; `None` if the last was asked for less than a minute ago.
+    fn refresh(self: &Arc<Self>) -> Option<watch::Receiver<()>> {
+        let mut refresh = self.refresh.lock().unwrap_or_else(PoisonError::into_inner);
+        while let Some(ended) = refresh.running.try_join_next() {
+            if let Err(error) = ended {
+                tracing::error!(source = self.source.name(), "refreshing the key failed: this is a bug ({error})");
+            }
+        }
+        if !refresh.running.is_empty() {
+            return refresh.ended.clone();
+        }
+        let now = self.clock.elapsed();
+        if refresh.asked_at.is_some_and(|at| now.saturating_sub(at) < ASK_EVERY) {
+            return None;
+        }
+        refresh.asked_at = Some(now);
+        let (end, ended) = watch::channel(());
+        // It must not keep the store open beyond the program's end, so it holds the ring only once there is an answer.
+        let (source, ring) = (Arc::clone(&self.source), Arc::downgrade(self));
+        refresh.running.spawn(async move {
+            let answer = source.load_keys().await;
+            if let Some(ring) = Weak::upgrade(&ring) {
+                // What is wrong was told by it.
+                let _ = ring.take(answer).await;
+            }
+            drop(end);
+        });
+        refresh.ended = Some(ended.clone());
+        Some(ended)
+    }
+
+    async fn load(&self) -> Result<(), String> {
+        if self.source.pins_key() {
+            return Ok(());
+        }
+        self.refresh.lock().unwrap_or_else(PoisonError::into_inner).asked_at = Some(self.clock.elapsed());
+        self.take(self.source.load_keys().await).await
+    }
+
+    /// Trusts what the provider answered, or says why it cannot.
+    async fn take(&self, answer: KeyAnswer) -> Result<(), String> {
         let (now, part) = (self.clock.now(), format!("source {} keys", self.source.name()));
-        *asked_at = Some(now);
-        let answer = self.source.load_keys().await;
-        let problems = answer.errors.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ");
-        let skew = answer.skew.unwrap_or_else(|| self.loaded.load().skew);
+        let before = self.loaded.load_full();
+        let skew = answer.skew.unwrap_or(before.skew);
         if answer.keys.is_empty() {
-            let before = self.loaded.load_full();
+            let problems = answer.errors.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ");
             self.loaded.store(Arc::new(Loaded { skew, ..(*before).clone() }));
             let reason = format!("cannot load the key that `{}` verifies with: {problems}", self.source.name());
             self.health.degrade(&part, &reason);
             tracing::warn!(source = self.source.name(), "{reason}");
             return Err(reason);
         }
-        let loaded = Loaded { keys: answer.keys, loaded_at: Some(now), skew };
+        let mut keys = answer.keys;
+        // Of several places that keys come from one did not answer: what it gave before stays trusted.
+        if answer.errors.iter().any(ApiError::degrades) {
+            let missing: Vec<_> = before.keys.iter().filter(|key| !keys.contains(key)).cloned().collect();
+            keys.extend(missing);
+            keys.truncate(MOST);
+        }
+        let loaded = Loaded { keys, loaded_at: Some(now), skew };
         if loaded.clock_is_off() {
             let reason = format!("this machine's clock is {} s off the provider's; set it", skew.as_secs());
             self.health.degrade(&part, &reason);

@@ -80,7 +80,13 @@ impl Source {
     /// Whether the verification key comes from a file: then it is never asked for.
     #[must_use]
     pub fn pins_key(&self) -> bool {
-        !self.manus().pinned.is_empty()
+        !self.pinned_keys().is_empty()
+    }
+
+    /// The verification keys from a file; where there are any, the provider is never asked for its own.
+    #[must_use]
+    pub fn pinned_keys(&self) -> &[PublicKey] {
+        &self.manus().pinned
     }
 
     /// The most bytes of a body that are accepted.

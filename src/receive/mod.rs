@@ -97,7 +97,11 @@ impl Receiver {
 
     /// The routes of the public listener under `/webhooks`.
     pub fn router(self: Arc<Self>) -> Router {
-        Router::new().route("/webhooks", any(receive)).route("/webhooks/{*rest}", any(receive)).with_state(self)
+        Router::new()
+            .route("/webhooks", any(receive))
+            .route("/webhooks/", any(receive))
+            .route("/webhooks/{*rest}", any(receive))
+            .with_state(self)
     }
 
     async fn receive(&self, request: Request) -> Result<Response, Problem> {

@@ -79,9 +79,7 @@ impl Database {
             loop {
                 match self.try_open().await {
                     // The one before is still ending.
-                    Err(Error::Open { problem, .. }) if problem.contains("another taskhook process") => {
-                        tokio::task::yield_now().await;
-                    }
+                    Err(Error::Locked(_)) => tokio::task::yield_now().await,
                     opened => return opened.unwrap(),
                 }
             }

@@ -206,8 +206,13 @@ impl Harness {
 
     /// A POST of `body` to `path`, as Manus sends it now to the webhook under the harness's public URL.
     pub(crate) fn signed(&self, path: &str, body: impl Into<Vec<u8>>) -> reqwest::RequestBuilder {
+        self.signed_for(&self.url(path), path, body)
+    }
+
+    /// The same, signed for `url`, wherever it arrives.
+    pub(crate) fn signed_for(&self, url: &str, path: &str, body: impl Into<Vec<u8>>) -> reqwest::RequestBuilder {
         let body = body.into();
-        let headers = self.manus.sign(&self.url(path), &body, self.clock.now().as_second());
+        let headers = self.manus.sign(url, &body, self.clock.now().as_second());
         self.post(path).headers(headers).body(body)
     }
 

@@ -1,6 +1,8 @@
 //! How a program of a test is configured and started.
 
+use std::fs;
 use std::net::SocketAddr;
+use std::path::Path;
 use std::sync::Arc;
 
 use jiff::Timestamp;
@@ -9,6 +11,7 @@ use taskhook::clock::Clock;
 use taskhook::config::{Config, Inputs};
 use taskhook::destination::log::{Format, Output};
 use taskhook::http;
+use taskhook::signature::rsa::PrivateKey;
 use taskhook::simulator::manus::{Manus, Options};
 use taskhook::store;
 use tokio::net::{TcpListener, TcpSocket};
@@ -150,7 +153,7 @@ fn load(harness: &Harness) -> Config {
         .replace("{public}", &harness.public().to_string())
         .replace("{folder}", folder.to_str().expect("a path that is text"));
     let file = folder.join("taskhook.toml");
-    std::fs::write(&file, toml).expect("the folder can be written");
+    fs::write(&file, toml).expect("the folder can be written");
     let inputs = Inputs { directory: folder.to_owned(), file: Some(file), ..Inputs::default() };
     Config::load(&inputs).unwrap_or_else(|errors| panic!("{errors}"))
 }
@@ -170,11 +173,7 @@ pub(super) async fn launch(harness: &Harness) -> App {
 
 /// Whether the program before has not quite ended: the tasks of a crashed one are dropped by the runtime when it comes to them.
 fn is_held(error: &Error) -> bool {
-    match error {
-        Error::Listen { .. } => true,
-        Error::Store(store::Error::Locked(_)) => true,
-        _ => false,
-    }
+    matches!(error, Error::Listen { .. } | Error::Store(store::Error::Locked(_)))
 }
 
 /// Starts the program of `setup`, which must be refused.
@@ -184,10 +183,16 @@ pub(crate) async fn refusal(setup: Setup) -> Error {
     App::start(&load(&harness), start).await.err().expect("it must not start")
 }
 
-/// One key for all simulators of a test program: making one takes long.
-fn signing_key() -> Arc<taskhook::signature::rsa::PrivateKey> {
-    use std::sync::LazyLock;
-    static KEY: LazyLock<Arc<taskhook::signature::rsa::PrivateKey>> =
-        LazyLock::new(|| Arc::new(taskhook::signature::rsa::PrivateKey::generate()));
-    Arc::clone(&KEY)
+/// One key for all simulators, in the build's folder: making one takes longer than most tests do.
+fn signing_key() -> Arc<PrivateKey> {
+    let path = Path::new(env!("CARGO_TARGET_TMPDIR")).join("signing_key.pem");
+    if let Some(key) = fs::read_to_string(&path).ok().and_then(|pem| PrivateKey::from_pem(&pem).ok()) {
+        return Arc::new(key);
+    }
+    let key = PrivateKey::generate();
+    // Others may be doing the same: whole or not at all, and whose it is makes no difference.
+    let written = tempfile::NamedTempFile::new_in(env!("CARGO_TARGET_TMPDIR")).expect("the build's folder can be written");
+    fs::write(written.path(), key.pem()).expect("the build's folder can be written");
+    written.persist(path).expect("the build's folder can be written");
+    Arc::new(key)
 }

@@ -22,6 +22,22 @@ impl Wire {
         let _ = self.0.write_all(bytes.as_ref()).await;
     }
 
+    /// Reads until `words` have come.
+    pub(crate) async fn until(&mut self, words: &str) {
+        let mut seen = Vec::new();
+        while !String::from_utf8_lossy(&seen).contains(words) {
+            let read = within(words, self.0.read_buf(&mut seen)).await.expect("the connection is open");
+            assert!(read > 0, "it closed before `{words}`: {}", String::from_utf8_lossy(&seen));
+        }
+    }
+
+    /// What comes next, as much of it as is there.
+    pub(crate) async fn some(&mut self) -> String {
+        let mut bytes = Vec::new();
+        let _ = within("some bytes", self.0.read_buf(&mut bytes)).await;
+        String::from_utf8_lossy(&bytes).into_owned()
+    }
+
     /// All that comes until the other side closes.
     pub(crate) async fn rest(mut self) -> String {
         let mut bytes = Vec::new();

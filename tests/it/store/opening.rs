@@ -47,12 +47,15 @@ async fn a_second_serve_on_one_file_ends_with_its_own_exit_code() {
 async fn a_store_of_a_newer_program_is_refused_and_left_as_it_was() {
     let mut database = Database::sqlite().await;
     database.stopped("e1", "t1").await;
-    // Reopening waits until the one before has ended.
-    database.reopen().await;
     database.store = None;
     let connection = database.connection();
     connection.execute_batch("UPDATE store SET value = '900' WHERE name IN ('schema', 'oldest_schema')").unwrap();
-    connection.execute_batch("PRAGMA journal_mode = DELETE").unwrap();
+    within("the end of the one before", async {
+        while connection.execute_batch("PRAGMA journal_mode = DELETE").is_err() {
+            tokio::task::yield_now().await;
+        }
+    })
+    .await;
     drop(connection);
     let before = fs::read(database.path()).unwrap();
     let (problem, hint) = refusal(&database.path()).await;
