@@ -1,4 +1,5 @@
 //! The integration tests: one program, a file a topic.
+#![expect(clippy::unwrap_used, reason = "a test that fails says where")]
 
 mod demo;
 mod harness;

@@ -16,7 +16,7 @@ use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
 use serde_json::{Value, json};
 
-use crate::harness::{Harness, Recorder, Reply, Setup, Wire, code, json, send, status, within};
+use crate::harness::{Harness, Recorder, Setup, Wire, code, json, send, status, within};
 
 /// The source `open` believes anyone and asks nobody.
 const OPEN: &str = "[sources.open]\nprovider = \"manus\"\nverify = \"none\"\nfetch = \"off\"\n";

@@ -6,6 +6,7 @@
 //! fails, unless it says [`Harness::expect_leftover`].
 
 mod destination;
+mod own;
 mod setup;
 mod wire;
 
@@ -29,8 +30,8 @@ use tempfile::TempDir;
 use tokio::net::TcpSocket;
 use tokio_util::sync::CancellationToken;
 
-pub(crate) use destination::{Recorded, Recorder, Reply, closed_address};
-pub(crate) use setup::{Setup, reserve};
+pub(crate) use destination::{Recorder, Reply, closed_address};
+pub(crate) use setup::{Setup, refusal, reserve};
 pub(crate) use wire::{Wire, code, json, status};
 
 /// The API key of the account that is ours.

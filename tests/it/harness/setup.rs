@@ -180,7 +180,7 @@ fn is_held(error: &Error) -> bool {
 pub(crate) async fn refusal(setup: Setup) -> Error {
     let harness = setup.prepare().await;
     let start = Start { clock: harness.clock.clone(), format: Format::Text, output: Output::memory(), by_itself: false };
-    App::start(&load(&harness), start).await.err().expect("it must not start")
+    App::start(&load(&harness), start).await.expect_err("it must not start")
 }
 
 /// One key for all simulators, in the build's folder: making one takes longer than most tests do.

@@ -11,8 +11,22 @@ use taskhook::http;
 
 use super::*;
 
+/// The program, ended with the test if need be.
+struct Program {
+    child: Child,
+    stderr: BufReader<ChildStderr>,
+    url: String,
+}
+
+impl Drop for Program {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
 /// The program, its files limited to a few megabytes: what is written beyond that fails, as on a disk that breaks.
-fn spawn(folder: &Path, limited: bool) -> (Child, BufReader<ChildStderr>, String) {
+fn spawn(folder: &Path, limited: bool) -> Program {
     let limit = if limited { "ulimit -f 8192; trap '' XFSZ;" } else { "" };
     let mut child = Command::new("sh")
         .arg("-c")
@@ -32,15 +46,17 @@ fn spawn(folder: &Path, limited: bool) -> (Child, BufReader<ChildStderr>, String
         .stderr(Stdio::piped())
         .spawn()
         .unwrap();
-    let mut stderr = BufReader::new(child.stderr.take().unwrap());
+    let stderr = BufReader::new(child.stderr.take().unwrap());
+    let mut program = Program { child, stderr, url: String::new() };
     let mut said = String::new();
     loop {
         let mut line = String::new();
-        assert!(stderr.read_line(&mut line).unwrap() > 0, "it ended: {said}");
+        assert!(program.stderr.read_line(&mut line).unwrap() > 0, "it ended: {said}");
         said.push_str(&line);
         if let Some((_, rest)) = line.split_once("receives on ") {
-            let address = rest.split(';').next().unwrap().to_owned();
-            return (child, stderr, format!("http://{address}/webhooks/open"));
+            let address = rest.split(';').next().unwrap();
+            program.url = format!("http://{address}/webhooks/open");
+            return program;
         }
     }
 }
@@ -48,13 +64,13 @@ fn spawn(folder: &Path, limited: bool) -> (Child, BufReader<ChildStderr>, String
 #[tokio::test]
 async fn a_store_that_cannot_write_ends_the_program_and_loses_nothing_that_was_accepted() {
     let folder = tempfile::tempdir().unwrap();
-    let (mut child, mut stderr, url) = spawn(folder.path(), true);
+    let mut program = spawn(folder.path(), true);
     let client = http::client(Duration::from_secs(20));
     let mut accepted = Vec::new();
     for number in 0..400 {
         let mut event = stopped(&format!("e{number}"), &format!("t{number}"));
         event["padding"] = "x".repeat(20_000).into();
-        match http::send(client.post(&url).body(event.to_string()), Duration::from_secs(20), 1 << 20).await {
+        match http::send(client.post(&program.url).body(event.to_string()), Duration::from_secs(20), 1 << 20).await {
             Ok(answer) if status(&answer) == 200 => accepted.push(event),
             Ok(answer) => {
                 assert_eq!((status(&answer), code(&answer)), (503, "store_unavailable".to_owned()));
@@ -64,17 +80,15 @@ async fn a_store_that_cannot_write_ends_the_program_and_loses_nothing_that_was_a
         }
     }
     let mut said = String::new();
-    stderr.read_to_string(&mut said).unwrap();
-    let ended = child.wait().unwrap();
+    program.stderr.read_to_string(&mut said).unwrap();
+    let ended = program.child.wait().unwrap();
     assert_eq!(ended.code(), Some(1), "{said}");
     assert!(said.contains("the store's disk failed"), "{said}");
     assert!(accepted.len() > 10, "{}", accepted.len());
 
-    let (mut child, _stderr, url) = spawn(folder.path(), false);
+    let program = spawn(folder.path(), false);
     for event in &accepted {
-        let answer = send(client.post(&url).body(event.to_string())).await;
+        let answer = send(client.post(&program.url).body(event.to_string())).await;
         assert_eq!(json(&answer)["status"], "duplicate", "{}", event["event_id"]);
     }
-    child.kill().unwrap();
-    child.wait().unwrap();
 }
