@@ -96,7 +96,7 @@ async fn check(config: &Config, client: Option<&Client>, mut report: Report<'_, 
     for (name, source) in &config.sources {
         sources.push(Source::new(name, source, &clock, &budgets).map_err(|error| usage(error.to_string()))?);
     }
-    let parts = Parts { clock: clock.clone(), format: Format::default(), output: Output::Null };
+    let parts = Parts { clock: clock.clone(), format: Format::default(), output: Output::Stdout };
     let mut destinations = Vec::new();
     for (name, destination) in &config.destinations {
         destinations.push(Destination::build(name, destination, &parts).map_err(|error| usage(error.to_string()))?);

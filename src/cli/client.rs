@@ -200,7 +200,7 @@ impl Client {
                 let error = Error::failed(if title.is_empty() { format!("{status} ({code})") } else { title });
                 match code.as_str() {
                     "source_missing" => error.hint("pass it with `--source`, or in front of the task"),
-                    "outcome_unknown" => error.hint("it may exist now: look at the provider before you ask again"),
+                    "outcome_unknown" => error.hint("its page shows a task at once, `taskhook tasks list` with its first event"),
                     "id_ambiguous" => error.hint("write more of the id"),
                     "store_unavailable" => error.hint("`taskhook serve` logs why"),
                     _ => error,

@@ -49,7 +49,7 @@ fn table(rows: &[Value]) -> Table {
         Column::Cut("TYPE"),
         Column::Whole("STATE"),
         Column::Number("TRIES"),
-        Column::Cut("REASON"),
+        Column::Cut("RESULT"),
     ]);
     let ids: Vec<_> = rows.iter().map(|row| text(row, "event")).collect();
     // One event may have several deliveries here.
@@ -66,7 +66,7 @@ fn table(rows: &[Value]) -> Table {
             &text(row, "type"),
             &text(row, "state"),
             &tries(row),
-            &reason(row),
+            &result(row),
         ]);
     }
     table
@@ -79,10 +79,10 @@ pub(super) fn of_event(rows: &[Value]) -> Table {
         Column::Cut("DESTINATION"),
         Column::Whole("STATE"),
         Column::Number("TRIES"),
-        Column::Wrap("REASON"),
+        Column::Wrap("RESULT"),
     ]);
     for row in rows {
-        table.row([&text(row, "id"), &text(row, "destination"), &text(row, "state"), &tries(row), &reason(row)]);
+        table.row([&text(row, "id"), &text(row, "destination"), &text(row, "state"), &tries(row), &result(row)]);
     }
     table
 }
@@ -92,7 +92,7 @@ fn tries(delivery: &Value) -> String {
 }
 
 /// Why it is dead, or what the last attempt was told.
-fn reason(delivery: &Value) -> String {
+fn result(delivery: &Value) -> String {
     let last = delivery["attempts"].as_array().and_then(|attempts| attempts.last());
     match text(delivery, "reason") {
         reason if reason.is_empty() => last.map(|attempt| text(attempt, "detail")).unwrap_or_default(),

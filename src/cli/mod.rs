@@ -153,6 +153,10 @@ pub fn run(world: World<'_>) -> Exit {
 
 #[cfg(test)]
 mod tests {
+    mod look;
+    mod set_up;
+    mod site;
+
     use clap::CommandFactory as _;
 
     use super::*;
@@ -192,7 +196,16 @@ mod tests {
 
         Commands:
           serve        Receive webhooks and do what follows from them, until SIGTERM or SIGINT
+          check        Try everything that is configured: store, keys, destinations, public URL
+          demo         Show everything at work, without an account
           config       Print the effective configuration as TOML, secrets redacted
+          webhooks     Tell the provider where to send webhooks
+          events       See what was received, and where it stands
+          tasks        See tasks, and create them
+          deliveries   See what was handed on, what waits, and what was given up on
+          rejections   See requests that did not verify, and what would have made them good
+          simulate     Run a stand-in for a provider
+          healthcheck  Ask the taskhook on this machine whether it can accept events; exits with 0 or 1
           completions  Print the completion script of a shell
 
         Options:

@@ -180,7 +180,12 @@ mod tests {
         table.row(["0123456789012345678901", &"x".repeat(1 << 20), "1", ""]);
         table.row(["a", "東京".repeat(100).as_str(), "100000", "\u{202e}gpj.exe\u{1b}[2J\r\nforged line"]);
         let text = written(table);
-        insta::assert_snapshot!(text, @"");
+        insta::assert_snapshot!(text, @"
+        TASK                    TITLE                    CREDITS  URL
+        9rP8DLRXVC9fkKBKEELXkg  What is 2 + 2?                22  https://manus.im/app/…
+        0123456789012345678901  xxxxxxxxxxxxxxxxxxxxxx…        1
+        a                       東京東京東京東京東京東…   100000  gpj.exe [2J forged…
+        ");
         assert_eq!(text.lines().count(), 4);
         assert!(text.lines().all(|line| line.chars().count() <= 80), "{text}");
     }
@@ -189,7 +194,11 @@ mod tests {
     fn a_column_may_go_on_in_the_next_lines() {
         let mut table = Table::new(&[Column::Whole("ID"), Column::Wrap("WHY")]);
         table.row(["1", &"the signature is good for another address ".repeat(3)]);
-        insta::assert_snapshot!(written(table), @"");
+        insta::assert_snapshot!(written(table), @"
+        ID  WHY
+        1   the signature is good for another address the signature is good for another
+            address the signature is good for another address
+        ");
     }
 
     #[test]
