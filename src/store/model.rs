@@ -251,6 +251,8 @@ pub struct NewDelivery {
 pub struct Setback {
     /// Why, for people.
     pub reason: String,
+    /// What the attempt itself met, where `reason` says more than that.
+    pub detail: Option<String>,
     /// Whether the other side may have acted.
     pub unknown: bool,
     /// Whether nothing was sent: then it was no attempt, and none is listed.

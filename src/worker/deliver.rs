@@ -57,7 +57,8 @@ async fn fail(environment: &Environment, lease: Lease, destination: &Destination
     let wait = match failure.verdict {
         Verdict::Retry { .. } if failure.unknown && destination.on_unknown() == OnUnknown::Hold => {
             let reason = format!("{HELD}: {}", failure.reason);
-            bury(environment, lease, name, Setback { reason, unknown: true, ..Setback::default() }).await;
+            let detail = Some(failure.reason.clone());
+            bury(environment, lease, name, Setback { reason, detail, unknown: true, ..Setback::default() }).await;
             return Outcome::Failed(failure.reason);
         }
         Verdict::Retry { after } => retry::wait(destination.ladder(), lease.attempt, after),
@@ -70,7 +71,8 @@ async fn fail(environment: &Environment, lease: Lease, destination: &Destination
     };
     let Some(wait) = wait else {
         let reason = format!("given up after {} attempts, the last: {}", lease.attempt, failure.reason);
-        bury(environment, lease, name, Setback { reason, unknown: failure.unknown, ..Setback::default() }).await;
+        let detail = Some(failure.reason.clone());
+        bury(environment, lease, name, Setback { reason, detail, unknown: failure.unknown, ..Setback::default() }).await;
         return Outcome::Failed(failure.reason);
     };
     let now = environment.clock.now();

@@ -125,9 +125,9 @@ fn a_public_url_that_leads_elsewhere_is_explained_before_anything_is_registered(
         site.front.answer(status, headers, body);
         let (exit, out, err) = site.shell(&["webhooks", "register"]);
         assert_eq!((exit, out.as_str()), (1, ""), "{status}");
-        err.lines().skip(1).take(2).map(|line| format!("{line}\n")).collect::<String>()
+        err.lines().skip(1).take(2).collect::<Vec<_>>().join("\n")
     });
-    let told = told.join("").replace(&instance(&site), "OUR-INSTANCE");
+    let told = told.join("\n").replace(&instance(&site), "OUR-INSTANCE");
     insta::assert_snapshot!(told, @"
     error: http://PUBLIC does not lead to taskhook: it answers 200 with text/html; charset=utf-8
     hint: something else answers there: a page of the proxy or the tunnel, or another site; let it forward `/healthz` and `/webhooks/` to the address of `server.listen`

@@ -125,7 +125,9 @@ impl Site {
         site.set("TASKHOOK__SERVER__LISTEN", "127.0.0.1:0");
         site.set("TASKHOOK__ADMIN__LISTEN", &site.admin.address.to_string());
         site.set("TASKHOOK__STORE__URL", &format!("sqlite://{}", site.folder.path().join("data/taskhook.db").display()));
-        env.iter().for_each(|(name, value)| site.set(name, value));
+        for (name, value) in env {
+            site.set(name, value);
+        }
         site
     }
 

@@ -223,7 +223,14 @@ fn close_failed(
             return lane::forget_attempt(connection, subject, lease.attempt);
         }
         let outcome = if setback.unknown { "unknown" } else { "failed" };
-        return lane::end_attempt(connection, subject, lease.attempt, outcome, Some(&setback.reason), &at);
+        return lane::end_attempt(
+            connection,
+            subject,
+            lease.attempt,
+            outcome,
+            Some(setback.detail.as_ref().unwrap_or(&setback.reason)),
+            &at,
+        );
     }
     learn(connection, queue, subject, &setback.task, &at)
 }
