@@ -73,7 +73,6 @@ mod tests {
         api_version = "v2"
         api_key = "[redacted]"
         base_url = "https://api.manus.ai"
-        path_token = []
         requests_per_minute = 60
         ownership = "strict"
         quarantine_after = "15m"

@@ -322,7 +322,7 @@ mod tests {
         assert_eq!(Config::secrets(config.kind()), [""; 0]);
         let parts = Parts { clock: Clock::system(), format: log::Format::default(), output: log::Output::Null };
         let log = Destination::build("log", &config, &parts).unwrap();
-        assert_eq!((log.concurrency(), log.rate(), log.ladder(), log.on_unknown()), (1, None, &LADDER[..], OnUnknown::Retry));
+        assert_eq!((log.concurrency(), log.rate(), log.ladder(), log.on_unknown()), (64, None, &LADDER[..], OnUnknown::Retry));
     }
 
     #[test]

@@ -30,7 +30,7 @@ use tempfile::TempDir;
 use tokio::net::TcpSocket;
 use tokio_util::sync::CancellationToken;
 
-pub(crate) use destination::{Recorder, Reply, closed_address};
+pub(crate) use destination::{Recorded, Recorder, Reply, closed_address};
 pub(crate) use setup::{Setup, refusal, reserve};
 pub(crate) use wire::{Wire, code, json, status};
 

@@ -53,7 +53,7 @@ async fn refused(database: &Database, lease: Lease) {
     let news = || TaskNews { proof: Some("listed"), refused: true, probed: true, ..TaskNews::default() };
     let moves = vec![Move { event: 1, to: Stage::Done(vec![NewDelivery { id, ..delivery("crm", None) }]) }];
     let finish = Finish { task: news(), moves, detail: Some("200 OK".into()), ..Finish::default() };
-    let setback = || Setback { reason: "late".into(), unknown: true, unsent: false, task: news() };
+    let setback = || Setback { reason: "late".into(), detail: None, unknown: true, unsent: false, task: news() };
     let store = database.store();
     assert!(!store.finish(lease, at(9), finish).await.unwrap());
     assert!(!store.retry(lease, at(9), at(10), setback()).await.unwrap());
