@@ -8,7 +8,9 @@ use crate::clock;
 use crate::store::model::{Capacity, JobKind, Which};
 
 /// Prove jobs at once for a source: most of them need no call.
-const PROVE_PLACES: usize = 64;
+const PROVE_PLACES: usize = 8;
+/// Tasks at once for a source that must be asked for: a list answers for all of them.
+const ASK_PLACES: usize = 64;
 /// Fetches at once for a source.
 const FETCH_PLACES: usize = 8;
 
@@ -38,7 +40,7 @@ impl Worker {
             // Whoever asks the provider may have to wait for its answer, so those have places of their own, one batch at a time.
             add(JobKind::Prove, Which::Settled, name, places);
             let asking = held(JobKind::Prove, true, name) > 0;
-            add(JobKind::Prove, Which::Unsettled, name, if asking { 0 } else { PROVE_PLACES });
+            add(JobKind::Prove, Which::Unsettled, name, if asking { 0 } else { ASK_PLACES });
         }
         for (name, destination) in &environment.destinations {
             let in_flight = in_flight(JobKind::Deliver, name);

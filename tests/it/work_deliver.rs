@@ -45,8 +45,8 @@ async fn every_attempt_is_signed_anew_over_the_same_body_and_id() {
     crm.answer_next([Reply::Status(500), Reply::Status(404), Reply::Status(200)]);
     offered(&harness).await;
     harness.drain().await;
-    harness.advance(Duration::from_secs(60)).await;
-    harness.advance(Duration::from_secs(60)).await;
+    harness.advance(Duration::from_mins(1)).await;
+    harness.advance(Duration::from_mins(1)).await;
     let sent = crm.recorded();
     assert_eq!(sent.len(), 3);
     for one in &sent {

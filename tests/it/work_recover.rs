@@ -32,7 +32,7 @@ async fn a_delivery_in_flight_at_a_crash_is_of_unknown_outcome_and_sent_once_mor
     crm.answer(Reply::Status(200));
     harness.start().await;
     let expected = (json!("unknown"), json!("taskhook ended before the answer came"));
-    assert_eq!(attempts(&harness).await, [expected.clone()]);
+    assert_eq!(attempts(&harness).await, std::slice::from_ref(&expected));
     harness.drain().await;
     assert_eq!(types(&crm), ["task_created", "task_created", "task_stopped"]);
     assert_eq!(attempts(&harness).await, [expected, (json!("delivered"), json!("200 OK"))]);

@@ -13,7 +13,7 @@ use crate::store::model::{Capacity, Claimed, EVENT_SUBJECT, Job, JobKind, Known,
 
 /// The most events that one job works on at once; the rest come in its next turn. Small, since all of them are moved on in one
 /// transaction, which events that arrive meanwhile wait for.
-const WAITING: usize = 50;
+const WAITING: usize = 20;
 
 /// Leases due jobs, as many as there is capacity for, and loads what they work on.
 pub(super) fn claim(connection: &Connection, capacities: &[Capacity], now: Timestamp) -> Result<Claimed, Error> {
