@@ -5,7 +5,7 @@
 //!   that is down holds no place of another, and spends no attempts; and events of proven tasks do not stand behind strangers'.
 //! - The wake-up is armed before the store is asked, so that a job made in between is not slept over; a timer catches what
 //!   becomes due, and a poll behind both catches what neither told.
-//! - Every claimed job ends in the store, as finished, due again, or a dead letter; one whose code panicked is due again. If the
+//! - Every claimed job ends in the store, as finished, due again, or a dead letter; one whose code panicked is due later. If the
 //!   store does not take the end, the lease stays, and the next start voids it.
 //! - At a stop nothing more is claimed, what runs may end, and what cannot end in time is handed back: a delivery that may have
 //!   arrived as one of unknown outcome.
@@ -243,7 +243,7 @@ impl Worker {
         let Some(slot) = self.slots.remove(&id) else { return };
         if panicked {
             tracing::error!(job.kind = slot.kind.as_str(), job.queue = %slot.queue, "a job panicked, will try it again: this is a bug");
-            self.give_up_leases(&slot, "taskhook failed while at work on it (a bug)").await;
+            self.put_off(&slot).await;
         }
         while let Ok((name, outcome)) = self.outcomes.1.try_recv() {
             self.judge(&name, outcome);
@@ -299,6 +299,26 @@ impl Worker {
                     }
                 }
                 ended => self.settle(ended).await,
+            }
+        }
+    }
+
+    /// Makes the jobs of a task that panicked due again, later each time: what panics once will do so again.
+    async fn put_off(&self, slot: &Slot) {
+        let Environment { store, clock, .. } = &*self.environment;
+        let (delivers, now) = (slot.kind == JobKind::Deliver, clock.now());
+        for lease in &slot.leases {
+            let reason = "taskhook failed while at work on it (a bug)".to_owned();
+            let setback = Setback { reason, unknown: delivers, ..Setback::default() };
+            let result = match retry::wait(&LADDER, lease.attempt, None) {
+                None if delivers => store.bury(*lease, now, setback).await,
+                wait => {
+                    let due = clock::after(now, wait.unwrap_or(LADDER[LADDER.len() - 1]).max(LADDER[0]));
+                    store.retry(*lease, now, due, setback).await
+                }
+            };
+            if let Err(error) = result {
+                tracing::warn!(error = %error, "cannot hand a job back, the next start will find it: {error}");
             }
         }
     }
