@@ -5,6 +5,7 @@ mod demo;
 mod harness;
 mod house;
 mod kill;
+mod readme;
 mod receive;
 mod store;
 mod work;
