@@ -54,6 +54,7 @@ pub(crate) struct Harness {
     /// The configuration, laid over the harness's own.
     toml: String,
     keys: bool,
+    by_itself: bool,
     leftover: bool,
     folder: TempDir,
     /// Holds the port of the public listener over restarts.

@@ -44,13 +44,14 @@ pub(crate) struct Setup {
     toml: String,
     begin: Timestamp,
     keys: bool,
+    by_itself: bool,
     simulator: Box<dyn FnOnce(&mut Options)>,
 }
 
 impl Setup {
     pub(crate) fn new() -> Self {
         let begin = BEGIN.parse().expect("a time");
-        Self { toml: TOML.to_owned(), begin, keys: true, simulator: Box::new(|_| {}) }
+        Self { toml: TOML.to_owned(), begin, keys: true, by_itself: false, simulator: Box::new(|_| {}) }
     }
 
     /// Lays `toml` over the configuration, table by table.
@@ -68,6 +69,12 @@ impl Setup {
     /// Does not load the verification keys at the start.
     pub(crate) fn without_keys(mut self) -> Self {
         self.keys = false;
+        self
+    }
+
+    /// Lets the program work by itself, instead of [`Harness::drain`].
+    pub(crate) fn by_itself(mut self) -> Self {
+        self.by_itself = true;
         self
     }
 
@@ -102,6 +109,7 @@ impl Setup {
             client: http::client(PATIENCE),
             toml: self.toml,
             keys: self.keys,
+            by_itself: self.by_itself,
             leftover: false,
             folder: tempfile::tempdir().expect("a folder"),
             port: reserve(),
@@ -162,7 +170,12 @@ fn load(harness: &Harness) -> Config {
 pub(super) async fn launch(harness: &Harness) -> App {
     let config = load(harness);
     loop {
-        let start = Start { clock: harness.clock.clone(), format: Format::Text, output: harness.log.clone(), by_itself: false };
+        let start = Start {
+            clock: harness.clock.clone(),
+            format: Format::Text,
+            output: harness.log.clone(),
+            by_itself: harness.by_itself,
+        };
         match App::start(&config, start).await {
             Ok(app) => return app,
             Err(error) if is_held(&error) => tokio::task::yield_now().await,

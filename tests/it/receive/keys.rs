@@ -103,6 +103,31 @@ async fn a_new_key_is_fetched_once_for_all_who_wait() {
     harness.expect_leftover();
 }
 
+/// Waits until the key was asked for so often.
+async fn until_asked(harness: &Harness, calls: usize) {
+    within("the calls for the key", async {
+        while key_calls(harness) < calls {
+            tokio::task::yield_now().await;
+        }
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn the_key_is_loaded_at_the_start_and_every_hour() {
+    let harness = Setup::new().without_keys().by_itself().start().await;
+    until_asked(&harness, 2).await;
+    within("the key", async {
+        while readyz(&harness).await != 200 {
+            // The answer of the store is remembered for a second.
+            harness.clock.advance(jiff::SignedDuration::from_secs(1));
+        }
+    })
+    .await;
+    harness.clock.advance(MINUTE * 60);
+    until_asked(&harness, 4).await;
+}
+
 #[tokio::test]
 async fn a_place_that_does_not_answer_keeps_its_key_trusted() {
     let mut harness = Harness::new().await;

@@ -23,7 +23,7 @@ async fn a_slow_body_is_given_up_on() {
 
 #[tokio::test]
 async fn slow_headers_are_hung_up_on() {
-    let harness = Harness::with("[server]\nheader_timeout = \"50ms\"\n").await;
+    let harness = Harness::with("[server]\nheader_timeout = \"200ms\"\n").await;
     let mut wire = Wire::open(harness.public()).await;
     wire.send("POST /webhooks/manus HTTP/1.1\r\nHost: x\r\nX-Slo").await;
     let answer = wire.rest().await;
@@ -136,7 +136,7 @@ async fn a_disk_with_too_little_space_takes_no_event() {
 
 #[tokio::test]
 async fn more_connections_than_allowed_wait_for_a_place() {
-    let harness = Harness::with("[server]\nmax_connections = 1\nheader_timeout = \"100ms\"\n").await;
+    let harness = Harness::with("[server]\nmax_connections = 1\nheader_timeout = \"200ms\"\n").await;
     let mut first = Wire::open(harness.public()).await;
     first.send("GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n").await;
     first.until("200 OK").await;

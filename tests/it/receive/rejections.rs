@@ -66,3 +66,13 @@ async fn what_waits_to_be_looked_at_is_kept_at_the_next_look() {
     harness.restart().await;
     assert_eq!(harness.list("rejections").await.len(), 1);
 }
+
+#[tokio::test]
+async fn what_waits_to_be_looked_at_is_kept_at_a_stop() {
+    let mut harness = Setup::new().by_itself().start().await;
+    for _ in 0..3 {
+        assert_eq!(status(&send(forged(&harness, "{}")).await), 401);
+    }
+    harness.restart().await;
+    assert_eq!(harness.list("rejections").await.len(), 3);
+}

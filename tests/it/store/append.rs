@@ -16,6 +16,7 @@ contract!(
     of_many_at_once_one_is_new,
     everything_is_there_after_the_next_start,
     one_bad_row_does_not_take_its_neighbours,
+    what_waits_to_be_written_is_bounded,
 );
 
 async fn an_event_is_kept_with_the_job_that_starts_its_work(database: Database) {
@@ -173,4 +174,15 @@ async fn one_bad_row_does_not_take_its_neighbours(mut database: Database) {
     database.reopen().await;
     assert_eq!(database.ids().await.len(), 9);
     assert_eq!(waiting(&database.claim(JobKind::Prove, "manus", at(0)).await[1]).len(), 8);
+}
+
+async fn what_waits_to_be_written_is_bounded(database: Database) {
+    let other = database.connection();
+    other.execute_batch("BEGIN IMMEDIATE").unwrap();
+    let appends = (0..5_000).map(|number| database.store().append(event(&format!("e{number}"), None, &json!({}))));
+    let (appended, ()) = join(join_all(appends), async { other.execute_batch("COMMIT").unwrap() }).await;
+    let refused = appended.iter().filter(|appended| matches!(appended, Err(Error::QueueFull))).count();
+    let kept = appended.iter().filter(|appended| matches!(appended, Ok(Appended::New(_)))).count();
+    assert!(refused > 0, "nothing was refused");
+    assert_eq!(refused + kept, 5_000);
 }
