@@ -54,7 +54,6 @@ fn table(rows: &[Value]) -> Table {
     let ids: Vec<_> = rows.iter().map(|row| text(row, "event")).collect();
     // One event may have several deliveries here.
     let mut distinct: Vec<_> = ids.iter().map(String::as_str).collect();
-    distinct.dedup();
     distinct.sort_unstable();
     distinct.dedup();
     let length = output::short_ids(&distinct);

@@ -121,6 +121,8 @@ pub(super) fn text(of: &Value, name: &str) -> String {
     match &of[name] {
         Value::Null => String::new(),
         Value::String(text) => text.clone(),
+        // What came as `5` may have been kept as `5.0`.
+        Value::Number(number) => number.to_string().trim_end_matches(".0").to_owned(),
         other => other.to_string(),
     }
 }

@@ -62,10 +62,11 @@ impl Error {
 #[must_use]
 pub fn unwritable(folder: &Path, error: &io::Error, key: &str) -> String {
     let (uid, gid) = (rustix::process::getuid().as_raw(), rustix::process::getgid().as_raw());
+    let make = if folder.exists() { String::new() } else { format!("mkdir -p {} && ", folder.display()) };
     let folder = folder.display();
     match error.kind() {
         io::ErrorKind::PermissionDenied => {
-            format!("this process runs as uid {uid}; give it the folder: chown -R {uid}:{gid} {folder}")
+            format!("this process runs as uid {uid}; give it the folder: {make}chown -R {uid}:{gid} {folder}")
         }
         io::ErrorKind::ReadOnlyFilesystem => format!("mount {folder} for writing, or set `{key}` to another folder"),
         _ => format!("set `{key}` to a file in a folder that can be written"),

@@ -315,7 +315,8 @@ fn a_start_that_cannot_be_says_why_and_exits_with_its_code() {
 #[test]
 fn a_folder_without_rights_is_given_with_a_command() {
     let denied = std::io::Error::from(std::io::ErrorKind::PermissionDenied);
-    let hint = crate::store::unwritable(std::path::Path::new("/data"), &denied, "store.url");
     let (uid, gid) = (rustix::process::getuid().as_raw(), rustix::process::getgid().as_raw());
-    assert_eq!(hint, format!("this process runs as uid {uid}; give it the folder: chown -R {uid}:{gid} /data"));
+    let hint = |folder: &str| crate::store::unwritable(std::path::Path::new(folder), &denied, "store.url");
+    assert_eq!(hint("/"), format!("this process runs as uid {uid}; give it the folder: chown -R {uid}:{gid} /"));
+    assert!(hint("/not/there").ends_with(&format!("the folder: mkdir -p /not/there && chown -R {uid}:{gid} /not/there")));
 }
