@@ -20,7 +20,9 @@ RUN --mount=type=secret,id=cargo_config,target=/usr/local/cargo/config.toml \
     && if [ -f /run/authorities.crt ]; then export CARGO_HTTP_CAINFO=/run/authorities.crt; fi \
     && cargo build --locked --profile "$PROFILE" --bin taskhook
 
-# Cargo goes by times of files, and a checkout may be older than the empty program: `touch` makes ours the newer one.
+# Nothing of the empty program may stand beside ours. Cargo goes by times of files, and a checkout may be older than the empty
+# program: `touch` makes ours the newer one.
+RUN rm -r src benches
 COPY . .
 RUN --mount=type=secret,id=cargo_config,target=/usr/local/cargo/config.toml \
     touch src/main.rs src/lib.rs && cargo build --locked --offline --profile "$PROFILE" --bin taskhook \
