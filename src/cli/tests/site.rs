@@ -146,6 +146,8 @@ impl Site {
         let config = Config::load(&inputs).unwrap();
         let start = Start { clock: Clock::system(), format: Format::Json, output: Output::Null, by_itself: true };
         let app = self.runtime.block_on(App::start(&config, start)).unwrap();
+        // An event that came before the key would be asked to come again.
+        self.runtime.block_on(app.keys.load("manus")).unwrap();
         self.front.lead_to(Some(app.public));
         self.admin.lead_to(Some(app.admin));
         self.app = Some(app);
