@@ -104,22 +104,15 @@ impl Rejections {
 }
 
 impl Keeper {
-    /// Keeps what comes, until `stop`.
+    /// Keeps what comes, until `stop`; then what still waits.
     pub async fn run(mut self, stop: CancellationToken) {
         loop {
             let mut batch = Vec::with_capacity(WAITING);
             tokio::select! {
                 received = self.queue.recv_many(&mut batch, WAITING) => if received == 0 { return },
-                () = stop.cancelled() => {
-                    while let Ok(rejected) = self.queue.try_recv() {
-                        batch.push(rejected);
-                    }
-                }
+                () = stop.cancelled() => return self.keep_waiting().await,
             }
             self.keep(batch).await;
-            if stop.is_cancelled() {
-                return;
-            }
         }
     }
 
