@@ -5,8 +5,8 @@
 //!   that is down holds no place of another, and spends no attempts; and events of proven tasks do not stand behind strangers'.
 //! - The wake-up is armed before the store is asked, so that a job made in between is not slept over; a timer catches what
 //!   becomes due, and a poll behind both catches what neither told.
-//! - Every claimed job ends in the store, as finished, due again, or a dead letter; one whose code panicked is due later. If the
-//!   store does not take the end, the lease stays, and the next start voids it.
+//! - Every claimed job ends in the store, as finished, due again, or a dead letter; one whose code panicked is due later. A
+//!   store that does not take the end now is asked again; one that has failed ends the process, and the next start voids the lease.
 //! - At a stop nothing more is claimed, what runs may end, and what cannot end in time is handed back: a delivery that may have
 //!   arrived as one of unknown outcome.
 

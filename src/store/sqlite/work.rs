@@ -64,7 +64,7 @@ pub(super) fn finish(connection: &Connection, lease: Lease, now: Timestamp, fini
             }
         }
     }
-    let waits = if kind == JobKind::Prove.as_str() { "proving" } else { "fetching" };
+    let waits = stage_of(&kind);
     if !still_waiting(connection, &queue, task_id, waits)? {
         return delete_job(connection, lease);
     }
@@ -79,6 +79,11 @@ pub(super) fn finish(connection: &Connection, lease: Lease, now: Timestamp, fini
         )?
         .execute(params![lease.job, due_at])?;
     Ok(true)
+}
+
+/// The state of the events that wait for a job of this kind.
+fn stage_of(kind: &str) -> &'static str {
+    if kind == JobKind::Prove.as_str() { "proving" } else { "fetching" }
 }
 
 pub(super) fn still_waiting(connection: &Connection, source: &str, task_id: Option<&str>, state: &str) -> Result<bool, Error> {
@@ -195,7 +200,7 @@ pub(super) fn bury(connection: &Connection, lease: Lease, now: Timestamp, setbac
     if kind == JobKind::Deliver.as_str() {
         lane::end(connection, &subject, "dead", Some(&setback.reason), &text(now))?;
     } else {
-        let state = if kind == JobKind::Prove.as_str() { "proving" } else { "fetching" };
+        let state = stage_of(&kind);
         let event = subject.strip_prefix(EVENT_SUBJECT);
         connection
             .prepare_cached(
