@@ -5,6 +5,7 @@
 //!   not stop us from accepting its events.
 //! - A check that fails may mean a new key. Then one refresh, shared by all who wait, is awaited for at most [`PATIENCE`], at most
 //!   one a minute, so that forged requests cannot make us call. It is nobody's own: whoever asked may hang up without ending it.
+//!   The first load is such a refresh, too: what comes while it is on its way waits for it.
 //! - A key from a file is the only one that is trusted, from the first moment, and nobody is asked for another.
 //! - Where nobody can say whether a request is genuine (no key was ever loaded, or ours is old and cannot be refreshed), that is
 //!   our trouble, not the sender's: 503.
@@ -64,9 +65,12 @@ struct Refresh {
     asked_at: Option<Duration>,
     /// What asks for them now, if anything.
     running: JoinSet<()>,
-    /// Closes when that ends.
-    ended: Option<watch::Receiver<()>>,
+    /// Tells how that ended.
+    ended: Option<Ended>,
 }
+
+/// How a refresh ended, once it has: why no key could be loaded, for people.
+type Ended = watch::Receiver<Option<Result<(), String>>>;
 
 /// What is trusted now.
 #[derive(Clone, Debug, Default)]
@@ -188,7 +192,7 @@ impl Keys {
 }
 
 impl KeyRing {
-    async fn keep_fresh(&self) {
+    async fn keep_fresh(self: &Arc<Self>) {
         if self.source.pins_key() {
             return;
         }
@@ -222,15 +226,15 @@ impl KeyRing {
             return known(Arc::clone(tried));
         }
         // Nothing to wait for: somebody refreshed a little earlier, and what they found is what there is.
-        if let Some(mut ended) = self.refresh() {
-            // It is closed, never written to.
-            let _ = tokio::time::timeout(PATIENCE, ended.changed()).await;
+        if let Some(mut ended) = self.refresh(ASK_EVERY) {
+            // Whatever it is told, what is trusted then is what there is.
+            let _ = tokio::time::timeout(PATIENCE, ended.wait_for(Option::is_some)).await;
         }
         known(self.loaded.load_full())
     }
 
-    /// The end of the refresh that runs, or of a new one; `None` if the last was asked for less than a minute ago.
-    fn refresh(self: &Arc<Self>) -> Option<watch::Receiver<()>> {
+    /// The end of the refresh that runs, or of a new one; `None` if that would be sooner than `least` after the last.
+    fn refresh(self: &Arc<Self>, least: Duration) -> Option<Ended> {
         let mut refresh = self.refresh.lock().unwrap_or_else(PoisonError::into_inner);
         while let Some(ended) = refresh.running.try_join_next() {
             if let Err(error) = ended {
@@ -241,31 +245,31 @@ impl KeyRing {
             return refresh.ended.clone();
         }
         let now = self.clock.elapsed();
-        if refresh.asked_at.is_some_and(|at| now.saturating_sub(at) < ASK_EVERY) {
+        if refresh.asked_at.is_some_and(|at| now.saturating_sub(at) < least) {
             return None;
         }
         refresh.asked_at = Some(now);
-        let (end, ended) = watch::channel(());
+        let (end, ended) = watch::channel(None);
         // It must not keep the store open beyond the program's end, so it holds the ring only once there is an answer.
         let (source, ring) = (Arc::clone(&self.source), Arc::downgrade(self));
         refresh.running.spawn(async move {
             let answer = source.load_keys().await;
             if let Some(ring) = Weak::upgrade(&ring) {
-                // What is wrong was told by it.
-                let _ = ring.take(answer).await;
+                end.send_replace(Some(ring.take(answer).await));
             }
-            drop(end);
         });
         refresh.ended = Some(ended.clone());
         Some(ended)
     }
 
-    async fn load(&self) -> Result<(), String> {
+    async fn load(self: &Arc<Self>) -> Result<(), String> {
         if self.source.pins_key() {
             return Ok(());
         }
-        self.refresh.lock().unwrap_or_else(PoisonError::into_inner).asked_at = Some(self.clock.elapsed());
-        self.take(self.source.load_keys().await).await
+        let interrupted = || Err("loading the key was interrupted".to_owned());
+        let Some(mut ended) = self.refresh(Duration::ZERO) else { return interrupted() };
+        let told = ended.wait_for(Option::is_some).await;
+        told.ok().and_then(|told| told.clone()).unwrap_or_else(interrupted)
     }
 
     /// Trusts what the provider answered, or says why it cannot.

@@ -75,6 +75,17 @@ async fn the_first_event_loads_the_key_where_nobody_did() {
 }
 
 #[tokio::test]
+async fn what_comes_while_the_key_is_first_loaded_waits_for_it() {
+    for _ in 0..5 {
+        let mut harness = Setup::new().without_keys().by_itself().start().await;
+        let answers = join_all((0..20).map(|number| answered(signed(&harness, &format!("e{number}"))))).await;
+        assert!(answers.iter().all(|answer| *answer == (200, None)), "{answers:?}");
+        assert_eq!(key_calls(&harness), 2, "one load for all");
+        harness.expect_leftover();
+    }
+}
+
+#[tokio::test]
 async fn a_loaded_key_outlives_a_restart_and_the_provider() {
     let mut harness = Harness::new().await;
     harness.leave_keys();
