@@ -5,7 +5,7 @@ use jiff::Timestamp;
 use uuid::Uuid;
 
 use crate::clock;
-use crate::event::{NewEvent, Verification};
+use crate::event::Verification;
 use crate::task::Fetched;
 
 /// What became of an event that was offered.
@@ -305,24 +305,6 @@ pub struct NewRejection {
     /// The first 16 KiB of it.
     pub body: Bytes,
 }
-
-/// The lane of an event's deliveries: order is kept within it.
-#[must_use]
-pub fn lane(source: &str, task_id: Option<&str>, event: &str) -> String {
-    match task_id {
-        Some(task_id) => format!("{source}/{task_id}"),
-        None => format!("{source}//{event}"),
-    }
-}
-
-/// The subject of the prove job of an event: its task, or itself where it names none.
-#[must_use]
-pub fn subject(event: &NewEvent) -> String {
-    event.task_id.clone().unwrap_or_else(|| format!("{EVENT_SUBJECT}{}", event.id))
-}
-
-/// How the subject of a job begins that is about one event and no task. No provider's task id holds a space.
-pub const EVENT_SUBJECT: &str = "event ";
 
 /// A time as the store writes it.
 #[must_use]

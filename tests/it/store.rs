@@ -101,7 +101,19 @@ impl Database {
     /// Every row of every table, to see that nothing changed.
     fn dump(&self) -> Vec<Vec<SqlValue>> {
         let connection = self.connection();
-        let tables = ["events", "event_keys", "tasks", "jobs", "deliveries", "attempts", "rejections", "verification_keys"];
+        let tables = [
+            "events",
+            "open_events",
+            "event_keys",
+            "tasks",
+            "fetched_tasks",
+            "jobs",
+            "deliveries",
+            "delivery_bodies",
+            "attempts",
+            "rejections",
+            "verification_keys",
+        ];
         let mut rows = Vec::new();
         for table in tables {
             let mut statement = connection.prepare(&format!("SELECT * FROM {table}")).unwrap();

@@ -6,7 +6,7 @@ use uuid::Uuid;
 
 use crate::event::{First, Key, NewEvent, content_digest};
 use crate::store::Error;
-use crate::store::model::{Appended, subject, text};
+use crate::store::model::{Appended, text};
 
 /// Bytes as a person can read them: text where they are UTF-8, else a blob.
 pub(super) struct Body<'a>(pub(super) &'a [u8]);
@@ -72,17 +72,16 @@ fn repeat(connection: &Connection, event: &NewEvent, first: i64) -> Result<Appen
 }
 
 fn insert(connection: &Connection, event: &NewEvent, headers: &str, key: Key, collision_of: Option<Uuid>) -> Result<(), Error> {
-    let (state, reason) = match event.first {
-        First::Prove => ("proving", None),
-        First::Quarantine => ("quarantined", Some("it names no task, so nothing can prove that it is ours")),
-        First::Keep => ("kept", None),
-    };
     let received_at = text(event.received_at);
+    let task = match &event.task_id {
+        Some(task_id) => Some(task(connection, &event.source, task_id, &received_at)?),
+        None => None,
+    };
     let seq: i64 = connection
         .prepare_cached(
-            "INSERT INTO events (id, source, provider, type, provider_type, event_id, task_id, received_at, verification, \
-             state, reason, ping, collision_of, target, headers, body) \
-             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16)",
+            "INSERT INTO events (id, source, provider, type, provider_type, event_id, task_id, task, previous, \
+             received_at, verification, kept, ping, collision_of, target, headers, body) \
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17)",
         )?
         .insert(params![
             event.id.to_string(),
@@ -92,10 +91,11 @@ fn insert(connection: &Connection, event: &NewEvent, headers: &str, key: Key, co
             event.provider_type,
             event.event_id,
             event.task_id,
+            task.map(|task| task.seq),
+            task.and_then(|task| task.newest_event),
             received_at,
             event.verification.as_str(),
-            state,
-            reason,
+            event.first == First::Keep,
             event.ping,
             collision_of.map(|id| id.to_string()),
             event.target,
@@ -103,19 +103,53 @@ fn insert(connection: &Connection, event: &NewEvent, headers: &str, key: Key, co
             Body(&event.body),
         ])?;
     connection.prepare_cached("INSERT INTO event_keys (key, event) VALUES (?1, ?2)")?.execute(params![key.0.as_slice(), seq])?;
+    if let Some(task) = task {
+        connection.prepare_cached("UPDATE tasks SET newest_event = ?2 WHERE seq = ?1")?.execute([task.seq, seq])?;
+    }
+    let subject = task.map_or(-seq, |task| task.seq);
+    let (state, reason) = match event.first {
+        First::Prove => ("proving", None),
+        First::Quarantine => ("quarantined", Some("it names no task, so nothing can prove that it is ours")),
+        First::Keep => return Ok(()),
+    };
+    connection
+        .prepare_cached("INSERT INTO open_events (event, subject, state, reason) VALUES (?1, ?2, ?3, ?4)")?
+        .execute(params![seq, subject, state, reason])?;
     if event.first == First::Prove {
-        add_job(connection, "prove", &event.source, &subject(event), &received_at)?;
+        add_job(connection, "prove", &event.source, subject, &received_at)?;
     }
     Ok(())
 }
 
+/// A task's row.
+#[derive(Clone, Copy)]
+struct Task {
+    seq: i64,
+    newest_event: Option<i64>,
+}
+
+/// The row of a task, made if this is the first that we hear of it.
+fn task(connection: &Connection, source: &str, task_id: &str, now: &str) -> Result<Task, Error> {
+    let known = connection
+        .prepare_cached("SELECT seq, newest_event FROM tasks WHERE task_id = ?1 AND source = ?2")?
+        .query_row([task_id, source], |row| Ok(Task { seq: row.get(0)?, newest_event: row.get(1)? }))
+        .optional()?;
+    if let Some(task) = known {
+        return Ok(task);
+    }
+    let seq = connection
+        .prepare_cached("INSERT INTO tasks (source, task_id, first_seen_at) VALUES (?1, ?2, ?3)")?
+        .insert([source, task_id, now])?;
+    Ok(Task { seq, newest_event: None })
+}
+
 /// Makes a job due now, unless there is one for the same subject. One that only waits to look again is hurried; one that is
 /// running will find at its end that more came, and one that backs off after a failure keeps its time.
-pub(super) fn add_job(connection: &Connection, kind: &str, queue: &str, subject: &str, now: &str) -> Result<(), Error> {
+pub(super) fn add_job(connection: &Connection, kind: &str, queue: &str, subject: i64, now: &str) -> Result<(), Error> {
     connection
         .prepare_cached(
             "INSERT INTO jobs (kind, queue, subject, state, due_at, created_at) VALUES (?1, ?2, ?3, 'due', ?4, ?4) \
-             ON CONFLICT (kind, queue, subject) DO UPDATE SET due_at = excluded.due_at \
+             ON CONFLICT (kind, subject) DO UPDATE SET due_at = excluded.due_at \
              WHERE state = 'due' AND attempt = 0 AND due_at > excluded.due_at",
         )?
         .execute(params![kind, queue, subject, now])?;

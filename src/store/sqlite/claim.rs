@@ -6,10 +6,9 @@ use rusqlite::{Connection, OptionalExtension as _, Row, params};
 
 use super::append::{body, id};
 use super::lane;
-use super::work::still_waiting;
 use crate::event::Verification;
 use crate::store::Error;
-use crate::store::model::{Capacity, Claimed, EVENT_SUBJECT, Job, JobKind, Known, Lease, StoredEvent, Which, Work, text};
+use crate::store::model::{Capacity, Claimed, Job, JobKind, Known, Lease, StoredEvent, Which, Work, text};
 
 /// The most events that one job works on at once; the rest come in its next turn. Small, since all of them are moved on in one
 /// transaction, which events that arrive meanwhile wait for.
@@ -17,17 +16,17 @@ const WAITING: usize = 20;
 
 /// Leases due jobs, as many as there is capacity for, and loads what they work on.
 pub(super) fn claim(connection: &Connection, capacities: &[Capacity], now: Timestamp) -> Result<Claimed, Error> {
-    let mut claimed = Claimed::default();
+    let (mut claimed, at) = (Claimed::default(), text(now));
     for capacity in capacities.iter().filter(|capacity| capacity.limit > 0) {
         let due = due_jobs(connection, capacity, now)?;
         for (job, subject, attempt, overdue_in_lane, created_at) in due {
             connection
-                .prepare_cached("UPDATE jobs SET state = 'leased', due_at = NULL, attempt = ?2 WHERE id = ?1")?
-                .execute(params![job, attempt])?;
+                .prepare_cached("UPDATE jobs SET state = 'leased', due_at = NULL, attempt = ?2, started_at = ?3 WHERE id = ?1")?
+                .execute(params![job, attempt, at])?;
             let work = match capacity.kind {
-                JobKind::Deliver => Work::Delivery(lane::start_attempt(connection, &subject, attempt, overdue_in_lane, now)?),
-                JobKind::Prove => task_work(connection, &capacity.queue, &subject, "proving")?,
-                JobKind::Fetch => task_work(connection, &capacity.queue, &subject, "fetching")?,
+                JobKind::Deliver => Work::Delivery(lane::outgoing(connection, subject, overdue_in_lane)?),
+                JobKind::Prove => task_work(connection, subject, "proving")?,
+                JobKind::Fetch => task_work(connection, subject, "fetching")?,
             };
             let lease = Lease { job, attempt };
             claimed.jobs.push(Job { lease, kind: capacity.kind, queue: capacity.queue.clone(), created_at, work });
@@ -38,31 +37,30 @@ pub(super) fn claim(connection: &Connection, capacities: &[Capacity], now: Times
     Ok(claimed)
 }
 
-type DueJob = (i64, String, u32, bool, Timestamp);
+type DueJob = (i64, i64, u32, bool, Timestamp);
 
 /// Whether nothing has to be asked before the events of a job's task go on.
 macro_rules! settled {
     () => {
-        "(EXISTS (SELECT 1 FROM tasks WHERE source = jobs.queue AND task_id = jobs.subject AND proof IS NOT NULL) OR \
-         EXISTS (SELECT 1 FROM events WHERE source = jobs.queue AND task_id = jobs.subject AND state IN ('proving', 'fetching') \
-         AND state = 'proving' AND released_at IS NOT NULL))"
+        "(EXISTS (SELECT 1 FROM tasks WHERE tasks.seq = jobs.subject AND proof IS NOT NULL) OR \
+         EXISTS (SELECT 1 FROM open_events WHERE open_events.subject = jobs.subject AND open_events.state = 'proving' AND released))"
     };
 }
 
 fn due_jobs(connection: &Connection, capacity: &Capacity, now: Timestamp) -> Result<Vec<DueJob>, Error> {
     let mut statement = connection.prepare_cached(match capacity.which {
         Which::Any => {
-            "SELECT id, subject, attempt + 1, state = 'waiting', created_at FROM jobs \
+            "SELECT id, subject, attempt + 1, jobs.state = 'waiting', created_at FROM jobs \
              WHERE kind = ?1 AND queue = ?2 AND due_at <= ?3 ORDER BY due_at, id LIMIT ?4"
         }
         Which::Settled => concat!(
-            "SELECT id, subject, attempt + 1, state = 'waiting', created_at FROM jobs \
+            "SELECT id, subject, attempt + 1, jobs.state = 'waiting', created_at FROM jobs \
              WHERE kind = ?1 AND queue = ?2 AND due_at <= ?3 AND ",
             settled!(),
             " ORDER BY due_at, id LIMIT ?4"
         ),
         Which::Unsettled => concat!(
-            "SELECT id, subject, attempt + 1, state = 'waiting', created_at FROM jobs \
+            "SELECT id, subject, attempt + 1, jobs.state = 'waiting', created_at FROM jobs \
              WHERE kind = ?1 AND queue = ?2 AND due_at <= ?3 AND NOT ",
             settled!(),
             " ORDER BY due_at, id LIMIT ?4"
@@ -92,43 +90,32 @@ fn next_due(connection: &Connection, capacity: &Capacity) -> Result<Option<Times
     Ok(next.flatten().and_then(|next| next.parse().ok()))
 }
 
-fn task_work(connection: &Connection, source: &str, subject: &str, state: &str) -> Result<Work, Error> {
-    if let Some(event) = subject.strip_prefix(EVENT_SUBJECT) {
-        let waiting = connection
-            .prepare_cached(concat!("SELECT ", event_columns!(), " FROM events WHERE id = ?1 AND state = ?2"))?
-            .query_map(params![event, state], stored_event)?
-            .collect::<Result<_, _>>()?;
-        return Ok(Work::Task { task_id: None, known: Known::default(), waiting });
-    }
+fn task_work(connection: &Connection, subject: i64, state: &str) -> Result<Work, Error> {
     let waiting = connection
-        .prepare_cached(concat!(
-            "SELECT ",
-            event_columns!(),
-            " FROM events WHERE source = ?1 AND task_id = ?2 AND state IN ('proving', 'fetching') AND state = ?3 ORDER BY seq LIMIT ?4"
-        ))?
-        .query_map(params![source, subject, state, WAITING], stored_event)?
+        .prepare_cached(
+            "SELECT seq, id, source, provider, type, task_id, received_at, verification, collision_of, released, body \
+             FROM open_events JOIN events ON events.seq = open_events.event \
+             WHERE subject = ?1 AND state = ?2 ORDER BY open_events.event LIMIT ?3",
+        )?
+        .query_map(params![subject, state, WAITING], stored_event)?
         .collect::<Result<_, _>>()?;
-    let known = connection
-        .prepare_cached("SELECT proof, refused_at, probes FROM tasks WHERE source = ?1 AND task_id = ?2")?
-        .query_row(params![source, subject], |row| {
-            let refused_at: Option<String> = row.get(1)?;
+    let task = connection
+        .prepare_cached(
+            "SELECT task_id, proof, refused_at, probes, \
+             EXISTS (SELECT 1 FROM open_events WHERE subject = tasks.seq AND open_events.state = 'fetching') \
+             FROM tasks WHERE seq = ?1",
+        )?
+        .query_row([subject], |row| {
+            let refused_at: Option<String> = row.get(2)?;
             let refused_at = refused_at.and_then(|at| at.parse().ok());
-            Ok(Known { proof: row.get(0)?, refused_at, probes: row.get(2)?, fetching: false })
+            Ok((row.get(0)?, Known { proof: row.get(1)?, refused_at, probes: row.get(3)?, fetching: row.get(4)? }))
         })
-        .optional()?
-        .unwrap_or_default();
-    let known = Known { fetching: still_waiting(connection, source, Some(subject), "fetching")?, ..known };
-    Ok(Work::Task { task_id: Some(subject.to_owned()), known, waiting })
+        .optional()?;
+    let (task_id, known) = task.unwrap_or_default();
+    Ok(Work::Task { task_id, known, waiting })
 }
 
-/// The columns that [`stored_event`] reads.
-macro_rules! event_columns {
-    () => {
-        "seq, id, source, provider, type, task_id, received_at, verification, collision_of, released_at IS NOT NULL, body"
-    };
-}
-use event_columns;
-
+/// Reads a row of the columns that [`task_work`] names.
 fn stored_event(row: &Row<'_>) -> rusqlite::Result<StoredEvent> {
     Ok(StoredEvent {
         seq: row.get(0)?,

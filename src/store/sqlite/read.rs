@@ -8,7 +8,6 @@ use serde_json::{Value, json};
 
 use super::append::body;
 use crate::store::Error;
-use crate::store::model::EVENT_SUBJECT;
 use crate::store::view::{
     AttemptRow, Backlog, BacklogRow, DeliveryRow, EventDetail, EventFilter, EventRow, Listed, Page, TaskDetail, TaskRow,
 };
@@ -19,7 +18,7 @@ const TASK_EVENTS: usize = 200;
 macro_rules! event_row_columns {
     () => {
         "events.seq, events.id, events.source, provider, type, provider_type, event_id, events.task_id, received_at, verification, \
-         events.state, events.reason, ping, collision_of, repeats"
+         coalesce(open_events.state, iif(kept, 'kept', 'done')), open_events.reason, ping, collision_of, repeats"
     };
 }
 
@@ -54,13 +53,37 @@ pub(super) fn page<T>(mut rows: Vec<(i64, T)>, limit: usize) -> Listed<T> {
 }
 
 pub(super) fn events(connection: &Connection, filter: &EventFilter, at: &Page) -> Result<Listed<EventRow>, Error> {
-    let rows = connection
-        .prepare_cached(concat!(
+    // What is stuck is found by its state, and the events of a task from its newest on: neither may mean to look at every event.
+    let stuck = matches!(filter.state.as_deref(), Some("quarantined" | "dead"));
+    let sql = match filter {
+        EventFilter { task_id: Some(_), .. } => concat!(
+            "WITH RECURSIVE of_task (event) AS (SELECT newest_event FROM tasks WHERE task_id = ?4 AND (?2 IS NULL OR source = ?2) \
+             UNION ALL SELECT previous FROM of_task JOIN events ON events.seq = of_task.event WHERE previous IS NOT NULL) SELECT ",
+            event_row_columns!(),
+            " FROM of_task JOIN events ON events.seq = of_task.event LEFT JOIN open_events \
+             ON open_events.subject = coalesce(events.task, -events.seq) AND open_events.event = events.seq \
+             WHERE events.seq < ?1 AND (?2 IS NULL OR source = ?2) AND (?3 IS NULL OR type = ?3) AND (?4 IS NULL OR task_id = ?4) \
+             AND (?5 IS NULL OR coalesce(open_events.state, iif(kept, 'kept', 'done')) = ?5) ORDER BY events.seq DESC LIMIT ?6"
+        ),
+        _ if stuck => concat!(
             "SELECT ",
             event_row_columns!(),
-            " FROM events WHERE seq < ?1 AND (?2 IS NULL OR source = ?2) AND (?3 IS NULL OR type = ?3) \
-             AND (?4 IS NULL OR task_id = ?4) AND (?5 IS NULL OR state = ?5) ORDER BY seq DESC LIMIT ?6"
-        ))?
+            " FROM open_events JOIN events ON events.seq = open_events.event \
+             WHERE open_events.state IN ('quarantined', 'dead') AND open_events.state = ?5 AND open_events.event < ?1 \
+             AND (?2 IS NULL OR source = ?2) AND (?3 IS NULL OR type = ?3) AND (?4 IS NULL OR task_id = ?4) \
+             ORDER BY open_events.event DESC LIMIT ?6"
+        ),
+        _ => concat!(
+            "SELECT ",
+            event_row_columns!(),
+            " FROM events LEFT JOIN open_events \
+             ON open_events.subject = coalesce(events.task, -events.seq) AND open_events.event = events.seq \
+             WHERE events.seq < ?1 AND (?2 IS NULL OR source = ?2) AND (?3 IS NULL OR type = ?3) AND (?4 IS NULL OR task_id = ?4) \
+             AND (?5 IS NULL OR coalesce(open_events.state, iif(kept, 'kept', 'done')) = ?5) ORDER BY events.seq DESC LIMIT ?6"
+        ),
+    };
+    let rows = connection
+        .prepare_cached(sql)?
         .query_map(
             params![at.cursor.unwrap_or(i64::MAX), filter.source, filter.kind, filter.task_id, filter.state, at.limit + 1],
             event_row,
@@ -74,18 +97,20 @@ pub(super) fn event(connection: &Connection, id: &str) -> Result<Option<EventDet
         .prepare_cached(concat!(
             "SELECT ",
             event_row_columns!(),
-            ", released_at, last_repeat_at, target, headers, body, coalesce(reasons, '[]') FROM events WHERE id = ?1"
+            ", released_at, last_repeat_at, target, headers, body, coalesce(open_events.reasons, '[]'), subject \
+             FROM events LEFT JOIN open_events \
+             ON open_events.subject = coalesce(events.task, -events.seq) AND open_events.event = events.seq WHERE id = ?1"
         ))?
         .query_row([id], |row| {
             let (seq, event) = event_row(row)?;
             let (headers, reasons): (String, String) = (row.get(18)?, row.get(20)?);
-            Ok((seq, event, row.get(15)?, row.get(16)?, row.get(17)?, headers, body(row.get(19)?), reasons))
+            Ok((seq, event, row.get(15)?, row.get(16)?, row.get(17)?, headers, body(row.get(19)?), reasons, row.get(21)?))
         })
         .optional()?;
-    let Some((seq, row, released_at, last_repeat_at, target, headers, body, reasons)) = found else { return Ok(None) };
+    let Some((seq, row, released_at, last_repeat_at, target, headers, body, reasons, subject)) = found else { return Ok(None) };
     let text = std::str::from_utf8(&body).ok();
     let payload = serde_json::from_slice(&body).unwrap_or_else(|_| json!(text));
-    let work = work(connection, &row)?;
+    let work = work(connection, &row.state, subject)?;
     Ok(Some(EventDetail {
         released_at,
         last_repeat_at,
@@ -112,16 +137,15 @@ pub(super) fn event_ids(connection: &Connection, start: &str, limit: usize) -> R
 }
 
 /// What is still to be done for an event before it is dispatched.
-fn work(connection: &Connection, event: &EventRow) -> Result<Option<Value>, Error> {
-    let kind = match event.state.as_str() {
+fn work(connection: &Connection, state: &str, subject: Option<i64>) -> Result<Option<Value>, Error> {
+    let kind = match state {
         "proving" => "prove",
         "fetching" => "fetch",
         _ => return Ok(None),
     };
-    let subject = event.task_id.clone().unwrap_or_else(|| format!("{EVENT_SUBJECT}{}", event.id));
     Ok(connection
-        .prepare_cached("SELECT attempt, due_at, reasons FROM jobs WHERE kind = ?1 AND queue = ?2 AND subject = ?3")?
-        .query_row(params![kind, event.source, subject], |row| {
+        .prepare_cached("SELECT attempt, due_at, reasons FROM jobs WHERE kind = ?1 AND subject = ?2")?
+        .query_row(params![kind, subject], |row| {
             let reasons: String = row.get(2)?;
             let reasons: Value = serde_json::from_str(&reasons).unwrap_or_default();
             Ok(json!({"kind": kind, "attempt": row.get::<_, u32>(0)?, "due_at": row.get::<_, Option<String>>(1)?, "reasons": reasons}))
@@ -155,12 +179,15 @@ fn task_row(row: &Row<'_>) -> rusqlite::Result<(i64, TaskRow)> {
     ))
 }
 
+/// Tasks; what a registration ping names is none.
 pub(super) fn tasks(connection: &Connection, source: Option<&str>, at: &Page) -> Result<Listed<TaskRow>, Error> {
     let rows = connection
         .prepare_cached(concat!(
             "SELECT ",
             task_row_columns!(),
-            " FROM tasks WHERE seq < ?1 AND (?2 IS NULL OR source = ?2) ORDER BY seq DESC LIMIT ?3"
+            " FROM tasks WHERE seq < ?1 AND (?2 IS NULL OR source = ?2) \
+             AND (newest_event IS NULL OR NOT EXISTS (SELECT 1 FROM events WHERE events.seq = newest_event AND ping)) \
+             ORDER BY seq DESC LIMIT ?3"
         ))?
         .query_map(params![at.cursor.unwrap_or(i64::MAX), source, at.limit + 1], task_row)?
         .collect::<Result<_, _>>()?;
@@ -172,7 +199,7 @@ pub(super) fn task(connection: &Connection, source: &str, task_id: &str) -> Resu
         .prepare_cached(concat!(
             "SELECT ",
             task_row_columns!(),
-            ", task, files, raw FROM tasks WHERE source = ?1 AND task_id = ?2"
+            ", task, files, raw FROM tasks LEFT JOIN fetched_tasks ON task_seq = seq WHERE task_id = ?2 AND source = ?1"
         ))?
         .query_row(params![source, task_id], |row| {
             let json = |column| -> rusqlite::Result<Option<Value>> {
@@ -183,14 +210,8 @@ pub(super) fn task(connection: &Connection, source: &str, task_id: &str) -> Resu
         })
         .optional()?;
     let Some((row, task, files, raw)) = found else { return Ok(None) };
-    let events = connection
-        .prepare_cached(concat!(
-            "SELECT ",
-            event_row_columns!(),
-            " FROM events WHERE task_id = ?2 AND source = ?1 ORDER BY seq DESC LIMIT ?3"
-        ))?
-        .query_map(params![source, task_id, TASK_EVENTS], |row| event_row(row).map(|(_, event)| event))?
-        .collect::<Result<_, _>>()?;
+    let of_task = EventFilter { source: Some(source.to_owned()), task_id: Some(task_id.to_owned()), ..EventFilter::default() };
+    let events = events(connection, &of_task, &Page { limit: TASK_EVENTS, cursor: None })?.data;
     Ok(Some(TaskDetail { row, task, files, raw, events }))
 }
 
@@ -218,7 +239,7 @@ fn deliveries_where(
             "SELECT deliveries.seq, deliveries.id, events.id, events.type, events.source, events.task_id, destination, route, \
              deliveries.state, deliveries.reason, out_of_order, deliveries.created_at, ended_at, jobs.due_at \
              FROM deliveries JOIN events ON events.seq = deliveries.event \
-             LEFT JOIN jobs ON jobs.kind = 'deliver' AND jobs.queue = destination AND jobs.subject = deliveries.id \
+             LEFT JOIN jobs ON jobs.kind = 'deliver' AND jobs.subject = deliveries.seq \
              WHERE {condition} AND deliveries.seq < ?2 ORDER BY deliveries.seq DESC LIMIT ?3"
         ))?
         .query_map(params![value, before, limit], |row| {
@@ -242,7 +263,9 @@ fn deliveries_where(
         })?
         .collect::<Result<_, _>>()?;
     let mut attempts = connection.prepare_cached(
-        "SELECT attempt, started_at, ended_at, outcome, detail FROM attempts WHERE delivery = ?1 ORDER BY attempt",
+        "SELECT attempt, started_at, ended_at, outcome, detail FROM attempts WHERE delivery = ?1 UNION ALL \
+         SELECT attempt, started_at, NULL, 'started', NULL FROM jobs WHERE kind = 'deliver' AND subject = ?1 AND state = 'leased' \
+         ORDER BY attempt",
     )?;
     for (seq, delivery) in &mut rows {
         delivery.attempts = attempts
@@ -274,10 +297,10 @@ pub(super) fn backlog(connection: &Connection) -> Result<Backlog, Error> {
         .query_map([], |row| Ok(BacklogRow { kind: row.get(0)?, queue: row.get(1)?, count: row.get(2)?, oldest: row.get(3)? }))?
         .collect::<Result<_, _>>()?;
     let count = |sql: &str| connection.prepare_cached(sql)?.query_row([], |row| row.get::<_, i64>(0));
-    let events = count("SELECT count(*) FROM events WHERE state IN ('proving', 'fetching')")?
+    let events = count("SELECT count(*) FROM open_events WHERE state NOT IN ('quarantined', 'dead')")?
         + count("SELECT count(DISTINCT event) FROM deliveries WHERE state = 'pending'")?;
-    let quarantined = count("SELECT count(*) FROM events WHERE state IN ('quarantined', 'dead') AND state = 'quarantined'")?;
-    let dead = count("SELECT count(*) FROM events WHERE state IN ('quarantined', 'dead') AND state = 'dead'")?
+    let quarantined = count("SELECT count(*) FROM open_events WHERE state IN ('quarantined', 'dead') AND state = 'quarantined'")?;
+    let dead = count("SELECT count(*) FROM open_events WHERE state IN ('quarantined', 'dead') AND state = 'dead'")?
         + count("SELECT count(*) FROM deliveries WHERE state = 'dead'")?;
     Ok(Backlog { jobs, events, quarantined, dead })
 }

@@ -4,18 +4,18 @@
 //! stands on its event or its delivery.
 
 use jiff::Timestamp;
-use rusqlite::{Connection, OptionalExtension as _, Row, params};
+use rusqlite::{Connection, OptionalExtension as _, params};
 
-use super::append::{add_job, id};
+use super::append::add_job;
 use super::lane;
-use crate::clock::after;
 use crate::store::Error;
 use crate::store::model::{
-    self, EVENT_SUBJECT, Finish, JobKind, Lease, Outgoing, Proof, Released, Setback, Stage, TaskNews, text,
+    Finish, JobKind, Lease, Proof, Released, Setback, Stage, TaskNews, text,
 };
+use crate::task::Fetched;
 
 /// The kind, queue and subject of the job that `lease` holds; `None` if it holds it no more.
-fn held(connection: &Connection, lease: Lease) -> Result<Option<(String, String, String)>, Error> {
+fn held(connection: &Connection, lease: Lease) -> Result<Option<(String, String, i64)>, Error> {
     Ok(connection
         .prepare_cached("SELECT kind, queue, subject FROM jobs WHERE id = ?1 AND attempt = ?2 AND state = 'leased'")?
         .query_row(params![lease.job, lease.attempt], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)))
@@ -32,40 +32,28 @@ pub(super) fn finish(connection: &Connection, lease: Lease, now: Timestamp, fini
     let Some((kind, queue, subject)) = held(connection, lease)? else { return Ok(false) };
     let at = text(now);
     if kind == JobKind::Deliver.as_str() {
-        lane::end_attempt(connection, &subject, lease.attempt, "delivered", finish.detail.as_deref(), &at)?;
-        lane::end(connection, &subject, "delivered", None, &at)?;
+        lane::end_attempt(connection, lease.job, "delivered", finish.detail.as_deref(), &at)?;
+        lane::end(connection, subject, "delivered", None, &at)?;
         return delete_job(connection, lease);
     }
-    let task_id = (!subject.starts_with(EVENT_SUBJECT)).then_some(subject.as_str());
-    if let Some(task_id) = task_id {
-        learn(connection, &queue, task_id, &finish.task, &at)?;
-    }
+    learn(connection, subject, &finish.task, &at)?;
     for step in &finish.moves {
         match &step.to {
             Stage::Fetch => {
-                move_event(connection, step.event, "fetching", None)?;
-                add_job(connection, JobKind::Fetch.as_str(), &queue, &subject, &at)?;
+                move_event(connection, subject, step.event, "fetching", None)?;
+                add_job(connection, JobKind::Fetch.as_str(), &queue, subject, &at)?;
             }
-            Stage::Quarantine(reason) => move_event(connection, step.event, "quarantined", Some(reason))?,
-            Stage::Dead(reason) => move_event(connection, step.event, "dead", Some(reason))?,
+            Stage::Quarantine(reason) => move_event(connection, subject, step.event, "quarantined", Some(reason))?,
+            Stage::Dead(reason) => move_event(connection, subject, step.event, "dead", Some(reason))?,
             Stage::Done(deliveries) => {
-                let lane = connection
-                    .prepare_cached(
-                        "UPDATE events SET state = 'done', reason = NULL WHERE seq = ?1 RETURNING source, task_id, id",
-                    )?
-                    .query_row([step.event], |row| {
-                        let text = |column| row.get_ref(column)?.as_str().map_err(rusqlite::Error::from);
-                        let task_id = row.get_ref(1)?.as_str_or_null()?;
-                        Ok(model::lane(text(0)?, task_id, text(2)?))
-                    })?;
+                connection.prepare_cached("DELETE FROM open_events WHERE subject = ?1 AND event = ?2")?.execute([subject, step.event])?;
                 for delivery in deliveries {
-                    lane::add(connection, step.event, &lane, delivery, &at, now)?;
+                    lane::add(connection, step.event, subject, delivery, &at, now)?;
                 }
             }
         }
     }
-    let waits = stage_of(&kind);
-    if !still_waiting(connection, &queue, task_id, waits)? {
+    if !still_waiting(connection, subject, stage_of(&kind))? {
         return delete_job(connection, lease);
     }
     // Either they are held on purpose until `again_at`, or they came while this job ran: then it is their turn now. Patience
@@ -86,12 +74,10 @@ fn stage_of(kind: &str) -> &'static str {
     if kind == JobKind::Prove.as_str() { "proving" } else { "fetching" }
 }
 
-pub(super) fn still_waiting(connection: &Connection, source: &str, task_id: Option<&str>, state: &str) -> Result<bool, Error> {
+fn still_waiting(connection: &Connection, subject: i64, state: &str) -> Result<bool, Error> {
     Ok(connection
-        .prepare_cached(
-            "SELECT EXISTS (SELECT 1 FROM events WHERE source = ?1 AND task_id = ?2 AND state IN ('proving', 'fetching') AND state = ?3)",
-        )?
-        .query_row(params![source, task_id, state], |row| row.get(0))?)
+        .prepare_cached("SELECT EXISTS (SELECT 1 FROM open_events WHERE subject = ?1 AND state = ?2)")?
+        .query_row(params![subject, state], |row| row.get(0))?)
 }
 
 fn delete_job(connection: &Connection, lease: Lease) -> Result<bool, Error> {
@@ -99,77 +85,67 @@ fn delete_job(connection: &Connection, lease: Lease) -> Result<bool, Error> {
     Ok(true)
 }
 
-fn move_event(connection: &Connection, event: i64, state: &str, reason: Option<&str>) -> Result<(), Error> {
+fn move_event(connection: &Connection, subject: i64, event: i64, state: &str, reason: Option<&str>) -> Result<(), Error> {
     connection
-        .prepare_cached("UPDATE events SET state = ?2, reason = ?3 WHERE seq = ?1")?
-        .execute(params![event, state, reason])?;
+        .prepare_cached("UPDATE open_events SET state = ?3, reason = ?4 WHERE subject = ?1 AND event = ?2")?
+        .execute(params![subject, event, state, reason])?;
     Ok(())
 }
 
-/// Writes down what was learnt of a task.
-fn learn(connection: &Connection, source: &str, task_id: &str, news: &TaskNews, at: &str) -> Result<(), Error> {
+/// Writes down what was learnt of a task. Of an event that names none nothing is ever learnt.
+fn learn(connection: &Connection, task: i64, news: &TaskNews, at: &str) -> Result<(), Error> {
     if let Some(how) = news.proof {
-        prove(connection, source, &Proof { task_id: task_id.to_owned(), how, title: None, url: None }, at)?;
+        connection
+            .prepare_cached("UPDATE tasks SET proof = ?2, proven_at = ?3 WHERE seq = ?1 AND proof IS NULL")?
+            .execute(params![task, how, at])?;
+        hurry(connection, task, at)?;
     }
     if news.refused || news.probed {
         connection
             .prepare_cached(
-                "INSERT INTO tasks (source, task_id, refused_at, probes, first_seen_at) VALUES (?1, ?2, iif(?4, ?3, NULL), ?5, ?3) \
-                 ON CONFLICT (source, task_id) DO UPDATE SET \
-                 refused_at = coalesce(refused_at, excluded.refused_at), probes = probes + excluded.probes",
+                "UPDATE tasks SET refused_at = coalesce(refused_at, iif(?3, ?2, NULL)), probes = probes + ?4 WHERE seq = ?1",
             )?
-            .execute(params![source, task_id, at, news.refused, news.probed])?;
+            .execute(params![task, at, news.refused, news.probed])?;
     }
     if news.deleted {
         connection
-            .prepare_cached(
-                "UPDATE tasks SET deleted_at = coalesce(deleted_at, ?3) WHERE source = ?1 AND task_id = ?2 AND proof IS NOT NULL",
-            )?
-            .execute(params![source, task_id, at])?;
+            .prepare_cached("UPDATE tasks SET deleted_at = coalesce(deleted_at, ?2) WHERE seq = ?1 AND proof IS NOT NULL")?
+            .execute(params![task, at])?;
     }
     if let Some(fetched) = &news.fetched {
-        let task = &fetched.task;
         let json = |value: Result<String, serde_json::Error>| value.map_err(|error| Error::Database(error.to_string()));
+        let Fetched { task: told, files, raw } = &**fetched;
         connection
             .prepare_cached(
-                "INSERT INTO tasks (source, task_id, state, title, url, stop_reason, credits, first_seen_at, fetched_at, task, files, raw) \
-                 VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?8, ?9, ?10, ?11) \
-                 ON CONFLICT (source, task_id) DO UPDATE SET state = excluded.state, title = coalesce(excluded.title, title), \
-                 url = coalesce(excluded.url, url), stop_reason = excluded.stop_reason, credits = coalesce(excluded.credits, credits), \
-                 fetched_at = excluded.fetched_at, task = excluded.task, files = excluded.files, raw = excluded.raw",
+                "UPDATE tasks SET state = ?2, title = coalesce(?3, title), url = coalesce(?4, url), stop_reason = ?5, \
+                 credits = coalesce(?6, credits), fetched_at = ?7 WHERE seq = ?1",
             )?
-            .execute(params![
-                source,
-                task_id,
-                task.state.as_str(),
-                task.title,
-                task.url,
-                task.stop_reason,
-                task.credits,
-                at,
-                json(serde_json::to_string(task))?,
-                json(serde_json::to_string(&fetched.files))?,
-                fetched.raw,
-            ])?;
+            .execute(params![task, told.state.as_str(), told.title, told.url, told.stop_reason, told.credits, at])?;
+        connection
+            .prepare_cached("INSERT OR REPLACE INTO fetched_tasks (task_seq, task, files, raw) VALUES (?1, ?2, ?3, ?4)")?
+            .execute(params![task, json(serde_json::to_string(told))?, json(serde_json::to_string(files))?, raw])?;
     }
     Ok(())
 }
 
 /// Writes down a proof; the first one stands.
 pub(super) fn prove(connection: &Connection, source: &str, proof: &Proof, at: &str) -> Result<(), Error> {
-    connection
+    let task: Option<i64> = connection
         .prepare_cached(
             "INSERT INTO tasks (source, task_id, proof, proven_at, title, url, first_seen_at) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?4) \
-             ON CONFLICT (source, task_id) DO UPDATE SET proof = excluded.proof, proven_at = excluded.proven_at, \
-             title = coalesce(excluded.title, title), url = coalesce(excluded.url, url) WHERE proof IS NULL",
+             ON CONFLICT (task_id, source) DO UPDATE SET proof = excluded.proof, proven_at = excluded.proven_at, \
+             title = coalesce(excluded.title, title), url = coalesce(excluded.url, url) WHERE proof IS NULL RETURNING seq",
         )?
-        .execute(params![source, proof.task_id, proof.how, at, proof.title, proof.url])?;
-    // What waited for this need not wait for its next turn.
+        .query_row(params![source, proof.task_id, proof.how, at, proof.title, proof.url], |row| row.get(0))
+        .optional()?;
+    task.map_or(Ok(()), |task| hurry(connection, task, at))
+}
+
+/// What waited for the proof of a task need not wait for its next turn.
+fn hurry(connection: &Connection, task: i64, at: &str) -> Result<(), Error> {
     connection
-        .prepare_cached(
-            "UPDATE jobs SET due_at = ?3 WHERE kind = 'prove' AND queue = ?1 AND subject = ?2 AND state = 'due' AND due_at > ?3",
-        )?
-        .execute(params![source, proof.task_id, at])?;
+        .prepare_cached("UPDATE jobs SET due_at = ?2 WHERE kind = 'prove' AND subject = ?1 AND state = 'due' AND due_at > ?2")?
+        .execute(params![task, at])?;
     Ok(())
 }
 
@@ -181,8 +157,8 @@ pub(super) fn retry(
     due: Timestamp,
     setback: &Setback,
 ) -> Result<bool, Error> {
-    let Some((kind, queue, subject)) = held(connection, lease)? else { return Ok(false) };
-    close_failed(connection, &kind, &queue, &subject, lease, now, setback)?;
+    let Some((kind, _, subject)) = held(connection, lease)? else { return Ok(false) };
+    close_failed(connection, &kind, subject, lease, now, setback)?;
     // A reason for each attempt, the newest twenty: work that is never given up on must not grow for ever.
     connection
         .prepare_cached(
@@ -195,20 +171,18 @@ pub(super) fn retry(
 
 /// Closes an attempt that failed, and gives the work up: a dead letter, with all its reasons.
 pub(super) fn bury(connection: &Connection, lease: Lease, now: Timestamp, setback: &Setback) -> Result<bool, Error> {
-    let Some((kind, queue, subject)) = held(connection, lease)? else { return Ok(false) };
-    close_failed(connection, &kind, &queue, &subject, lease, now, setback)?;
+    let Some((kind, _, subject)) = held(connection, lease)? else { return Ok(false) };
+    close_failed(connection, &kind, subject, lease, now, setback)?;
     if kind == JobKind::Deliver.as_str() {
-        lane::end(connection, &subject, "dead", Some(&setback.reason), &text(now))?;
+        lane::end(connection, subject, "dead", Some(&setback.reason), &text(now))?;
     } else {
-        let state = stage_of(&kind);
-        let event = subject.strip_prefix(EVENT_SUBJECT);
         connection
             .prepare_cached(
-                "UPDATE events SET state = 'dead', reason = ?4, \
-                 reasons = (SELECT json_insert(jobs.reasons, '$[#]', ?4) FROM jobs WHERE jobs.id = ?6) \
-                 WHERE state IN ('proving', 'fetching') AND state = ?3 AND source = ?1 AND (task_id = ?2 OR id = ?5)",
+                "UPDATE open_events SET state = 'dead', reason = ?3, \
+                 reasons = (SELECT json_insert(jobs.reasons, '$[#]', ?3) FROM jobs WHERE jobs.id = ?4) \
+                 WHERE subject = ?1 AND state = ?2",
             )?
-            .execute(params![queue, subject, state, setback.reason, event, lease.job])?;
+            .execute(params![subject, stage_of(&kind), setback.reason, lease.job])?;
     }
     delete_job(connection, lease)
 }
@@ -216,8 +190,7 @@ pub(super) fn bury(connection: &Connection, lease: Lease, now: Timestamp, setbac
 fn close_failed(
     connection: &Connection,
     kind: &str,
-    queue: &str,
-    subject: &str,
+    subject: i64,
     lease: Lease,
     now: Timestamp,
     setback: &Setback,
@@ -225,27 +198,20 @@ fn close_failed(
     let at = text(now);
     if kind == JobKind::Deliver.as_str() {
         if setback.unsent {
-            return lane::forget_attempt(connection, subject, lease.attempt);
+            return Ok(());
         }
         let outcome = if setback.unknown { "unknown" } else { "failed" };
-        return lane::end_attempt(
-            connection,
-            subject,
-            lease.attempt,
-            outcome,
-            Some(setback.detail.as_ref().unwrap_or(&setback.reason)),
-            &at,
-        );
+        let detail = setback.detail.as_ref().unwrap_or(&setback.reason);
+        return lane::end_attempt(connection, lease.job, outcome, Some(detail), &at);
     }
-    learn(connection, queue, subject, &setback.task, &at)
+    learn(connection, subject, &setback.task, &at)
 }
 
 /// Gives jobs back that were claimed and not begun: as if they had never been claimed.
 pub(super) fn hand_back(connection: &Connection, leases: &[Lease], now: Timestamp) -> Result<(), Error> {
     for lease in leases {
-        let Some((kind, _, subject)) = held(connection, *lease)? else { continue };
-        if kind == JobKind::Deliver.as_str() {
-            lane::forget_attempt(connection, &subject, lease.attempt)?;
+        if held(connection, *lease)?.is_none() {
+            continue;
         }
         // A new row, for the same reason as in [`finish`].
         connection
@@ -260,14 +226,14 @@ pub(super) fn hand_back(connection: &Connection, leases: &[Lease], now: Timestam
 
 /// Voids every lease, at start: whoever held them is gone. What was being sent then has an unknown outcome.
 pub(super) fn expire(connection: &Connection, now: Timestamp) -> Result<usize, Error> {
-    let leased: Vec<(String, String, u32)> = connection
-        .prepare_cached("SELECT kind, subject, attempt FROM jobs WHERE state = 'leased'")?
-        .query_map([], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)))?
+    let leased: Vec<(i64, String)> = connection
+        .prepare_cached("SELECT id, kind FROM jobs WHERE state = 'leased'")?
+        .query_map([], |row| Ok((row.get(0)?, row.get(1)?)))?
         .collect::<Result<_, _>>()?;
-    for (kind, subject, attempt) in &leased {
+    for (job, kind) in &leased {
         if kind == JobKind::Deliver.as_str() {
             let detail = "taskhook ended before the answer came";
-            lane::end_attempt(connection, subject, *attempt, "unknown", Some(detail), &text(now))?;
+            lane::end_attempt(connection, *job, "unknown", Some(detail), &text(now))?;
         }
     }
     connection.prepare_cached("UPDATE jobs SET state = 'due', due_at = ?1 WHERE state = 'leased'")?.execute([text(now)])?;
@@ -276,28 +242,23 @@ pub(super) fn expire(connection: &Connection, now: Timestamp) -> Result<usize, E
 
 /// Lets an event out of quarantine, on a person's word.
 pub(super) fn release(connection: &Connection, event: &str, now: Timestamp) -> Result<Released, Error> {
-    let row: Option<(String, String, Option<String>)> = connection
-        .prepare_cached("SELECT state, source, task_id FROM events WHERE id = ?1")?
-        .query_row([event], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)))
+    let row: Option<(i64, String, Option<i64>, String)> = connection
+        .prepare_cached(
+            "SELECT events.seq, events.source, subject, coalesce(open_events.state, iif(kept, 'kept', 'done')) \
+             FROM events LEFT JOIN open_events \
+             ON open_events.subject = coalesce(events.task, -events.seq) AND open_events.event = events.seq WHERE id = ?1",
+        )?
+        .query_row([event], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?)))
         .optional()?;
-    let Some((state, source, task_id)) = row else { return Ok(Released::Unknown) };
-    if state != "quarantined" {
-        return Ok(Released::Not(state));
-    }
+    let (seq, source, subject) = match row {
+        None => return Ok(Released::Unknown),
+        Some((seq, source, Some(subject), state)) if state == "quarantined" => (seq, source, subject),
+        Some((.., state)) => return Ok(Released::Not(state)),
+    };
     connection
-        .prepare_cached("UPDATE events SET state = 'proving', reason = NULL, released_at = ?2 WHERE id = ?1")?
-        .execute(params![event, text(now)])?;
-    let subject = task_id.unwrap_or_else(|| format!("{EVENT_SUBJECT}{event}"));
-    add_job(connection, JobKind::Prove.as_str(), &source, &subject, &text(now))?;
+        .prepare_cached("UPDATE open_events SET state = 'proving', reason = NULL, released = 1 WHERE subject = ?1 AND event = ?2")?
+        .execute([subject, seq])?;
+    connection.prepare_cached("UPDATE events SET released_at = ?2 WHERE seq = ?1")?.execute(params![seq, text(now)])?;
+    add_job(connection, JobKind::Prove.as_str(), &source, subject, &text(now))?;
     Ok(Released::Yes)
-}
-
-/// When an order wait that starts now ends.
-pub(super) fn order_deadline(now: Timestamp, wait: std::time::Duration) -> String {
-    text(after(now, wait))
-}
-
-/// What [`lane::start_attempt`] returns, read from a row of id, body and whether an attempt ended as unknown.
-pub(super) fn outgoing(row: &Row<'_>) -> rusqlite::Result<Outgoing> {
-    Ok(Outgoing { id: id(row.get_ref(0)?)?, body: row.get(1)?, after_unknown: row.get(2)? })
 }

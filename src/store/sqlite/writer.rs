@@ -33,8 +33,9 @@ pub(crate) const QUEUE: usize = 4096;
 const BATCH: usize = 512;
 /// The most bytes of events in one transaction.
 const BATCH_BYTES: usize = 8 << 20;
-/// How long a batch with events may take for other work.
-const WORK_TIME: Duration = Duration::from_millis(1);
+/// How long a batch with events may take for other work, which is one piece of it at the least. A commit takes about ten times
+/// this, and what work writes takes its share of that as well.
+const WORK_TIME: Duration = Duration::from_micros(100);
 /// The write-ahead log is checkpointed here, in pages of 4 KiB: rarely enough that hot pages are written once for many commits.
 const CHECKPOINT_PAGES: u32 = 4096;
 

@@ -6,7 +6,8 @@ CREATE TABLE store (
     value TEXT NOT NULL
 ) STRICT, WITHOUT ROWID;
 
--- One accepted request a row. `seq` is the order of acceptance.
+-- One accepted request a row. `seq` is the order of acceptance. A row is written once: what changes while an event is worked on
+-- stands in `open_events`, whose rows are small, since every page that a commit touches is written to the log and to the file.
 CREATE TABLE events (
     seq            INTEGER PRIMARY KEY,
     id             TEXT NOT NULL UNIQUE,
@@ -16,30 +17,43 @@ CREATE TABLE events (
     provider_type  TEXT,
     event_id       TEXT NOT NULL,
     task_id        TEXT,
+    -- the row of its task
+    task           INTEGER REFERENCES tasks (seq),
+    -- the event of the same task before it; the newest is in `tasks`. An index would be touched in another place by every event.
+    previous       INTEGER,
     received_at    TEXT NOT NULL,
     verification   TEXT NOT NULL,
-    -- proving, fetching, done, kept, quarantined, dead
-    state          TEXT NOT NULL,
-    -- why it is quarantined or dead
-    reason         TEXT,
-    -- of a dead letter: why each attempt failed, as a JSON array
-    reasons        TEXT,
+    -- nothing is to be done with it
+    kept           INTEGER NOT NULL DEFAULT 0,
     ping           INTEGER NOT NULL DEFAULT 0,
-    released_at    TEXT,
     collision_of   TEXT,
     repeats        INTEGER NOT NULL DEFAULT 0,
     last_repeat_at TEXT,
+    released_at    TEXT,
     target         TEXT NOT NULL,
     headers        TEXT NOT NULL,
     -- the exact bytes: text where they are UTF-8, else a blob
     body           ANY NOT NULL
 ) STRICT;
 
--- Events on their way, found by task; finished ones are not in it, so it stays small.
-CREATE INDEX events_waiting ON events (source, task_id, seq) WHERE state IN ('proving', 'fetching');
+-- Events that are not done with. An event without a row here is done, or was only `kept`.
+CREATE TABLE open_events (
+    -- what work on it is about: the row of its task, or minus its own where it names none
+    subject  INTEGER NOT NULL,
+    event    INTEGER NOT NULL REFERENCES events (seq),
+    -- proving, fetching, quarantined, dead
+    state    TEXT NOT NULL,
+    -- a person let it out of quarantine
+    released INTEGER NOT NULL DEFAULT 0,
+    -- why it is quarantined or dead
+    reason   TEXT,
+    -- of a dead letter: why each attempt failed, as a JSON array
+    reasons  TEXT,
+    PRIMARY KEY (subject, event)
+) STRICT, WITHOUT ROWID;
+
 -- What a person should look at.
-CREATE INDEX events_stuck ON events (state, seq) WHERE state IN ('quarantined', 'dead');
-CREATE INDEX events_of_task ON events (task_id, seq) WHERE task_id IS NOT NULL;
+CREATE INDEX open_events_stuck ON open_events (state, event) WHERE state IN ('quarantined', 'dead');
 
 -- Acceptance once: 16 bytes of SHA-256 over (source, event id), or for a collision over its content too.
 CREATE TABLE event_keys (
@@ -67,35 +81,43 @@ CREATE TABLE tasks (
     credits          REAL,
     first_seen_at    TEXT NOT NULL,
     fetched_at       TEXT,
-    -- the task and its files as last fetched, in our words, and the provider's raw answers
-    task             TEXT,
-    files            TEXT,
-    raw              TEXT,
-    UNIQUE (source, task_id)
+    -- the newest of its events; from there `events.previous` leads through all of them
+    newest_event     INTEGER,
+    UNIQUE (task_id, source)
 ) STRICT;
 
--- Work to be done, and nothing else: a finished job is no row. `due_at` is NULL while it is leased or waits for its lane.
+-- The task and its files as last fetched, in our words, and the provider's raw answers.
+CREATE TABLE fetched_tasks (
+    task_seq INTEGER PRIMARY KEY REFERENCES tasks (seq),
+    task     TEXT NOT NULL,
+    files    TEXT NOT NULL,
+    raw      TEXT NOT NULL
+) STRICT;
+
+-- Work to be done, and nothing else: a finished job is no row, and a delivery has one when its turn in its lane comes, or a time
+-- after which it waits no longer. `due_at` is NULL while it is leased; that lease is the record of an attempt that has started.
 CREATE TABLE jobs (
     id         INTEGER PRIMARY KEY AUTOINCREMENT,
     -- prove, fetch, deliver
     kind       TEXT NOT NULL,
     -- the source or the destination that it calls
     queue      TEXT NOT NULL,
-    -- the task, or the delivery
-    subject    TEXT NOT NULL,
+    -- the delivery; else as in `open_events`
+    subject    INTEGER NOT NULL,
     -- due, leased, waiting
     state      TEXT NOT NULL,
     due_at     TEXT,
     attempt    INTEGER NOT NULL DEFAULT 0,
+    started_at TEXT,
     -- why each attempt failed, as a JSON array
     reasons    TEXT NOT NULL DEFAULT '[]',
     created_at TEXT NOT NULL,
-    UNIQUE (kind, queue, subject)
+    UNIQUE (kind, subject)
 ) STRICT;
 
 CREATE INDEX jobs_due ON jobs (kind, queue, due_at) WHERE due_at IS NOT NULL;
 
--- One event for one destination. The body is what is sent, fixed when the row is made.
+-- One event for one destination.
 CREATE TABLE deliveries (
     seq          INTEGER PRIMARY KEY,
     id           TEXT NOT NULL UNIQUE,
@@ -103,13 +125,12 @@ CREATE TABLE deliveries (
     destination  TEXT NOT NULL,
     replay       INTEGER NOT NULL DEFAULT 0,
     route        TEXT NOT NULL,
-    -- order is kept within a lane: the source and task, or the event where it names none
-    lane         TEXT NOT NULL,
+    -- order is kept within a lane: the subject of its event
+    lane         INTEGER NOT NULL,
     -- pending, delivered, dead
     state        TEXT NOT NULL,
     reason       TEXT,
     out_of_order INTEGER NOT NULL DEFAULT 0,
-    body         TEXT NOT NULL,
     created_at   TEXT NOT NULL,
     ended_at     TEXT,
     UNIQUE (event, destination, replay)
@@ -118,13 +139,19 @@ CREATE TABLE deliveries (
 CREATE INDEX deliveries_pending ON deliveries (destination, lane, seq) WHERE state = 'pending';
 CREATE INDEX deliveries_dead ON deliveries (seq) WHERE state = 'dead';
 
--- One try to hand a delivery over, recorded before anything is sent.
+-- What is sent, fixed when the delivery is made.
+CREATE TABLE delivery_bodies (
+    delivery INTEGER PRIMARY KEY REFERENCES deliveries (seq),
+    body     TEXT NOT NULL
+) STRICT;
+
+-- A try to hand a delivery over, as it ended. One that has started is known by the lease of its job, set before anything is sent.
 CREATE TABLE attempts (
     delivery   INTEGER NOT NULL REFERENCES deliveries (seq),
     attempt    INTEGER NOT NULL,
     started_at TEXT NOT NULL,
-    ended_at   TEXT,
-    -- started, delivered, failed, unknown
+    ended_at   TEXT NOT NULL,
+    -- delivered, failed, unknown
     outcome    TEXT NOT NULL,
     detail     TEXT,
     PRIMARY KEY (delivery, attempt)
