@@ -45,6 +45,12 @@ pub enum Error {
 }
 
 impl Error {
+    /// Whether nothing is known any more about what the disk holds.
+    #[must_use]
+    pub fn is_fatal(&self) -> bool {
+        matches!(self, Self::Disk(_))
+    }
+
     /// What the user can do, where there is something.
     #[must_use]
     pub fn hint(&self) -> Option<&str> {

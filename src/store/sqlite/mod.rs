@@ -1,6 +1,7 @@
 //! The store in one SQLite file: one thread writes ([`writer`]), a few connections read.
 
 mod append;
+mod checkpoint;
 mod claim;
 mod lane;
 mod open;

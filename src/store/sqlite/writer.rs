@@ -18,12 +18,14 @@
 use std::collections::VecDeque;
 use std::fs::File;
 use std::path::Path;
+use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
 
 use rusqlite::Connection;
 use tokio::sync::{mpsc, oneshot, watch};
 
+use super::checkpoint::Checkpointer;
 use crate::clock::Clock;
 use crate::store::Error;
 
@@ -36,8 +38,6 @@ const BATCH_BYTES: usize = 8 << 20;
 /// How long a batch with events may take for other work, which is one piece of it at the least. A commit takes about ten times
 /// this, and what work writes takes its share of that as well.
 const WORK_TIME: Duration = Duration::from_micros(100);
-/// The write-ahead log is checkpointed here, in pages of 4 KiB: rarely enough that hot pages are written once for many commits.
-const CHECKPOINT_PAGES: u32 = 4096;
 
 /// A handle on the writing thread; clones share it.
 #[derive(Clone, Debug)]
@@ -99,11 +99,14 @@ impl Writer {
     pub(super) fn start(connection: Connection, lock: File, path: &Path, clock: Clock) -> Result<Self, Error> {
         let (queue, channel) = mpsc::channel(QUEUE);
         let (fail, failed) = watch::channel(None);
-        connection.pragma_update(None, "wal_autocheckpoint", CHECKPOINT_PAGES)?;
+        let fail = Arc::new(fail);
+        let failing = Arc::clone(&fail);
+        let checkpointer = Checkpointer::start(&connection, path, move |error| stop(error, &failing))?;
         thread::Builder::new()
             .name("store-writer".into())
             .spawn(move || {
-                run(&connection, Queue { channel, events: VecDeque::new(), work: VecDeque::new(), clock }, &fail);
+                let queue = Queue { channel, events: VecDeque::new(), work: VecDeque::new(), clock };
+                run(&connection, queue, checkpointer, &fail);
                 drop(connection);
                 drop(lock);
             })
@@ -208,14 +211,20 @@ impl Queue {
     }
 }
 
-fn run(connection: &Connection, mut queue: Queue, fail: &watch::Sender<Option<Error>>) {
+fn run(connection: &Connection, mut queue: Queue, mut checkpointer: Checkpointer, fail: &watch::Sender<Option<Error>>) {
     let mut batch = Vec::with_capacity(BATCH);
-    while queue.fill() {
+    while fail.borrow().is_none() && queue.fill() {
         let Err(error) = queue.commit(connection, &mut batch) else {
             batch.drain(..).for_each(|write| write.answer(Ok(())));
+            match checkpointer.tend(connection) {
+                Err(error) if error.is_fatal() => return stop(error, fail),
+                // A full disk, say: the log is longer for it, and the next commit tells.
+                Err(error) => tracing::warn!(error = %error, "the log of the store could not be copied into its file: {error}"),
+                Ok(()) => {}
+            }
             continue;
         };
-        let mut failure = is_fatal(&error).then(|| error.clone());
+        let mut failure = error.is_fatal().then(|| error.clone());
         let alone = batch.len() == 1;
         for mut write in batch.drain(..) {
             let committed = match &failure {
@@ -223,7 +232,7 @@ fn run(connection: &Connection, mut queue: Queue, fail: &watch::Sender<Option<Er
                 None if alone => Err(error.clone()),
                 None => in_transaction(connection, || write.run(connection)),
             };
-            failure = failure.or_else(|| committed.as_ref().err().filter(|error| is_fatal(error)).cloned());
+            failure = failure.or_else(|| committed.as_ref().err().filter(|error| error.is_fatal()).cloned());
             write.answer(committed);
         }
         if let Some(failure) = failure {
@@ -246,10 +255,6 @@ fn in_transaction(connection: &Connection, work: impl FnOnce() -> Result<(), Err
         let _ = connection.execute_batch("ROLLBACK");
     }
     result
-}
-
-fn is_fatal(error: &Error) -> bool {
-    matches!(error, Error::Disk(_))
 }
 
 fn stop(error: Error, fail: &watch::Sender<Option<Error>>) {

@@ -181,3 +181,23 @@ async fn the_lock_outlives_every_write() {
     database.open().await;
     assert_eq!(database.ids().await.len(), 1, "it was handed over, so it is kept");
 }
+
+#[tokio::test]
+async fn the_log_stays_bounded_while_events_come() {
+    let mut database = Database::sqlite().await;
+    let filling = "x".repeat(64 << 10);
+    // Twice what the log may grow to.
+    for round in 0..16 {
+        let events = (0..128).map(|number| {
+            let id = format!("e{round}-{number}");
+            database.append(event(&id, None, &json!({"event_id": id, "filling": filling})))
+        });
+        futures_util::future::join_all(events).await;
+    }
+    let mut log = database.path().into_os_string();
+    log.push("-wal");
+    let bytes = fs::metadata(&log).unwrap().len();
+    assert!(bytes < 80 << 20, "{bytes} bytes");
+    database.reopen().await;
+    assert_eq!(database.store().backlog().await.unwrap().events, 16 * 128, "and all of it is there");
+}
