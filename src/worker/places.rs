@@ -11,6 +11,8 @@ use crate::store::model::{Capacity, JobKind, Which};
 const PROVE_PLACES: usize = 8;
 /// Tasks at once for a source that must be asked for: a list answers for all of them.
 const ASK_PLACES: usize = 64;
+/// Deliveries to a destination that are claimed in one go: senders wait for no longer transaction. The next claim follows at once.
+const DELIVER_CLAIM: usize = 16;
 /// Fetches at once for a source.
 const FETCH_PLACES: usize = 8;
 
@@ -47,7 +49,7 @@ impl Worker {
             let free = destination.concurrency().saturating_sub(in_flight);
             let allowed = self.breakers.get(name).map_or(free, |breaker| breaker.allows(free, in_flight, now));
             let allowed = self.paces.get(name).map_or(allowed, |pace| pace.allows(allowed));
-            add(JobKind::Deliver, Which::Any, name, allowed);
+            add(JobKind::Deliver, Which::Any, name, allowed.min(DELIVER_CLAIM));
         }
         capacities
     }

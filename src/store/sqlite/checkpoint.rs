@@ -67,7 +67,9 @@ impl Checkpointer {
         let thread = thread::Builder::new()
             .name("store-checkpoint".into())
             .spawn(move || run(&connection, &asked, &theirs, &fail))
-            .map_err(|error| Error::Unavailable(format!("cannot start a thread for checkpoints of {}: {error}", path.display())))?;
+            .map_err(|error| {
+                Error::Unavailable(format!("cannot start a thread for checkpoints of {}: {error}", path.display()))
+            })?;
         Ok(Self { shared, ask: Some(ask), thread: Some(thread), ask_at: PAGES })
     }
 

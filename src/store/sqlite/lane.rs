@@ -82,7 +82,9 @@ pub(super) fn end_attempt(connection: &Connection, job: i64, outcome: &str, deta
 /// Ends a delivery and gives its lane to the next one.
 pub(super) fn end(connection: &Connection, delivery: i64, state: &str, reason: Option<&str>, at: &str) -> Result<(), Error> {
     let (destination, lane): (String, i64) = connection
-        .prepare_cached("UPDATE deliveries SET state = ?2, reason = ?3, ended_at = ?4 WHERE seq = ?1 RETURNING destination, lane")?
+        .prepare_cached(
+            "UPDATE deliveries SET state = ?2, reason = ?3, ended_at = ?4 WHERE seq = ?1 RETURNING destination, lane",
+        )?
         .query_row(params![delivery, state, reason, at], |row| Ok((row.get(0)?, row.get(1)?)))?;
     let next: Option<i64> = connection
         .prepare_cached(

@@ -9,9 +9,7 @@ use rusqlite::{Connection, OptionalExtension as _, params};
 use super::append::add_job;
 use super::lane;
 use crate::store::Error;
-use crate::store::model::{
-    Finish, JobKind, Lease, Proof, Released, Setback, Stage, TaskNews, text,
-};
+use crate::store::model::{Finish, JobKind, Lease, Proof, Released, Setback, Stage, TaskNews, text};
 use crate::task::Fetched;
 
 /// The kind, queue and subject of the job that `lease` holds; `None` if it holds it no more.
@@ -46,7 +44,9 @@ pub(super) fn finish(connection: &Connection, lease: Lease, now: Timestamp, fini
             Stage::Quarantine(reason) => move_event(connection, subject, step.event, "quarantined", Some(reason))?,
             Stage::Dead(reason) => move_event(connection, subject, step.event, "dead", Some(reason))?,
             Stage::Done(deliveries) => {
-                connection.prepare_cached("DELETE FROM open_events WHERE subject = ?1 AND event = ?2")?.execute([subject, step.event])?;
+                connection
+                    .prepare_cached("DELETE FROM open_events WHERE subject = ?1 AND event = ?2")?
+                    .execute([subject, step.event])?;
                 for delivery in deliveries {
                     lane::add(connection, step.event, subject, delivery, &at, now)?;
                 }
@@ -256,7 +256,9 @@ pub(super) fn release(connection: &Connection, event: &str, now: Timestamp) -> R
         Some((.., state)) => return Ok(Released::Not(state)),
     };
     connection
-        .prepare_cached("UPDATE open_events SET state = 'proving', reason = NULL, released = 1 WHERE subject = ?1 AND event = ?2")?
+        .prepare_cached(
+            "UPDATE open_events SET state = 'proving', reason = NULL, released = 1 WHERE subject = ?1 AND event = ?2",
+        )?
         .execute([subject, seq])?;
     connection.prepare_cached("UPDATE events SET released_at = ?2 WHERE seq = ?1")?.execute(params![seq, text(now)])?;
     add_job(connection, JobKind::Prove.as_str(), &source, subject, &text(now))?;

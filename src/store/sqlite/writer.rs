@@ -37,7 +37,7 @@ const BATCH: usize = 512;
 const BATCH_BYTES: usize = 8 << 20;
 /// How long a batch with events may take for other work, which is one piece of it at the least. A commit takes about ten times
 /// this, and what work writes takes its share of that as well.
-const WORK_TIME: Duration = Duration::from_micros(100);
+const WORK_TIME: Duration = Duration::from_micros(50);
 
 /// A handle on the writing thread; clones share it.
 #[derive(Clone, Debug)]
