@@ -2,7 +2,8 @@
 //!
 //! Two shapes. [`Facts`] is what an event says, read from its body by its provider; it is the `event` member of the envelope.
 //! [`NewEvent`] is what the store keeps: the exact bytes and headers as they came, and what the receiver decided about them.
-//! Facts are read again from the kept bytes whenever they are needed, so a better reader later also reads old events better.
+//! What identifies an event is read once, at its receipt, from the whole request. The rest of the facts is read again from the kept
+//! bytes whenever it is needed, so a better reader later also reads old events better.
 
 use std::fmt;
 
@@ -30,6 +31,8 @@ pub const TASK_STOPPED: &str = "task_stopped";
 pub enum Verification {
     /// A signature that was checked and is good.
     Signature,
+    /// A value that was agreed with the sender, in a header.
+    Authorization,
     /// Nothing was checked: the source says `verify = "none"`.
     None,
 }
@@ -40,8 +43,15 @@ impl Verification {
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Signature => "signature",
+            Self::Authorization => "authorization",
             Self::None => "none",
         }
+    }
+
+    /// The value that [`Verification::as_str`] wrote; whatever else is nothing that was checked.
+    #[must_use]
+    pub fn of(word: &str) -> Self {
+        [Self::Signature, Self::Authorization].into_iter().find(|one| one.as_str() == word).unwrap_or(Self::None)
     }
 }
 
@@ -239,6 +249,12 @@ pub fn hex(bytes: &[u8]) -> String {
         let _ = write!(out, "{byte:02x}");
         out
     })
+}
+
+/// Whether a task may have this id: providers' are short words. One that cannot be shown or stored as a name is none.
+#[must_use]
+pub fn is_id(text: &str) -> bool {
+    (1..=512).contains(&text.len()) && !text.chars().any(char::is_control)
 }
 
 /// The id of an event whose provider gave none.

@@ -40,11 +40,11 @@ const PATIENCE: Duration = Duration::from_secs(3);
 /// A difference of clocks larger than this is ours to mend.
 pub const SKEW: SignedDuration = SignedDuration::from_secs(60);
 
-/// The keys of every source that verifies; clones share them.
+/// The keys of every source that verifies by keys of its provider; clones share them.
 #[derive(Clone, Debug)]
 pub struct Keys {
     of: Arc<BTreeMap<String, Arc<KeyRing>>>,
-    /// Whether some source believes anyone.
+    /// Whether some source needs no key: it believes anyone, or has a secret of its own.
     open: bool,
 }
 
@@ -119,7 +119,7 @@ impl Keys {
     ) -> Result<Self, crate::store::Error> {
         let (mut of, mut open) = (BTreeMap::new(), false);
         for source in sources {
-            if !source.verifies() {
+            if !source.is_keyed() {
                 open = true;
                 continue;
             }

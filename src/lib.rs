@@ -30,7 +30,7 @@
 //! | 2 | [`event`] | what an event says and what is kept of it; its key, its content |
 //! | 3 | [`http`] | the only place that builds an outbound client |
 //! | | [`rate`] | so many in a minute |
-//! | | [`signature`] | RSA and Standard Webhooks, signing and verifying, pure |
+//! | | [`signature`] | HMAC, Ed25519, RSA and Standard Webhooks, signing and verifying, pure |
 //! | | [`template`] | expressions, and what they may name |
 //! | | [`telemetry`] | logs, metrics, what is degraded |
 //! | 4 | [`provider`] | vendors: verifying and reading their webhooks, calling their APIs |
@@ -69,8 +69,8 @@
 //! | a command | `src/cli/`, one file each |
 //! | why something is bounded | the constant, beside the code that it bounds |
 //!
-//! To add a destination: a file in `src/destination/`, a variant in its `mod.rs`. To add a provider: a folder in `src/provider/`, a
-//! variant in its `mod.rs` and in `source.rs`. To add a table or a column: a new numbered file in `src/store/sqlite/schema/`; a
+//! To add a destination: a file in `src/destination/`, a variant in its `mod.rs`. To add a provider: a file in `src/provider/` with a
+//! `Config` and an [`provider::Account`], and two lines in its `mod.rs`. To add a table or a column: a new numbered file in `src/store/sqlite/schema/`; a
 //! release's migrations only add.
 //!
 //! The longer texts are in [`docs`].

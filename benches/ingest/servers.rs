@@ -140,7 +140,7 @@ async fn verify(State(parts): State<Parts>, uri: Uri, headers: HeaderMap, body: 
     let now = parts.clock.now();
     let request = Request { headers: &headers, body: &body, url_suffix: suffix, now };
     parts.source.verify(&request, &[PUBLIC_URL.to_owned()], &parts.keys).map_err(|_| StatusCode::UNAUTHORIZED)?;
-    let facts = parts.source.read(&body).facts;
+    let facts = parts.source.read(&request);
     let id = Uuid::now_v7();
     if let Some(file) = &parts.file {
         let headers: Vec<(&str, &str)> =

@@ -14,7 +14,7 @@ use crate::config::Config;
 use crate::destination::log::{Format, Output};
 use crate::destination::{Destination, Parts};
 use crate::keys::SKEW;
-use crate::provider::{Budgets, Source, Use};
+use crate::provider::{ApiError, Budgets, Source, Use};
 use crate::store::{self, Store};
 use crate::text::one_line;
 
@@ -104,7 +104,7 @@ async fn check(config: &Config, client: Option<&Client>, mut report: Report<'_, 
     report.add("configuration", Ok(summary(config)))?;
     report.add("store", try_store(config, &clock).await)?;
     for source in &sources {
-        if source.verifies() {
+        if source.is_keyed() {
             report.add(format!("key of source {}", source.name()), try_key(config, source).await)?;
         }
         if source.fetches() {
@@ -199,6 +199,8 @@ async fn try_api(config: &Config, source: &Source) -> Tried {
     match source.recent_tasks().await {
         Ok(tasks) if tasks.len() >= 100 => Ok("answers; the newest 100 tasks are seen".to_owned()),
         Ok(tasks) => Ok(format!("answers; {} task(s) are seen", tasks.len())),
+        // There is no call that would tell without a task.
+        Err(ApiError::Unsupported { .. }) => Ok("is asked when a task ends; there is no call to try it with".to_owned()),
         Err(error) => Err((error.to_string(), advice(config, source.name(), &error))),
     }
 }

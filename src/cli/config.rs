@@ -79,10 +79,10 @@ mod tests {
         fetch_patience = "2m"
         order_wait = "5m"
         background_wait = "1h"
-        verify = "signature"
         fetch = "on"
-        max_body_bytes = "2MiB"
         timeout = "10s"
+        max_body_bytes = "2MiB"
+        verify = "signature"
 
         [destinations.log]
         kind = "log"

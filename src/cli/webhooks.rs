@@ -14,7 +14,7 @@ use crate::clock::Clock;
 use crate::config::Config;
 use crate::keys::SKEW;
 use crate::provider::manus::ApiVersion;
-use crate::provider::{self, ApiError, Budgets, Source, Webhook};
+use crate::provider::{ApiError, Budgets, Own, Source, Webhook};
 use crate::setting::REDACTED;
 use crate::text::one_line;
 
@@ -156,6 +156,11 @@ impl Registrar {
 
     async fn register(&self, client: Option<Client>, skip_check: bool, as_json: bool, context: &mut Context<'_>) -> Result {
         let url = self.url()?;
+        if !self.source.registers() {
+            let provider = self.source.provider();
+            let error = Error::failed(format!("`{provider}` has no API for webhooks")).with_exit(Exit::Usage);
+            return Err(error.hint("paste the URL that `taskhook webhooks url` prints where the provider asks for it").into());
+        }
         self.load_key(context).await?;
         if !skip_check {
             self.check_url(client.as_ref(), context).await?;
@@ -296,11 +301,8 @@ pub(super) fn advice(config: &Config, name: &str, error: &ApiError) -> Vec<Strin
     let key = |key: &str| format!("`sources.{name}.{key}`");
     match error {
         ApiError::Refused { status: 401, .. } => {
-            let other = match config.sources.get(name) {
-                Some(provider::Config::Manus(manus)) if manus.api_version == ApiVersion::V1 => "v2",
-                Some(provider::Config::Manus(_)) => "v1",
-                None => return Vec::new(),
-            };
+            let Some(Own::Manus(manus)) = config.sources.get(name).map(|source| &source.own) else { return Vec::new() };
+            let other = if manus.api_version == ApiVersion::V1 { "v2" } else { "v1" };
             vec![
                 format!("check {} (or `MANUS_API_KEY`): is it whole, and of the right account?", key("api_key")),
                 format!("if it is a key for the other version of the API, set {} to \"{other}\"", key("api_version")),

@@ -9,7 +9,7 @@ use super::Config;
 use super::error::Error;
 use super::place::{Path, Places};
 use super::secret::{both, empty};
-use crate::telemetry;
+use crate::{provider, telemetry};
 
 /// Checks `config`, and brings the public URLs into their one form: no slash at the end.
 pub(super) fn everything(config: &mut Config, places: &Places, errors: &mut Vec<Error>) {
@@ -79,8 +79,9 @@ impl Rules<'_> {
 
     fn public_url(&mut self, config: &mut Config) {
         const KEY: &str = "server.public_url";
-        let verifying = config.sources.iter().find(|(_, source)| source.verifies()).map(|(name, _)| name.clone());
-        if let (Some(source), true) = (&verifying, config.server.public_url.is_empty()) {
+        let verifies = config.sources.values().any(provider::Config::verifies);
+        let covering = config.sources.iter().find(|(_, source)| source.covers_url()).map(|(name, _)| name);
+        if let (Some(source), true) = (covering, config.server.public_url.is_empty()) {
             let hints = self.refuse(KEY, &format!("is not set, but the signatures that source `{source}` verifies cover it"));
             hints.push("set the variable `TASKHOOK__SERVER__PUBLIC_URL=https://hooks.example.com`".to_owned());
             hints.push(
@@ -89,7 +90,7 @@ impl Rules<'_> {
         }
         let many = config.server.public_url.len() > 1;
         for (index, url) in config.server.public_url.0.iter_mut().enumerate() {
-            match public_url(url, verifying.is_some()) {
+            match public_url(url, verifies) {
                 Ok(clean) => *url = clean,
                 Err((reason, hint)) => {
                     let which = if many { format!("(number {}) ", index + 1) } else { String::new() };

@@ -7,108 +7,186 @@
 //! What must hold: verifying and reading are pure and never panic, whatever bytes come; a source's key goes to its own
 //! `base_url` and nowhere else; and no `Debug`, error or explanation shows a key or a path token.
 
+mod account;
 pub mod budget;
 pub mod error;
+mod header;
+mod json;
 pub mod manus;
+mod settings;
 mod source;
 
 use std::path::PathBuf;
+use std::sync::LazyLock;
 
 use jiff::{SignedDuration, Timestamp};
+use reqwest::StatusCode;
 use reqwest::header::HeaderMap;
 use serde::de::Error as _;
-use serde::{Deserialize as _, Deserializer, Serialize};
+use serde::{Deserializer, Serialize};
 
+pub use account::{Account, Answered};
 pub use budget::{Budget, Budgets, Use};
 pub use error::ApiError;
+pub use settings::{Common, Switch, Verify};
 pub use source::Source;
 
-use crate::event;
+use self::settings::{Settings, keys_of, part};
+use crate::clock::Clock;
+use crate::event::Facts;
 use crate::setting::Secret;
 use crate::signature::rsa::{KeyError, PublicKey};
 use crate::task;
 
-/// The names of the providers, for messages.
-pub const PROVIDERS: &[&str] = &["manus"];
+/// The closed set: each provider by its name in a configuration, and the module that has its `Config`.
+macro_rules! providers {
+    ($($(#[$doc:meta])* $name:literal => $variant:ident($module:ident),)*) => {
+        /// The names of the providers, for messages.
+        pub const PROVIDERS: &[&str] = &[$($name),*];
 
-/// One `[sources.NAME]` section; its `provider` key says which.
-#[derive(Clone, Debug, PartialEq, Serialize)]
-#[serde(tag = "provider", rename_all = "snake_case")]
-pub enum Config {
+        /// The keys of a source that are its provider's own; the `provider` key says whose.
+        #[derive(Clone, Debug, PartialEq, Serialize)]
+        #[serde(tag = "provider")]
+        pub enum Own {
+            $($(#[$doc])* #[serde(rename = $name)] $variant(Box<$module::Config>),)*
+        }
+
+        impl Own {
+            fn settings(&self) -> &dyn Settings {
+                match self {
+                    $(Self::$variant(config) => config.as_ref(),)*
+                }
+            }
+
+            fn name(&self) -> &'static str {
+                match self {
+                    $(Self::$variant(_) => $name,)*
+                }
+            }
+
+            /// The names of all keys of a section, and those of them that hold secrets.
+            fn keys(provider: &str) -> (&'static [&'static str], &'static [&'static str]) {
+                match provider {
+                    $($name => {
+                        static KEYS: LazyLock<Vec<&str>> =
+                            LazyLock::new(|| [keys_of::<$module::Config>(), keys_of::<Common>()].concat());
+                        static SECRETS: LazyLock<Vec<&str>> =
+                            LazyLock::new(|| [$module::SECRETS, settings::SECRETS].concat());
+                        (&KEYS, &SECRETS)
+                    })*
+                    _ => (&[], &[]),
+                }
+            }
+
+            fn parse<'de, D: Deserializer<'de>>(provider: &str, section: D) -> Result<Self, D::Error> {
+                match provider {
+                    $($name => part(section, Self::keys(provider).0).map(Box::new).map(Self::$variant),)*
+                    other => Err(D::Error::unknown_variant(other, PROVIDERS)),
+                }
+            }
+        }
+    };
+}
+
+providers! {
     /// <https://manus.im>
-    Manus(manus::Config),
+    "manus" => Manus(manus),
+}
+
+/// One `[sources.NAME]` section.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Config {
+    /// What its provider has.
+    #[serde(flatten)]
+    pub own: Own,
+    /// What every source has.
+    #[serde(flatten)]
+    pub common: Common,
 }
 
 impl Config {
     /// Reads the section of a source of `provider`, without its `provider` key. What it says is then to be checked.
     ///
+    /// Keys that nothing knows are for `section` to find: it is told of all that are known.
+    ///
     /// # Errors
-    /// For an unknown provider or key, and a value of the wrong type.
-    pub fn parse<'de, D: Deserializer<'de>>(provider: &str, section: D) -> Result<Self, D::Error> {
-        match provider {
-            "manus" => manus::Config::deserialize(section).map(Self::Manus),
-            other => Err(D::Error::unknown_variant(other, PROVIDERS)),
-        }
+    /// For an unknown provider, and a value of the wrong type.
+    pub fn parse<'de, D: Deserializer<'de> + Clone>(provider: &str, section: D) -> Result<Self, D::Error> {
+        let own = Own::parse(provider, section.clone())?;
+        let mut common: Common = part(section, Own::keys(provider).0)?;
+        common.max_body_bytes.get_or_insert(own.settings().max_body_bytes());
+        common.verify.get_or_insert(own.settings().verify());
+        Ok(Self { own, common })
     }
 
     /// Checks what the types do not: all that is wrong, each in a line that begins with its key.
     #[must_use]
     pub fn check(&self) -> Vec<String> {
-        match self {
-            Self::Manus(config) => config.check(),
-        }
+        let mut wrong = self.own.settings().check(&self.common);
+        wrong.extend(self.common.check(self.own.settings().verify()));
+        wrong
     }
 
     /// The provider's name.
     #[must_use]
     pub fn provider(&self) -> &'static str {
-        match self {
-            Self::Manus(_) => "manus",
-        }
+        self.own.name()
     }
 
     /// The keys of `provider`'s section that hold secrets, each of which may come from a file (`x_file`).
     #[must_use]
     pub fn secrets(provider: &str) -> &'static [&'static str] {
-        match provider {
-            "manus" => manus::SECRETS,
-            _ => &[],
-        }
+        Own::keys(provider).1
     }
 
     /// The most bytes of a body that are accepted.
     #[must_use]
     pub fn max_body_bytes(&self) -> usize {
-        match self {
-            Self::Manus(config) => config.max_body_bytes.bytes(),
-        }
+        self.common.max_body_bytes.unwrap_or_else(|| self.own.settings().max_body_bytes()).bytes()
     }
 
     /// The path tokens, any of which opens the source; none means that the plain path does.
     #[must_use]
     pub fn path_tokens(&self) -> &[Secret] {
-        match self {
-            Self::Manus(config) => &config.path_token,
-        }
+        &self.common.path_token
     }
 
     /// Whether requests are verified.
     #[must_use]
     pub fn verifies(&self) -> bool {
-        match self {
-            Self::Manus(config) => config.verify == manus::Verify::Signature,
-        }
+        self.common.verifies()
     }
+
+    /// Whether the signatures that it verifies cover our public URL.
+    #[must_use]
+    pub fn covers_url(&self) -> bool {
+        self.verifies() && self.own.settings().covers_url()
+    }
+}
+
+/// What an account is built with, beside its own keys.
+#[derive(Clone, Copy, Debug)]
+pub struct Start<'a> {
+    /// The source's name, for messages.
+    pub name: &'a str,
+    /// The keys that every source has.
+    pub common: &'a Common,
+    /// Time.
+    pub clock: &'a Clock,
+    /// The budgets of all accounts.
+    pub budgets: &'a Budgets,
 }
 
 /// Why a source cannot be built.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// The pinned key cannot be read.
-    #[error("sources.{name}: cannot read `public_key_file` {}: {cause}", .path.display())]
-    KeyFile {
+    /// A file that a key names cannot be read.
+    #[error("sources.{name}: cannot read `{key}` {}: {cause}", .path.display())]
+    File {
         /// The source.
         name: String,
+        /// The key.
+        key: &'static str,
         /// The file.
         path: PathBuf,
         /// What the system says.
@@ -139,13 +217,65 @@ pub struct Request<'a> {
     pub now: Timestamp,
 }
 
-/// What an event says.
-#[derive(Clone, Debug, PartialEq)]
+/// What identifies an event, read once, at its receipt.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Reading {
-    /// The `event` member of the envelope.
-    pub facts: event::Facts,
-    /// Whether it is the provider's test request at registration.
+    /// See [`Facts::event_id`].
+    pub event_id: String,
+    /// See [`Facts::kind`].
+    pub kind: String,
+    /// See [`Facts::provider_type`].
+    pub provider_type: Option<String>,
+    /// See [`Facts::task_id`].
+    pub task_id: Option<String>,
+    /// Whether it is a test request of the provider: kept, never worked on.
     pub ping: bool,
+    /// What the sender wants to hear once the event is kept, where that is not our usual answer.
+    pub reply: Option<Reply>,
+}
+
+/// An answer to a sender whose event is kept.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Reply {
+    /// Its status: a 2xx.
+    pub status: StatusCode,
+    /// Its text; our usual body where there is none. A status without a body has none either way.
+    pub text: Option<String>,
+}
+
+/// An event that was kept, as its provider reads it again.
+#[derive(Clone, Copy)]
+pub struct Kept<'a> {
+    /// See [`Facts::event_id`].
+    pub event_id: &'a str,
+    /// See [`Facts::kind`].
+    pub kind: &'a str,
+    /// See [`Facts::provider_type`].
+    pub provider_type: Option<&'a str>,
+    /// See [`Facts::task_id`].
+    pub task_id: Option<&'a str>,
+    /// Its exact bytes.
+    pub body: &'a [u8],
+}
+
+impl Kept<'_> {
+    /// What identifies it, and nothing else.
+    #[must_use]
+    pub fn bare(&self) -> Facts {
+        self.identify(Facts::default())
+    }
+
+    /// `facts`, with what identifies the event as it was read at receipt: its order and its work depend on that.
+    #[must_use]
+    pub fn identify(&self, facts: Facts) -> Facts {
+        Facts {
+            event_id: self.event_id.to_owned(),
+            kind: self.kind.to_owned(),
+            provider_type: self.provider_type.map(ToOwned::to_owned),
+            task_id: self.task_id.map(ToOwned::to_owned),
+            ..facts
+        }
+    }
 }
 
 /// Why a request was not believed.
@@ -176,9 +306,9 @@ impl Refusal {
 pub enum RefusalKind {
     /// The signature header is not there.
     SignatureMissing,
-    /// It is there more than once, is not Base64, or has the wrong length.
+    /// It is there more than once, is not written as it should be, or has the wrong length.
     SignatureMalformed,
-    /// It is not the signature of this body for this URL by one of the keys.
+    /// It is not the signature of this request by one of the keys.
     SignatureInvalid,
     /// The timestamp header is not there.
     TimestampMissing,
@@ -285,6 +415,7 @@ pub struct Webhook {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::setting::Size;
     use config::{File, FileFormat, Value};
 
     fn section(toml: &str) -> Value {
@@ -293,17 +424,24 @@ mod tests {
     }
 
     /// The section, or all that is wrong with it.
-    fn parse(toml: &str) -> Result<manus::Config, String> {
-        let Config::Manus(config) = Config::parse("manus", section(toml)).map_err(|error| error.to_string())?;
-        let wrong = Config::Manus(config.clone()).check();
+    fn parse(toml: &str) -> Result<Config, String> {
+        let config = Config::parse("manus", section(toml)).map_err(|error| error.to_string())?;
+        let wrong = config.check();
         if wrong.is_empty() { Ok(config) } else { Err(wrong.join("\n")) }
+    }
+
+    fn manus(config: &Config) -> &manus::Config {
+        let Own::Manus(manus) = &config.own;
+        manus
     }
 
     #[test]
     fn a_key_is_all_that_a_source_needs() {
         let config = parse("api_key = 'sk-1'").unwrap();
-        assert_eq!(config, manus::Config { api_key: Some(Secret::new("sk-1")), ..manus::Config::default() });
-        assert_eq!(config.base_url, "https://api.manus.ai");
+        assert_eq!(*manus(&config), manus::Config { api_key: Some(Secret::new("sk-1")), ..manus::Config::default() });
+        assert_eq!(manus(&config).base_url, "https://api.manus.ai");
+        let common = Common { max_body_bytes: Some(Size(2 << 20)), verify: Some(Verify::Signature), ..Common::default() };
+        assert_eq!(config.common, common);
     }
 
     #[test]
@@ -313,8 +451,9 @@ mod tests {
              path_token = 'a,b'\nverify = 'none'\nfetch = 'off'\nownership = 'visible'\ntimeout = '3s'",
         )
         .unwrap();
-        assert_eq!((config.requests_per_minute, config.max_body_bytes.bytes(), config.path_token.len()), (90, 1 << 20, 2));
-        assert_eq!((config.api_version, config.fetch), (manus::ApiVersion::V1, manus::Switch::Off));
+        let manus = manus(&config);
+        assert_eq!((manus.requests_per_minute, config.max_body_bytes(), config.path_tokens().len()), (90, 1 << 20, 2));
+        assert_eq!((manus.api_version, manus.fetch, config.verifies()), (manus::ApiVersion::V1, Switch::Off, false));
     }
 
     #[test]
@@ -337,19 +476,22 @@ mod tests {
             ("api_key = 'k'\nmax_body_bytes = 0", "`max_body_bytes` must be at least 1"),
             ("api_key = 'k'\ntimeout = '0s'", "`timeout` must be longer"),
             ("api_key = 'k'\napi_version = 'v3'", "v3"),
-            ("api_key = 'k'\nverifi = 'none'", "unknown field `verifi`"),
+            ("api_key = 'k'\nverify = 'authorization'", "`verify` must be \"signature\" or \"none\""),
         ] {
             let error = parse(toml).unwrap_err();
             assert!(error.contains(expected), "{toml}: {error}");
             assert!(!error.contains("s3cret") && !error.contains("qq zz"), "{error}");
         }
-        assert_eq!(parse("api_key = 'k'\nbase_url = 'http://localhost:9000/'").map(|config| config.requests_per_minute), Ok(60));
+        assert_eq!(
+            parse("api_key = 'k'\nbase_url = 'http://localhost:9000/'").map(|config| manus(&config).requests_per_minute),
+            Ok(60)
+        );
         assert!(Config::parse("openai", section("")).unwrap_err().to_string().contains("manus"));
     }
 
     #[test]
     fn a_source_prints_with_its_provider_and_without_its_secrets() {
-        let config = Config::Manus(parse("api_key = 'sk-1'\npath_token = ['a', 'b']").unwrap());
+        let config = parse("api_key = 'sk-1'\npath_token = ['a', 'b']").unwrap();
         let text = serde_json::to_string(&config).unwrap();
         assert!(text.starts_with(r#"{"provider":"manus","api_version":"v2","api_key":"[redacted]""#), "{text}");
         assert!(text.contains(r#""path_token":["[redacted]","[redacted]"]"#), "{text}");

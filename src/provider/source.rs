@@ -3,11 +3,11 @@
 use std::time::Duration;
 
 use super::{
-    ApiError, Budget, Budgets, Config, Created, Error, KeyAnswer, Listed, NewTask, Probe, Reading, Refusal, Request, Webhook,
-    manus,
+    Account, ApiError, Budget, Budgets, Common, Config, Created, Error, Kept, KeyAnswer, Listed, NewTask, Probe, Reading,
+    Refusal, Request, Start, Webhook,
 };
 use crate::clock::Clock;
-use crate::event::Verification;
+use crate::event::{Facts, Verification, is_id};
 use crate::setting::Secret;
 use crate::signature::rsa::PublicKey;
 use crate::task;
@@ -16,24 +16,30 @@ use crate::task;
 #[derive(Debug)]
 pub struct Source {
     name: String,
-    account: Account,
-}
-
-#[derive(Debug)]
-enum Account {
-    Manus(Box<manus::Account>),
+    provider: &'static str,
+    common: Common,
+    max_body_bytes: usize,
+    account: Box<dyn Account>,
+    /// For an account that makes no calls.
+    no_budget: Budget,
 }
 
 impl Source {
-    /// Builds the source `name` and reads its pinned key, if it has one.
+    /// Builds the source `name` and reads the files that its configuration names.
     ///
     /// # Errors
-    /// If `public_key_file` cannot be read or holds no key.
+    /// If one of them cannot be read or used.
     pub fn new(name: &str, config: &Config, clock: &Clock, budgets: &Budgets) -> Result<Self, Error> {
-        let account = match config {
-            Config::Manus(config) => Account::Manus(Box::new(manus::Account::new(name, config, clock, budgets)?)),
-        };
-        Ok(Self { name: name.to_owned(), account })
+        let common = config.common.clone();
+        let account = config.own.settings().account(&Start { name, common: &common, clock, budgets })?;
+        Ok(Self {
+            name: name.to_owned(),
+            provider: config.provider(),
+            max_body_bytes: config.max_body_bytes(),
+            common,
+            account,
+            no_budget: Budget::new(clock.clone(), 1),
+        })
     }
 
     /// Its name, which is in the URL.
@@ -45,36 +51,43 @@ impl Source {
     /// Its provider's name.
     #[must_use]
     pub fn provider(&self) -> &'static str {
-        match self.account {
-            Account::Manus(_) => "manus",
-        }
+        self.provider
     }
 
     /// Whether requests are verified.
     #[must_use]
     pub fn verifies(&self) -> bool {
-        self.manus().config.verify == manus::Verify::Signature
+        self.common.verifies()
     }
 
-    /// Whether tasks are fetched from the provider's API.
+    /// Whether requests are verified by keys of the provider's, which are loaded, and not by a secret of ours.
+    #[must_use]
+    pub fn is_keyed(&self) -> bool {
+        self.verifies() && self.account.is_keyed()
+    }
+
+    /// Whether tasks that ended are fetched from the provider's API.
     #[must_use]
     pub fn fetches(&self) -> bool {
-        self.manus().config.fetch == manus::Switch::On
+        self.account.fetches()
     }
 
     /// Whether a verified event may still be somebody else's, so that its task must be proven ours before anything is handed on.
     #[must_use]
     pub fn needs_proof(&self) -> bool {
-        // Manus signs for all its customers with one key; without its API nothing could be proven.
-        self.fetches()
+        self.account.needs_proof()
     }
 
     /// Whether the same event id with other content is an event of its own.
     #[must_use]
     pub fn collides(&self) -> bool {
-        match self.account {
-            Account::Manus(_) => true,
-        }
+        self.account.collides()
+    }
+
+    /// Whether an event of this type ([`Facts::kind`]) ends a task, or a turn of it: the task is then fetched.
+    #[must_use]
+    pub fn ends(&self, kind: &str) -> bool {
+        self.account.ends(kind)
     }
 
     /// Whether the verification key comes from a file: then it is never asked for.
@@ -86,19 +99,25 @@ impl Source {
     /// The verification keys from a file; where there are any, the provider is never asked for its own.
     #[must_use]
     pub fn pinned_keys(&self) -> &[PublicKey] {
-        &self.manus().pinned
+        self.account.pinned_keys()
     }
 
     /// The most bytes of a body that are accepted.
     #[must_use]
     pub fn max_body_bytes(&self) -> usize {
-        self.manus().config.max_body_bytes.bytes()
+        self.max_body_bytes
     }
 
     /// The path tokens, the first of which is printed and registered.
     #[must_use]
     pub fn path_tokens(&self) -> &[Secret] {
-        &self.manus().config.path_token
+        &self.common.path_token
+    }
+
+    /// The names, in lower case, of the headers beside the usual ones that hold a credential: their values are not kept.
+    #[must_use]
+    pub fn credential_headers(&self) -> &[String] {
+        self.account.credential_headers()
     }
 
     /// Whether a request whose path has `token` behind the source's name (or none) may come in. Takes the same time for every
@@ -115,31 +134,31 @@ impl Source {
     /// How long a task may stay unknown to the provider before its events are quarantined.
     #[must_use]
     pub fn quarantine_after(&self) -> Duration {
-        self.manus().config.quarantine_after
+        self.account.quarantine_after()
     }
 
     /// How long the fetch of a proven task may wait before its event is handed on without it.
     #[must_use]
     pub fn fetch_patience(&self) -> Duration {
-        self.manus().config.fetch_patience
+        self.account.fetch_patience()
     }
 
-    /// How long a stop waits for what is before it.
+    /// How long the end of a task waits for what is before it.
     #[must_use]
     pub fn order_wait(&self) -> Duration {
-        self.manus().config.order_wait
+        self.account.order_wait()
     }
 
-    /// How long a stop waits for background jobs of its task.
+    /// How long the end of a task waits for background jobs of it.
     #[must_use]
     pub fn background_wait(&self) -> Duration {
-        self.manus().config.background_wait
+        self.account.background_wait()
     }
 
     /// The calls that this account has left.
     #[must_use]
     pub fn budget(&self) -> &Budget {
-        self.manus().budget()
+        self.account.budget().unwrap_or(&self.no_budget)
     }
 
     /// Decides whether to believe `request`. Pure. `public_urls` are our configured base URLs without a slash at their end;
@@ -148,28 +167,36 @@ impl Source {
     /// # Errors
     /// [`Refusal`], of the first thing that is wrong. A stale time is only told of a good signature.
     pub fn verify(&self, request: &Request<'_>, public_urls: &[String], keys: &[PublicKey]) -> Result<Verification, Refusal> {
-        match &self.account {
-            Account::Manus(_) if !self.verifies() => Ok(Verification::None),
-            Account::Manus(_) => manus::signature::verify(request, public_urls, keys).map(|()| Verification::Signature),
-        }
+        if self.verifies() { self.account.verify(request, public_urls, keys) } else { Ok(Verification::None) }
     }
 
     /// For a request that was refused, off the request path: what would have made it good, with the value to set. Shows neither
     /// a path token nor a query. `None` if there is nothing to say.
     #[must_use]
     pub fn explain(&self, request: &Request<'_>, public_urls: &[String], keys: &[PublicKey]) -> Option<String> {
-        match &self.account {
-            Account::Manus(_) if !self.verifies() => None,
-            Account::Manus(_) => manus::signature::explain(request, public_urls, keys),
-        }
+        if self.verifies() { self.account.explain(request, public_urls, keys) } else { None }
     }
 
-    /// Reads an event. Never fails: a shape that is not known has the kind `unknown`.
+    /// Reads what identifies an event. Never fails: a shape that is not known has the kind `unknown`. A task id that cannot be
+    /// one is none.
     #[must_use]
-    pub fn read(&self, body: &[u8]) -> Reading {
-        match &self.account {
-            Account::Manus(_) => manus::event::read(body),
-        }
+    pub fn read(&self, request: &Request<'_>) -> Reading {
+        let mut reading = self.account.read(request);
+        reading.task_id = reading.task_id.filter(|id| is_id(id));
+        reading
+    }
+
+    /// Reads what an event says. What identifies it is as it was read at receipt; the rest is read from its bytes, so a better
+    /// reader also reads old events better.
+    #[must_use]
+    pub fn tell(&self, event: &Kept<'_>) -> Facts {
+        event.identify(self.account.tell(event))
+    }
+
+    /// The task as `event`, which ended it, tells it, where tasks are not fetched; `None` where an event says too little.
+    #[must_use]
+    pub fn told(&self, event: &Kept<'_>) -> Option<task::Fetched> {
+        self.account.told(event)
     }
 
     /// Asks for the keys that the provider signs with, and learns its time. A pinned key needs no call.
@@ -177,7 +204,10 @@ impl Source {
     /// Takes nothing from the budget: a check that waits for a key must not wait behind fetches, Manus counts no such limit, and
     /// whoever calls this does so at most once a minute.
     pub async fn load_keys(&self) -> KeyAnswer {
-        self.manus().load_keys().await
+        if self.pins_key() || !self.is_keyed() {
+            return KeyAnswer { keys: self.pinned_keys().to_vec(), ..KeyAnswer::default() };
+        }
+        self.account.load_keys().await
     }
 
     /// The newest tasks of this account, one page of at most 100. The caller has taken its place from [`Source::budget`] for
@@ -186,7 +216,7 @@ impl Source {
     /// # Errors
     /// [`ApiError`].
     pub async fn recent_tasks(&self) -> Result<Vec<Listed>, ApiError> {
-        self.manus().recent_tasks().await
+        self.account.recent_tasks().await
     }
 
     /// Asks whether our key proves the task ours. The caller has taken its place from [`Source::budget`] for [`Use::Prove`](super::Use::Prove).
@@ -194,16 +224,17 @@ impl Source {
     /// # Errors
     /// [`ApiError`]; only [`ApiError::NotFound`] speaks against it.
     pub async fn probe(&self, task_id: &str) -> Result<Probe, ApiError> {
-        self.manus().probe(task_id).await
+        self.account.probe(task_id).await
     }
 
-    /// Fetches a task and its whole conversation. The caller has taken the place of the first call from [`Source::budget`] for
-    /// [`Use::Fetch`](super::Use::Fetch), since only it knows how long to wait for that; what follows waits as long as it must.
+    /// Fetches the task that `event` ended, and its whole conversation. The caller has taken the place of the first call from
+    /// [`Source::budget`] for [`Use::Fetch`](super::Use::Fetch), since only it knows how long to wait for that; what follows
+    /// waits as long as it must.
     ///
     /// # Errors
     /// [`ApiError`].
-    pub async fn fetch(&self, task_id: &str) -> Result<task::Fetched, ApiError> {
-        self.manus().fetch(task_id).await
+    pub async fn fetch(&self, task_id: &str, event: &Kept<'_>) -> Result<task::Fetched, ApiError> {
+        self.account.fetch(task_id, event).await
     }
 
     /// Creates a task. It costs money, so never call it again for the same wish: see [`ApiError::outcome_unknown`].
@@ -211,7 +242,13 @@ impl Source {
     /// # Errors
     /// [`ApiError`].
     pub async fn create_task(&self, task: &NewTask) -> Result<Created, ApiError> {
-        self.manus().create_task(task).await
+        self.account.create_task(task).await
+    }
+
+    /// Whether webhooks can be registered through the API; else the user pastes the URL where the provider asks for it.
+    #[must_use]
+    pub fn registers(&self) -> bool {
+        self.account.registers()
     }
 
     /// The webhooks that are registered.
@@ -219,7 +256,7 @@ impl Source {
     /// # Errors
     /// [`ApiError`]; [`ApiError::Unsupported`] where the API cannot tell (Manus v1).
     pub async fn webhooks_list(&self) -> Result<Vec<Webhook>, ApiError> {
-        self.manus().webhooks_list().await
+        self.account.webhooks_list().await
     }
 
     /// Registers `url`. The provider calls it before it answers.
@@ -227,7 +264,7 @@ impl Source {
     /// # Errors
     /// [`ApiError`]; [`ApiError::Rejected`] with 409 if it is registered already.
     pub async fn webhooks_register(&self, url: &str) -> Result<Webhook, ApiError> {
-        self.manus().webhooks_register(url).await
+        self.account.webhooks_register(url).await
     }
 
     /// Deletes a webhook by the provider's id.
@@ -235,12 +272,6 @@ impl Source {
     /// # Errors
     /// [`ApiError`].
     pub async fn webhooks_delete(&self, id: &str) -> Result<(), ApiError> {
-        self.manus().webhooks_delete(id).await
-    }
-
-    fn manus(&self) -> &manus::Account {
-        match &self.account {
-            Account::Manus(account) => account,
-        }
+        self.account.webhooks_delete(id).await
     }
 }

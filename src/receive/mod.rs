@@ -32,7 +32,7 @@ use self::rejections::{Rejected, Rejections};
 use crate::clock::Clock;
 use crate::event::{First, NewEvent, UNKNOWN, Verification};
 use crate::keys::Keys;
-use crate::provider::{self, Source};
+use crate::provider::{self, Reading, Reply, Source};
 use crate::setting::REDACTED;
 use crate::store::model::Appended;
 use crate::store::{self, Store};
@@ -124,7 +124,9 @@ impl Receiver {
                 return Err(problem);
             }
         };
-        let event = self.event(source, &parts.headers, target, body, now, verification);
+        let reading = source.read(&request);
+        let reply = reading.reply.clone();
+        let event = self.event(source, &parts.headers, target, body.clone(), now, verification, reading);
         let handed = self.clock.elapsed();
         let appended = tokio::time::timeout(self.limits.commit_timeout, self.store.append(event)).await;
         metrics::histogram!(name::COMMIT_SECONDS).record(self.clock.elapsed().saturating_sub(handed));
@@ -139,7 +141,7 @@ impl Receiver {
         }
         metrics::counter!(name::EVENTS, "source" => source.name().to_owned(), "outcome" => outcome).increment(1);
         tracing::debug!(source = source.name(), event = %appended.id(), outcome, "received an event on `{}`", source.name());
-        Ok(Json(Accepted { status, id: appended.id() }).into_response())
+        Ok(answer(Json(Accepted { status, id: appended.id() }), reply))
     }
 
     /// The source and path token that a path names; `None` unless it is exactly one of ours.
@@ -175,8 +177,8 @@ impl Receiver {
             Ok(verification) => return Ok(verification),
             Err(refusal) => refusal,
         };
-        // What is missing or malformed is so under every key and every clock.
-        if !refusal.may_be_ours() {
+        // What is missing or malformed is so under every key and every clock; and a secret of ours is what it is.
+        if !refusal.may_be_ours() || !source.is_keyed() {
             return Err(Problem::Refused(refusal.kind));
         }
         let refreshed = self.keys.doubt(source.name(), &loaded).await;
@@ -188,6 +190,7 @@ impl Receiver {
         }
     }
 
+    #[expect(clippy::too_many_arguments, reason = "all of a request, taken apart")]
     fn event(
         &self,
         source: &Source,
@@ -196,12 +199,11 @@ impl Receiver {
         body: Bytes,
         received_at: Timestamp,
         verification: Verification,
+        reading: Reading,
     ) -> NewEvent {
-        let reading = source.read(&body);
-        let facts = reading.facts;
-        let first = if reading.ping || (facts.kind == UNKNOWN && !self.takes_unknown) {
+        let first = if reading.ping || (reading.kind == UNKNOWN && !self.takes_unknown) {
             First::Keep
-        } else if facts.task_id.is_none() && source.needs_proof() {
+        } else if reading.task_id.is_none() && source.needs_proof() {
             First::Quarantine
         } else {
             First::Prove
@@ -216,12 +218,12 @@ impl Receiver {
             received_at,
             verification,
             target,
-            headers: kept(headers, |_| REDACTED.to_owned()),
+            headers: kept(headers, source, |_| REDACTED.to_owned()),
             body,
-            kind: facts.kind,
-            provider_type: facts.provider_type,
-            event_id: facts.event_id,
-            task_id: facts.task_id,
+            kind: reading.kind,
+            provider_type: reading.provider_type,
+            event_id: reading.event_id,
+            task_id: reading.task_id,
             ping: reading.ping,
             collides: source.collides(),
             first,
@@ -263,6 +265,18 @@ impl Receiver {
     }
 }
 
+/// Our usual answer to an event that is kept, or the one that its sender wants.
+fn answer(usual: Json<Accepted>, reply: Option<Reply>) -> Response {
+    match reply {
+        None => usual.into_response(),
+        Some(Reply { status, .. }) if matches!(status, StatusCode::NO_CONTENT | StatusCode::RESET_CONTENT) => {
+            status.into_response()
+        }
+        Some(Reply { status, text: Some(text) }) => (status, text).into_response(),
+        Some(Reply { status, text: None }) => (status, usual).into_response(),
+    }
+}
+
 async fn receive(State(receiver): State<Arc<Receiver>>, request: Request) -> Response {
     let begun = receiver.clock.elapsed();
     let response = receiver.receive(request).await.unwrap_or_else(axum::response::IntoResponse::into_response);
@@ -271,11 +285,13 @@ async fn receive(State(receiver): State<Arc<Receiver>>, request: Request) -> Res
 }
 
 /// Headers in the order they came, as text; a credential goes through `hide`.
-fn kept(headers: &HeaderMap, hide: impl Fn(&[u8]) -> String) -> Vec<(String, String)> {
+fn kept(headers: &HeaderMap, source: &Source, hide: impl Fn(&[u8]) -> String) -> Vec<(String, String)> {
+    let own = source.credential_headers();
     headers
         .iter()
         .map(|(name, value)| {
-            let secret = CREDENTIALS.contains(name) || KEY_HEADERS.contains(&name.as_str());
+            let secret =
+                CREDENTIALS.contains(name) || KEY_HEADERS.contains(&name.as_str()) || own.iter().any(|own| own == name.as_str());
             let value = if secret { hide(value.as_bytes()) } else { String::from_utf8_lossy(value.as_bytes()).into_owned() };
             (name.as_str().to_owned(), value)
         })

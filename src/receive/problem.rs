@@ -83,11 +83,11 @@ impl Problem {
             Self::Refused(kind) => match kind {
                 RefusalKind::SignatureMissing => "the signature header is missing",
                 RefusalKind::SignatureMalformed => "the signature header is malformed",
-                RefusalKind::SignatureInvalid => "the signature is not valid for this body and URL",
+                RefusalKind::SignatureInvalid => "the signature is not valid for this request",
                 RefusalKind::TimestampMissing => "the timestamp header is missing",
                 RefusalKind::TimestampMalformed => "the timestamp header is malformed",
                 RefusalKind::TimestampStale => "the timestamp is too far from now",
-                RefusalKind::AuthorizationInvalid => "the Authorization header is not the agreed one",
+                RefusalKind::AuthorizationInvalid => "the credential is missing or not the agreed one",
             },
             Self::KeyUnavailable => "the signature cannot be checked now; send it again",
             Self::ClockOff => "the receiver's clock is wrong; send it again",

@@ -150,7 +150,7 @@ impl Keeper {
             code,
             explanation,
             target,
-            headers: kept(&headers, hide),
+            headers: kept(&headers, &source, hide),
             body_bytes: body.len(),
             body: body.slice(..body.len().min(BODY_BYTES)),
         }

@@ -1,8 +1,11 @@
 //! Signatures: signing and verifying, pure.
 //!
 //! What must hold: an empty secret never exists; comparisons take the same time whatever they compare; Base64 is the standard
-//! alphabet with padding and nothing else, so that one signature has one spelling. Everything stands on `aws-lc-rs`.
+//! alphabet with padding, and hexadecimal in lower case, and nothing else, so that one signature has one spelling. Everything stands on `aws-lc-rs`.
 
+pub mod ed25519;
+pub mod hmac;
+mod pem;
 pub mod rsa;
 pub mod standard_webhooks;
 
@@ -20,6 +23,21 @@ pub fn encode_base64(bytes: &[u8]) -> String {
     base64::engine::general_purpose::STANDARD.encode(bytes)
 }
 
+/// Decodes hexadecimal in lower case. `None` for anything else: an odd length, capitals, white space.
+#[must_use]
+pub fn decode_hex(text: &str) -> Option<Vec<u8>> {
+    let digit = |byte: u8| match byte {
+        b'0'..=b'9' => Some(byte - b'0'),
+        b'a'..=b'f' => Some(byte - b'a' + 10),
+        _ => None,
+    };
+    let (pairs, rest) = text.as_bytes().as_chunks::<2>();
+    if !rest.is_empty() {
+        return None;
+    }
+    pairs.iter().map(|[high, low]| Some(digit(*high)? << 4 | digit(*low)?)).collect()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -31,5 +49,15 @@ mod tests {
             assert_eq!(decode_base64(other), None, "{other:?}");
         }
         assert_eq!(encode_base64(&[0xfb, 0xff]), "+/8=");
+    }
+
+    #[test]
+    fn hexadecimal_has_one_spelling() {
+        assert_eq!(decode_hex("00ff1a"), Some(vec![0, 255, 26]));
+        assert_eq!(decode_hex(""), Some(Vec::new()));
+        for other in ["0", "00f", "0G", "FF", " 00", "00 ", "0x00", "é0"] {
+            assert_eq!(decode_hex(other), None, "{other:?}");
+        }
+        assert_eq!(crate::event::hex(&[0, 255, 26]), "00ff1a");
     }
 }

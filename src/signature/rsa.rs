@@ -11,10 +11,8 @@ use aws_lc_rs::rand::SystemRandom;
 use aws_lc_rs::rsa::{KeyPair, KeySize, PublicEncryptingKey};
 use aws_lc_rs::signature::{KeyPair as _, ParsedPublicKey, RSA_PKCS1_2048_8192_SHA256, RSA_PKCS1_SHA256};
 
+use super::pem::{self, PRIVATE, PUBLIC};
 use crate::event::hex;
-
-const PUBLIC: &str = "PUBLIC KEY";
-const PRIVATE: &str = "PRIVATE KEY";
 
 /// Why a text is no key.
 #[derive(Clone, Debug, thiserror::Error, PartialEq, Eq)]
@@ -62,7 +60,7 @@ impl PublicKey {
         // Parsed a second time only to learn its size, which the verifying type does not tell.
         let signature_len = PublicEncryptingKey::from_der(der).map_err(|_| KeyError::NotRsa(PUBLIC))?.key_size_bytes();
         let fingerprint = hex(&digest(&SHA256, der).as_ref()[..8]);
-        Ok(Self { parsed, pem: to_pem(PUBLIC, der), fingerprint, signature_len })
+        Ok(Self { parsed, pem: pem::write(PUBLIC, der), fingerprint, signature_len })
     }
 
     /// The key as PEM, in one spelling whatever it was read from.
@@ -132,7 +130,7 @@ impl PrivateKey {
     #[must_use]
     pub fn pem(&self) -> String {
         let der: Pkcs8V1Der<'_> = self.0.as_der().expect("a key in memory can be encoded");
-        to_pem(PRIVATE, der.as_ref())
+        pem::write(PRIVATE, der.as_ref())
     }
 
     /// Its public half as PEM (`SubjectPublicKeyInfo`).
@@ -142,7 +140,7 @@ impl PrivateKey {
     #[must_use]
     pub fn public_pem(&self) -> String {
         let der: PublicKeyX509Der<'_> = self.0.public_key().as_der().expect("a key in memory can be encoded");
-        to_pem(PUBLIC, der.as_ref())
+        pem::write(PUBLIC, der.as_ref())
     }
 
     /// Signs `message`, which is hashed here, once.
@@ -165,34 +163,13 @@ impl fmt::Debug for PrivateKey {
     }
 }
 
-fn first_block(pem: &str, label: &'static str) -> Result<Vec<u8>, KeyError> {
-    blocks(pem, label).next().unwrap_or(Err(KeyError::NoBlock(label)))
+fn first_block(text: &str, label: &'static str) -> Result<Vec<u8>, KeyError> {
+    blocks(text, label).next().unwrap_or(Err(KeyError::NoBlock(label)))
 }
 
-/// The DER of every block with `label`, as RFC 7468 lays them out; text around the blocks is ignored.
-fn blocks<'a>(pem: &'a str, label: &'static str) -> impl Iterator<Item = Result<Vec<u8>, KeyError>> + 'a {
-    let (begin, end) = (format!("-----BEGIN {label}-----"), format!("-----END {label}-----"));
-    let mut rest = pem;
-    std::iter::from_fn(move || {
-        let (_, after) = rest.split_once(&begin)?;
-        let Some((body, after)) = after.split_once(&end) else {
-            rest = "";
-            return Some(Err(KeyError::NotBase64(label)));
-        };
-        rest = after;
-        let text: String = body.split_ascii_whitespace().collect();
-        Some(super::decode_base64(&text).ok_or(KeyError::NotBase64(label)))
-    })
-}
-
-fn to_pem(label: &str, der: &[u8]) -> String {
-    let text = super::encode_base64(der);
-    let mut out = format!("-----BEGIN {label}-----\n");
-    for line in text.as_bytes().chunks(64) {
-        out.extend(line.iter().map(|byte| char::from(*byte)));
-        out.push('\n');
-    }
-    out + "-----END " + label + "-----\n"
+/// The DER of every block with `label`.
+fn blocks<'a>(text: &'a str, label: &'static str) -> impl Iterator<Item = Result<Vec<u8>, KeyError>> + 'a {
+    pem::blocks(text, label).map(move |block| block.ok_or(KeyError::NotBase64(label)))
 }
 
 #[cfg(test)]

@@ -163,8 +163,12 @@ pub struct StoredEvent {
     pub source: String,
     /// Its provider.
     pub provider: String,
+    /// See [`crate::event::Facts::event_id`].
+    pub event_id: String,
     /// See [`crate::event::Facts::kind`].
     pub kind: String,
+    /// See [`crate::event::Facts::provider_type`].
+    pub provider_type: Option<String>,
     /// The provider's task.
     pub task_id: Option<String>,
     /// When it was received.

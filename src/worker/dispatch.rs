@@ -4,8 +4,8 @@ use serde_json::Value;
 use uuid::Uuid;
 
 use super::Environment;
-use crate::event::{Facts, TASK_STOPPED};
-use crate::provider::Source;
+use crate::event::Facts;
+use crate::provider::{Kept, Source};
 use crate::route::{Envelope, Event};
 use crate::store::model::{NewDelivery, Stage, StoredEvent};
 use crate::task::{Fetched, File, Message, State, Task};
@@ -21,6 +21,17 @@ pub(super) enum Known<'a> {
     Fetched(&'a Fetched),
 }
 
+/// `event`, as its provider reads it again.
+pub(super) fn kept(event: &StoredEvent) -> Kept<'_> {
+    Kept {
+        event_id: &event.event_id,
+        kind: &event.kind,
+        provider_type: event.provider_type.as_deref(),
+        task_id: event.task_id.as_deref(),
+        body: &event.body,
+    }
+}
+
 /// What becomes of `event` now.
 pub(super) fn stage(
     environment: &Environment,
@@ -29,9 +40,11 @@ pub(super) fn stage(
     task: Known<'_>,
     out_of_order: bool,
 ) -> Stage {
-    let facts = source.read(&event.body).facts;
-    let stopped = facts.kind == TASK_STOPPED;
-    let (task, files) = match task {
+    let facts = source.tell(&kept(event));
+    let stopped = source.ends(&facts.kind);
+    // Where nothing is fetched, an event may tell the whole task by itself.
+    let told = if stopped && !source.fetches() { source.told(&kept(event)) } else { None };
+    let (task, files) = match told.as_ref().map_or(task, Known::Fetched) {
         Known::Fetched(fetched) => (Some(fetched.task.clone()), fetched.files.clone()),
         Known::FromWebhook => (Some(as_told(&facts)), attached(&facts)),
         Known::NotAsked => (None, attached(&facts)),

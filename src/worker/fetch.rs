@@ -11,7 +11,6 @@ use jiff::Timestamp;
 use super::prove::{complain, part};
 use super::{Environment, dispatch, end, task_work};
 use crate::clock;
-use crate::event::TASK_STOPPED;
 use crate::provider::{ApiError, Source, Use};
 use crate::store::model::{Finish, Job, JobKind, Lease, Move, Setback, StoredEvent, TaskNews};
 use crate::task::Fetched;
@@ -25,9 +24,9 @@ const FETCH_TIME: Duration = Duration::from_secs(30);
 pub(super) async fn run(environment: &Environment, source: &Source, job: Job) {
     let (lease, made_at) = (job.lease, job.created_at);
     let Some((Some(task_id), _, waiting)) = task_work(job.work) else { return };
-    if !waiting.iter().any(|event| event.kind == TASK_STOPPED) {
+    let Some(last) = waiting.iter().rfind(|event| source.ends(&event.kind)) else {
         return hand_on(environment, source, lease, TaskNews::default(), waiting).await;
-    }
+    };
     let patience = clock::after(made_at, source.fetch_patience());
     let begun = tokio::select! {
         // In this order: what is overdue still gets a call that is free, and waits for none.
@@ -42,9 +41,9 @@ pub(super) async fn run(environment: &Environment, source: &Source, job: Job) {
         );
         return hand_on(environment, source, lease, TaskNews::default(), waiting).await;
     }
-    let now = environment.clock.now();
+    let (now, last) = (environment.clock.now(), dispatch::kept(last));
     let fetched = tokio::select! {
-        fetched = source.fetch(&task_id) => fetched,
+        fetched = source.fetch(&task_id, &last) => fetched,
         () = environment.clock.sleep_until(patience.max(clock::after(now, FETCH_TIME))) => {
             let reason = "it took too long".to_owned();
             Err(ApiError::Unavailable { call: "fetch", reason, after: None, arrived: false })
@@ -89,7 +88,7 @@ async fn hand_on(environment: &Environment, source: &Source, lease: Lease, news:
     // While something is held: when to look again.
     let mut again_at: Option<Timestamp> = None;
     for event in waiting {
-        let stopped = event.kind == TASK_STOPPED;
+        let stopped = source.ends(&event.kind);
         let held_until = clock::after(event.received_at, source.background_wait());
         let behind_until = clock::after(event.received_at, source.order_wait());
         if stopped && now < held_until && works_on(source, &event, fetched) {
@@ -115,5 +114,6 @@ async fn hand_on(environment: &Environment, source: &Source, lease: Lease, news:
 
 /// Whether the turn that `event` ends goes on in the background. A question is never held back: it waits for a person.
 fn works_on(source: &Source, event: &StoredEvent, fetched: Option<&Fetched>) -> bool {
-    fetched.is_some_and(|fetched| fetched.task.background) && source.read(&event.body).facts.stop_reason.as_deref() != Some("ask")
+    fetched.is_some_and(|fetched| fetched.task.background)
+        && source.tell(&dispatch::kept(event)).stop_reason.as_deref() != Some("ask")
 }

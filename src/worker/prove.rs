@@ -18,10 +18,10 @@ use tokio::sync::Mutex;
 
 use super::{Environment, dispatch, end, task_work};
 use crate::clock;
-use crate::event::TASK_STOPPED;
 use crate::provider::{ApiError, Listed, Probe, Source, Use};
 use crate::retry::{self, LADDER};
 use crate::store::model::{Finish, Job, JobKind, Known, Lease, Move, Proof, Setback, Stage, StoredEvent, TaskNews, Work};
+use crate::task::Fetched;
 
 /// How often a task may be asked for by its id.
 const PROBES: u32 = 3;
@@ -289,11 +289,12 @@ async fn go_on(
     // Order of acceptance: what comes after a stop that is still to be fetched waits behind it.
     let mut behind = known.fetching;
     let ours = proof.is_some() || known.proof.is_some() || !source.needs_proof();
+    let fetched = told(source, waiting.iter().filter(|event| ours || event.released));
     let moves = waiting
         .into_iter()
         .filter(|event| ours || event.released)
         .map(|event| {
-            behind |= source.fetches() && task_id.is_some() && event.kind == TASK_STOPPED;
+            behind |= source.fetches() && task_id.is_some() && source.ends(&event.kind);
             let to = if behind {
                 Stage::Fetch
             } else {
@@ -302,7 +303,15 @@ async fn go_on(
             Move { event: event.seq, to }
         })
         .collect();
-    let finish = Finish { task: TaskNews { proof, ..TaskNews::default() }, moves, ..Finish::default() };
+    let finish = Finish { task: TaskNews { proof, fetched, ..TaskNews::default() }, moves, ..Finish::default() };
     let now = environment.clock.now();
     end(environment, JobKind::Prove, || environment.store.finish(lease, now, finish.clone())).await;
+}
+
+/// The task as the last of `events` that ended it tells it, where nothing is fetched.
+fn told<'a>(source: &Source, events: impl DoubleEndedIterator<Item = &'a StoredEvent>) -> Option<Box<Fetched>> {
+    if source.fetches() {
+        return None;
+    }
+    events.rev().filter(|event| source.ends(&event.kind)).find_map(|event| source.told(&dispatch::kept(event))).map(Box::new)
 }

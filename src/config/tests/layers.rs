@@ -83,7 +83,7 @@ fn variables_are_read_by_the_type_of_the_key() {
     assert_eq!(config.admin.token.unwrap().expose(), "00123");
     let manus = manus(&setup);
     assert_eq!(manus.api_key.unwrap().expose(), "true");
-    assert_eq!(manus.path_token.iter().map(Secret::expose).collect::<Vec<_>>(), ["1e3", "00456"]);
+    assert_eq!(config.sources["manus"].path_tokens().iter().map(Secret::expose).collect::<Vec<_>>(), ["1e3", "00456"]);
     assert_eq!(manus.api_version, provider::manus::ApiVersion::V1);
 }
 
@@ -109,7 +109,7 @@ fn the_manus_key_fills_the_sources_that_have_none() {
     let file = "[sources.one]\nprovider = \"manus\"\n[sources.two]\nprovider = \"manus\"\napi_key = \"sk-two\"";
     let config = Setup::whole().file(file).load();
     let keys = config.sources.iter().map(|(name, source)| {
-        let provider::Config::Manus(manus) = source;
+        let provider::Own::Manus(manus) = &source.own;
         (name.as_str(), manus.api_key.as_ref().unwrap().expose())
     });
     assert_eq!(keys.collect::<Vec<_>>(), [("one", "sk-very-secret"), ("two", "sk-two")]);
@@ -148,6 +148,6 @@ fn rust_log_is_handed_on() {
 }
 
 fn manus(setup: &Setup) -> provider::manus::Config {
-    let provider::Config::Manus(manus) = &setup.load().sources["manus"];
-    manus.clone()
+    let provider::Own::Manus(manus) = &setup.load().sources["manus"].own;
+    manus.as_ref().clone()
 }

@@ -8,7 +8,7 @@ fn a_secret_may_be_in_a_file_without_the_line_end() {
     let setup = Setup::whole().file("[sources.manus]\nprovider = \"manus\"\napi_key_file = \"key\"");
     for end in ["", "\n", "\r\n"] {
         std::fs::write(setup.directory.path().join("key"), format!("sk-1{end}")).unwrap();
-        let provider::Config::Manus(manus) = &setup.load().sources["manus"];
+        let provider::Own::Manus(manus) = &setup.load().sources["manus"].own;
         assert_eq!(manus.api_key.as_ref().unwrap().expose(), "sk-1");
     }
 }
@@ -24,9 +24,9 @@ fn every_secret_of_every_component_may_be_in_a_file() {
              [destinations.crm]\nkind = \"http\"\nurl = \"https://crm.example.com\"\nsecret_file = \"whsec\"",
         )
         .load();
-    let provider::Config::Manus(manus) = &config.sources["manus"];
+    let provider::Own::Manus(manus) = &config.sources["manus"].own;
     assert_eq!(manus.api_key.as_ref().unwrap().expose(), "sk-from-file");
-    assert_eq!(manus.path_token.len(), 2);
+    assert_eq!(config.sources["manus"].path_tokens().len(), 2);
 }
 
 #[test]

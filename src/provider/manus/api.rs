@@ -13,10 +13,11 @@ use reqwest::{Client, Method, RequestBuilder};
 use serde_json::Value;
 
 use super::convert::{error_text, member, text};
-use super::{ApiVersion, Config};
+use super::{ApiVersion, BASE_URL, Config};
 use crate::clock::Clock;
 use crate::http::{self, Answer};
-use crate::provider::{ApiError, Budget, Budgets, Use};
+use crate::provider::settings::origin;
+use crate::provider::{ApiError, Budget, Start, Use};
 use crate::retry;
 use crate::setting::{REDACTED, Secret};
 use crate::telemetry::name as metric;
@@ -73,18 +74,18 @@ impl std::fmt::Debug for Api {
 }
 
 impl Api {
-    pub(super) fn new(config: &Config, clock: &Clock, budgets: &Budgets) -> Self {
+    pub(super) fn new(config: &Config, start: &Start<'_>) -> Self {
         // Keys from files end with a line break.
         let key = config.api_key.as_ref().map(|key| Secret::new(key.expose().trim()));
         // A `Config` that was not checked keeps its address, and every call then says what is wrong with it.
-        let base = super::origin(&config.base_url).unwrap_or_else(|_| config.base_url.clone());
+        let base = origin(&config.base_url, BASE_URL).unwrap_or_else(|_| config.base_url.clone());
         Self {
             client: http::client(config.timeout),
-            budget: budgets.of(&base, key.as_ref(), config.requests_per_minute),
+            budget: start.budgets.of(&base, key.as_ref(), config.requests_per_minute),
             base,
             key,
             timeout: config.timeout,
-            clock: clock.clone(),
+            clock: start.clock.clone(),
         }
     }
 

@@ -8,15 +8,23 @@ use serde_json::Value;
 
 use super::convert::{count, file, items, member, strings, text};
 use crate::event::{Attachment, Facts, TASK_CREATED, TASK_PROGRESS, TASK_STOPPED, UNKNOWN, body_id};
-use crate::provider::Reading;
 use crate::task::{Question, QuestionKind};
 
 /// The task that Manus names in its test request at registration.
 pub const PING_TASK: &str = "test_task_id";
 
+/// What an event says.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Heard {
+    /// The `event` member of the envelope.
+    pub facts: Facts,
+    /// Whether it is the test request at registration.
+    pub ping: bool,
+}
+
 /// Reads `body`.
 #[must_use]
-pub fn read(body: &[u8]) -> Reading {
+pub fn read(body: &[u8]) -> Heard {
     let event = serde_json::from_slice::<Value>(body).ok().filter(Value::is_object).unwrap_or_default();
     // An id that is no text, or none, would be the same for all such events.
     let event_id = match event.get("event_id") {
@@ -48,7 +56,7 @@ pub fn read(body: &[u8]) -> Reading {
         message,
     };
     let ping = event.get("task_detail").and_then(|detail| detail.get("task_id")).and_then(Value::as_str) == Some(PING_TASK);
-    Reading { facts, ping }
+    Heard { facts, ping }
 }
 
 /// Where a field may be, the likeliest place first.
@@ -98,13 +106,13 @@ mod tests {
         std::fs::read(format!("{}/tests/data/manus/{name}", env!("CARGO_MANIFEST_DIR"))).unwrap()
     }
 
-    fn read_json(value: &Value) -> Reading {
+    fn read_json(value: &Value) -> Heard {
         read(value.to_string().as_bytes())
     }
 
     #[test]
     fn a_stop_is_read_whole() {
-        let Reading { facts, ping } = read(&sample("task_stopped_attachments.json"));
+        let Heard { facts, ping } = read(&sample("task_stopped_attachments.json"));
         assert!(!ping);
         insta::assert_json_snapshot!(facts, @r#"
         {

@@ -15,23 +15,26 @@ mod v2;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use futures_util::future::BoxFuture;
 use serde::{Deserialize, Serialize};
-use url::Url;
 
-use super::budget::{Budget, Budgets};
-use super::{ApiError, Created, Error, KeyAnswer, Listed, NewTask, Probe, Webhook};
-use crate::clock::Clock;
-use crate::setting::{List, Secret, Size};
+use super::account::Answered;
+use super::settings::{Common, Settings, origin, wrong_api_key};
+use super::{Budget, Created, Error, Kept, KeyAnswer, Listed, NewTask, Probe, Reading, Refusal, Request, Start, Switch, Webhook};
+use crate::event::{Facts, TASK_STOPPED, Verification};
+use crate::setting::Secret;
 use crate::signature::rsa::PublicKey;
 use crate::task::Fetched;
 use api::Api;
 
 /// The keys that hold secrets.
-pub const SECRETS: &[&str] = &["api_key", "path_token"];
+pub(super) const SECRETS: &[&str] = &["api_key"];
+/// Where Manus's API is.
+const BASE_URL: &str = "https://api.manus.ai";
 
-/// A `[sources.NAME]` section with `provider = "manus"`.
+/// The keys of a `[sources.NAME]` section with `provider = "manus"`, beside those that every source has.
 #[derive(Clone, Debug, PartialEq, Deserialize, Serialize)]
-#[serde(deny_unknown_fields, default)]
+#[serde(default)]
 pub struct Config {
     /// The version of the API that tasks are fetched by and webhooks registered with.
     pub api_version: ApiVersion,
@@ -41,9 +44,6 @@ pub struct Config {
     pub base_url: String,
     /// A PEM file with the key that webhooks are signed with; then it is never asked for.
     pub public_key_file: Option<PathBuf>,
-    /// Secrets that stand in the webhook's path, any of which opens it.
-    #[serde(skip_serializing_if = "List::is_empty")]
-    pub path_token: List<Secret>,
     /// The most calls in any minute, over all sources with the same key. Manus allows 100 reads.
     pub requests_per_minute: u32,
     /// What proves a task ours.
@@ -60,12 +60,8 @@ pub struct Config {
     /// How long a stop waits for background jobs of its task.
     #[serde(with = "humantime_serde")]
     pub background_wait: Duration,
-    /// How requests are verified.
-    pub verify: Verify,
     /// Whether tasks are fetched.
     pub fetch: Switch,
-    /// The most bytes of a body.
-    pub max_body_bytes: Size,
     /// The time limit of one call of the API.
     #[serde(with = "humantime_serde")]
     pub timeout: Duration,
@@ -76,18 +72,15 @@ impl Default for Config {
         Self {
             api_version: ApiVersion::V2,
             api_key: None,
-            base_url: "https://api.manus.ai".to_owned(),
+            base_url: BASE_URL.to_owned(),
             public_key_file: None,
-            path_token: List::default(),
             requests_per_minute: 60,
             ownership: Ownership::Strict,
             quarantine_after: Duration::from_mins(15),
             fetch_patience: Duration::from_mins(2),
             order_wait: Duration::from_mins(5),
             background_wait: Duration::from_hours(1),
-            verify: Verify::Signature,
             fetch: Switch::On,
-            max_body_bytes: Size(2 << 20),
             timeout: Duration::from_secs(10),
         }
     }
@@ -113,192 +106,200 @@ pub enum Ownership {
     Visible,
 }
 
-/// How requests are verified.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Verify {
-    /// By Manus's signature.
-    Signature,
-    /// Not at all: whoever finds the URL may send events.
-    None,
-}
+impl Settings for Config {
+    fn covers_url(&self) -> bool {
+        true
+    }
 
-/// On or off.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Switch {
-    /// On.
-    On,
-    /// Off.
-    Off,
-}
-
-impl Config {
-    /// Checks what the types do not: all that is wrong, each in a line that begins with its key.
-    pub(super) fn check(&self) -> Vec<String> {
+    fn check(&self, common: &Common) -> Vec<String> {
         let mut wrong = Vec::new();
-        if self.fetch == Switch::Off && self.verify == Verify::Signature {
+        if self.fetch == Switch::Off && common.verifies() {
             wrong.push(
                 "`fetch = \"off\"` needs `verify = \"none\"`: without the API nothing proves that a signed event is yours"
                     .to_owned(),
             );
         }
         match &self.api_key {
-            Some(key) if key.is_empty() => wrong.push("`api_key` is empty".to_owned()),
-            Some(key) if !key.expose().trim().bytes().all(|byte| byte.is_ascii_graphic()) => {
-                wrong.push("`api_key` holds a space or a character that no key has: was it copied whole, and alone?".to_owned());
-            }
+            Some(key) => wrong.extend(wrong_api_key(key)),
             None if self.fetch == Switch::On => wrong.push(
                 "`api_key` is missing: set it, `api_key_file` or MANUS_API_KEY (for tests without an account: `verify = \"none\"` and \
                  `fetch = \"off\"`)"
                     .to_owned(),
             ),
-            Some(_) | None => {}
+            None => {}
         }
-        if let Err(reason) = origin(&self.base_url) {
-            wrong.push(reason);
-        }
-        if self.path_token.iter().any(Secret::is_empty) {
-            wrong.push("`path_token` is empty".to_owned());
-        } else if !self.path_token.iter().all(|token| is_path_segment(token.expose())) {
-            wrong.push("`path_token` may hold only letters, digits, `-`, `_`, `.` and `~`, at most 128 of them".to_owned());
-        }
+        wrong.extend(origin(&self.base_url, BASE_URL).err());
         if self.requests_per_minute == 0 {
             wrong.push("`requests_per_minute` must be at least 1".to_owned());
-        }
-        if self.max_body_bytes.0 == 0 {
-            wrong.push("`max_body_bytes` must be at least 1".to_owned());
         }
         if self.timeout.is_zero() {
             wrong.push("`timeout` must be longer than 0s".to_owned());
         }
         wrong
     }
-}
 
-/// The origin that `base_url` names, without a slash at its end.
-fn origin(base_url: &str) -> Result<String, String> {
-    let example = "such as `https://api.manus.ai`";
-    // The text itself is shown only once it is known to hold no password.
-    let url = Url::parse(base_url.trim())
-        .map_err(|reason| format!("`base_url` is not a URL ({reason}): write an origin, {example}"))?;
-    if !matches!(url.scheme(), "http" | "https") || url.host_str().is_none_or(str::is_empty) {
-        return Err(format!("`base_url` must be an http or https origin, {example}"));
-    }
-    if !url.username().is_empty() || url.password().is_some() {
-        return Err("`base_url` must not hold a user name or a password: the key goes into `api_key`".to_owned());
-    }
-    let origin = url.origin().ascii_serialization();
-    if url.path() != "/" || url.query().is_some() || url.fragment().is_some() {
-        return Err(format!("`base_url` must be an origin without a path: write `base_url = \"{origin}\"`"));
-    }
-    Ok(origin)
-}
-
-/// Whether `text` can stand in a path as it is: the unreserved characters of RFC 3986 §2.3, and not a step up or in place.
-fn is_path_segment(text: &str) -> bool {
-    (1..=128).contains(&text.len())
-        && !matches!(text, "." | "..")
-        && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_.~".contains(&byte))
-}
-
-/// One account: its settings and its API.
-#[derive(Debug)]
-pub struct Account {
-    pub(super) config: Config,
-    api: Api,
-    pub(super) pinned: Vec<PublicKey>,
-}
-
-impl Account {
-    pub(super) fn new(name: &str, config: &Config, clock: &Clock, budgets: &Budgets) -> Result<Self, Error> {
+    fn account(&self, start: &Start<'_>) -> Result<Box<dyn super::Account>, Error> {
         let mut pinned = Vec::new();
-        if let Some(path) = &config.public_key_file {
-            let at = || (name.to_owned(), path.clone());
+        if let Some(path) = &self.public_key_file {
+            let at = || (start.name.to_owned(), path.clone());
             let pem = std::fs::read_to_string(path).map_err(|cause| {
                 let (name, path) = at();
-                Error::KeyFile { name, path, cause }
+                Error::File { name, key: "public_key_file", path, cause }
             })?;
             pinned = PublicKey::all_from_pem(&pem).map_err(|cause| {
                 let (name, path) = at();
                 Error::Key { name, path, cause }
             })?;
         }
-        Ok(Self { config: config.clone(), api: Api::new(config, clock, budgets), pinned })
+        Ok(Box::new(Account { config: self.clone(), api: Api::new(self, start), pinned }))
+    }
+}
+
+/// One account: its settings and its API.
+#[derive(Debug)]
+struct Account {
+    config: Config,
+    api: Api,
+    pinned: Vec<PublicKey>,
+}
+
+impl super::Account for Account {
+    fn verify(&self, request: &Request<'_>, public_urls: &[String], keys: &[PublicKey]) -> Result<Verification, Refusal> {
+        signature::verify(request, public_urls, keys).map(|()| Verification::Signature)
     }
 
-    pub(super) fn budget(&self) -> &Budget {
-        &self.api.budget
+    fn explain(&self, request: &Request<'_>, public_urls: &[String], keys: &[PublicKey]) -> Option<String> {
+        signature::explain(request, public_urls, keys)
     }
 
-    pub(super) async fn load_keys(&self) -> KeyAnswer {
-        if !self.pinned.is_empty() || self.config.verify == Verify::None {
-            return KeyAnswer { keys: self.pinned.clone(), ..KeyAnswer::default() };
-        }
-        let mut answer = KeyAnswer::default();
-        // Nobody documents that both versions serve one key, or which signs what: both are trusted.
-        let (one, two) = tokio::join!(v1::public_key(&self.api), v2::public_key(&self.api));
-        for (key, skew) in [two, one] {
-            answer.skew = answer.skew.or(skew);
-            match key {
-                Ok(key) if answer.keys.contains(&key) => {}
-                Ok(key) => answer.keys.push(key),
-                Err(error) => answer.errors.push(error),
+    fn read(&self, request: &Request<'_>) -> Reading {
+        let event::Heard { facts, ping } = event::read(request.body);
+        let Facts { event_id, kind, provider_type, task_id, .. } = facts;
+        Reading { event_id, kind, provider_type, task_id, ping, reply: None }
+    }
+
+    fn tell(&self, event: &Kept<'_>) -> Facts {
+        event::read(event.body).facts
+    }
+
+    fn collides(&self) -> bool {
+        true
+    }
+
+    fn ends(&self, kind: &str) -> bool {
+        kind == TASK_STOPPED
+    }
+
+    fn order_wait(&self) -> Duration {
+        self.config.order_wait
+    }
+
+    fn is_keyed(&self) -> bool {
+        true
+    }
+
+    fn pinned_keys(&self) -> &[PublicKey] {
+        &self.pinned
+    }
+
+    fn load_keys(&self) -> BoxFuture<'_, KeyAnswer> {
+        Box::pin(async {
+            let mut answer = KeyAnswer::default();
+            // Nobody documents that both versions serve one key, or which signs what: both are trusted.
+            let (one, two) = tokio::join!(v1::public_key(&self.api), v2::public_key(&self.api));
+            for (key, skew) in [two, one] {
+                answer.skew = answer.skew.or(skew);
+                match key {
+                    Ok(key) if answer.keys.contains(&key) => {}
+                    Ok(key) => answer.keys.push(key),
+                    Err(error) => answer.errors.push(error),
+                }
             }
-        }
-        answer
+            answer
+        })
     }
 
-    pub(super) async fn recent_tasks(&self) -> Result<Vec<Listed>, ApiError> {
+    fn needs_proof(&self) -> bool {
+        // Manus signs for all its customers with one key; without its API nothing could be proven.
+        self.fetches()
+    }
+
+    fn quarantine_after(&self) -> Duration {
+        self.config.quarantine_after
+    }
+
+    fn fetches(&self) -> bool {
+        self.config.fetch == Switch::On
+    }
+
+    fn fetch_patience(&self) -> Duration {
+        self.config.fetch_patience
+    }
+
+    fn background_wait(&self) -> Duration {
+        self.config.background_wait
+    }
+
+    fn budget(&self) -> Option<&Budget> {
+        Some(&self.api.budget)
+    }
+
+    fn recent_tasks(&self) -> Answered<'_, Vec<Listed>> {
         match self.config.api_version {
-            ApiVersion::V1 => v1::recent_tasks(&self.api).await,
-            ApiVersion::V2 => v2::recent_tasks(&self.api).await,
+            ApiVersion::V1 => Box::pin(v1::recent_tasks(&self.api)),
+            ApiVersion::V2 => Box::pin(v2::recent_tasks(&self.api)),
         }
     }
 
-    pub(super) async fn probe(&self, task_id: &str) -> Result<Probe, ApiError> {
-        let probe = match self.config.api_version {
-            ApiVersion::V1 => v1::probe(&self.api, task_id).await?,
-            ApiVersion::V2 => v2::probe(&self.api, task_id).await?,
-        };
-        match (probe, self.config.ownership) {
-            (Probe::Visible, Ownership::Visible) => Ok(Probe::Ours { how: "visible" }),
-            _ => Ok(probe),
-        }
+    fn probe<'a>(&'a self, task_id: &'a str) -> Answered<'a, Probe> {
+        Box::pin(async move {
+            let probe = match self.config.api_version {
+                ApiVersion::V1 => v1::probe(&self.api, task_id).await?,
+                ApiVersion::V2 => v2::probe(&self.api, task_id).await?,
+            };
+            match (probe, self.config.ownership) {
+                (Probe::Visible, Ownership::Visible) => Ok(Probe::Ours { how: "visible" }),
+                _ => Ok(probe),
+            }
+        })
     }
 
-    pub(super) async fn fetch(&self, task_id: &str) -> Result<Fetched, ApiError> {
+    fn fetch<'a>(&'a self, task_id: &'a str, _: &'a Kept<'a>) -> Answered<'a, Fetched> {
         match self.config.api_version {
-            ApiVersion::V1 => v1::fetch(&self.api, task_id).await,
-            ApiVersion::V2 => v2::fetch(&self.api, task_id).await,
+            ApiVersion::V1 => Box::pin(v1::fetch(&self.api, task_id)),
+            ApiVersion::V2 => Box::pin(v2::fetch(&self.api, task_id)),
         }
     }
 
-    pub(super) async fn create_task(&self, task: &NewTask) -> Result<Created, ApiError> {
+    fn create_task<'a>(&'a self, task: &'a NewTask) -> Answered<'a, Created> {
         match self.config.api_version {
-            ApiVersion::V1 => v1::create_task(&self.api, task).await,
-            ApiVersion::V2 => v2::create_task(&self.api, task).await,
+            ApiVersion::V1 => Box::pin(v1::create_task(&self.api, task)),
+            ApiVersion::V2 => Box::pin(v2::create_task(&self.api, task)),
         }
     }
 
-    pub(super) async fn webhooks_list(&self) -> Result<Vec<Webhook>, ApiError> {
+    fn registers(&self) -> bool {
+        true
+    }
+
+    fn webhooks_list(&self) -> Answered<'_, Vec<Webhook>> {
         match self.config.api_version {
-            ApiVersion::V1 => v1::webhooks_list(),
-            ApiVersion::V2 => v2::webhooks_list(&self.api).await,
+            ApiVersion::V1 => Box::pin(std::future::ready(v1::webhooks_list())),
+            ApiVersion::V2 => Box::pin(v2::webhooks_list(&self.api)),
         }
     }
 
-    pub(super) async fn webhooks_register(&self, url: &str) -> Result<Webhook, ApiError> {
+    fn webhooks_register<'a>(&'a self, url: &'a str) -> Answered<'a, Webhook> {
         match self.config.api_version {
-            ApiVersion::V1 => v1::webhooks_register(&self.api, url).await,
-            ApiVersion::V2 => v2::webhooks_register(&self.api, url).await,
+            ApiVersion::V1 => Box::pin(v1::webhooks_register(&self.api, url)),
+            ApiVersion::V2 => Box::pin(v2::webhooks_register(&self.api, url)),
         }
     }
 
-    pub(super) async fn webhooks_delete(&self, id: &str) -> Result<(), ApiError> {
+    fn webhooks_delete<'a>(&'a self, id: &'a str) -> Answered<'a, ()> {
         match self.config.api_version {
-            ApiVersion::V1 => v1::webhooks_delete(&self.api, id).await,
-            ApiVersion::V2 => v2::webhooks_delete(&self.api, id).await,
+            ApiVersion::V1 => Box::pin(v1::webhooks_delete(&self.api, id)),
+            ApiVersion::V2 => Box::pin(v2::webhooks_delete(&self.api, id)),
         }
     }
 }

@@ -8,6 +8,7 @@ use aws_lc_rs::digest::{SHA256, digest};
 use reqwest::header::HeaderMap;
 
 use crate::event::hex;
+use crate::provider::header::{self, lateness, single};
 use crate::provider::{Refusal, RefusalKind, Request};
 use crate::signature::decode_base64;
 use crate::signature::rsa::PublicKey;
@@ -29,13 +30,13 @@ struct Claim<'a> {
 
 impl<'a> Claim<'a> {
     fn of(headers: &'a HeaderMap, keys: &[PublicKey]) -> Result<Self, RefusalKind> {
-        let signature = single(headers, SIGNATURE, RefusalKind::SignatureMissing, RefusalKind::SignatureMalformed)?;
+        let signature = single(headers, SIGNATURE, header::SIGNATURE)?;
         let signature = decode_base64(signature).ok_or(RefusalKind::SignatureMalformed)?;
         if signature.is_empty() || (!keys.is_empty() && keys.iter().all(|key| key.signature_len() != signature.len())) {
             return Err(RefusalKind::SignatureMalformed);
         }
-        let timestamp = single(headers, TIMESTAMP, RefusalKind::TimestampMissing, RefusalKind::TimestampMalformed)?;
-        let seconds = seconds(timestamp).ok_or(RefusalKind::TimestampMalformed)?;
+        let timestamp = single(headers, TIMESTAMP, header::TIMESTAMP)?;
+        let seconds = header::seconds(timestamp).ok_or(RefusalKind::TimestampMalformed)?;
         Ok(Self { signature, timestamp, seconds })
     }
 
@@ -47,22 +48,6 @@ impl<'a> Claim<'a> {
     fn fits(&self, message: &[u8], keys: &[PublicKey]) -> bool {
         keys.iter().any(|key| key.verify(message, &self.signature))
     }
-}
-
-/// The one value of a header: two may mean two different things to two readers.
-fn single<'a>(headers: &'a HeaderMap, name: &str, missing: RefusalKind, malformed: RefusalKind) -> Result<&'a str, RefusalKind> {
-    let mut values = headers.get_all(name).iter();
-    let value = values.next().ok_or(missing)?;
-    if values.next().is_some() {
-        return Err(malformed);
-    }
-    value.to_str().map_err(|_| malformed)
-}
-
-/// Decimal digits and nothing else: no sign, no leading zero, so that a time has one spelling.
-fn seconds(text: &str) -> Option<i64> {
-    let plain = text.bytes().all(|byte| byte.is_ascii_digit()) && (text == "0" || !text.starts_with('0'));
-    if plain && text.len() <= 15 { text.parse().ok() } else { None }
 }
 
 /// Checks `request`; see [`crate::provider::Source::verify`]. Without keys nothing is good.
@@ -79,14 +64,7 @@ pub fn verify(request: &Request<'_>, public_urls: &[String], keys: &[PublicKey])
     if !good {
         return Err(Refusal::of(RefusalKind::SignatureInvalid));
     }
-    if age(request, &claim).abs() > TOLERANCE {
-        return Err(Refusal { kind: RefusalKind::TimestampStale, genuine: true });
-    }
-    Ok(())
-}
-
-fn age(request: &Request<'_>, claim: &Claim<'_>) -> i64 {
-    request.now.as_second() - claim.seconds
+    header::timely(request.now, claim.seconds, TOLERANCE)
 }
 
 fn body_digest(body: &[u8]) -> String {
@@ -98,7 +76,7 @@ fn body_digest(body: &[u8]) -> String {
 pub fn explain(request: &Request<'_>, public_urls: &[String], keys: &[PublicKey]) -> Option<String> {
     let claim = Claim::of(request.headers, keys).ok()?;
     let body_digest = body_digest(request.body);
-    let late = lateness(age(request, &claim));
+    let late = lateness(request.now, claim.seconds, TOLERANCE);
     for guess in guesses(request, public_urls) {
         let content = claim.content(&guess.url, &body_digest);
         let twice = || claim.fits(digest(&SHA256, content.as_bytes()).as_ref(), keys);
@@ -124,18 +102,6 @@ pub fn explain(request: &Request<'_>, public_urls: &[String], keys: &[PublicKey]
          path), and nothing on the way may change the body, the path or the query",
         expected.join(" or ")
     ))
-}
-
-/// What a genuine signature with a stale time means.
-fn lateness(age: i64) -> Option<String> {
-    let side = if age < 0 { "ahead of" } else { "behind" };
-    (age.abs() > TOLERANCE).then(|| {
-        format!(
-            "the signature is genuine, but its time is {} s {side} ours, and at most {TOLERANCE} s are accepted: set this machine's \
-             clock; if it is right, the request was held back, or sent again by somebody else",
-            age.unsigned_abs()
-        )
-    })
 }
 
 /// A URL that the webhook may be registered as, and what to do if it is.

@@ -9,12 +9,13 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use wiremock::matchers::{any as anything, body_json, header, method, path, query_param, query_param_is_missing};
 use wiremock::{Mock, MockServer, ResponseTemplate};
 
-use super::{ApiVersion, Config, Ownership, Switch, Verify};
+use super::{ApiVersion, Config, Ownership};
 use crate::clock::Clock;
-use crate::provider::{ApiError, Budgets, NewTask, Probe, Source, Use, Webhook};
+use crate::event::TASK_STOPPED;
+use crate::provider::{ApiError, Budgets, Common, Kept, NewTask, Own, Probe, Source, Switch, Use, Verify, Webhook};
 use crate::setting::{List, Secret};
 use crate::signature::rsa::PrivateKey;
-use crate::task::{QuestionKind, State};
+use crate::task::{Fetched, QuestionKind, State};
 
 const ID: &str = "9rP8DLRXVC9fkKBKEELXkg";
 const KEY: &str = "sk-secret-key";
@@ -35,9 +36,23 @@ fn config(base_url: &str, api_version: ApiVersion) -> Config {
     }
 }
 
-fn build(config: Config) -> Source {
+fn settings(config: Config, common: Common) -> crate::provider::Config {
+    crate::provider::Config { own: Own::Manus(Box::new(config)), common }
+}
+
+fn build_with(config: Config, common: Common) -> Source {
     let clock = clock();
-    Source::new("manus", &crate::provider::Config::Manus(config), &clock, &Budgets::new(clock.clone())).unwrap()
+    Source::new("manus", &settings(config, common), &clock, &Budgets::new(clock.clone())).unwrap()
+}
+
+fn build(config: Config) -> Source {
+    build_with(config, Common::default())
+}
+
+/// Fetches the task that an event with nothing in it ended.
+async fn fetch(source: &Source, task_id: &str) -> Result<Fetched, ApiError> {
+    let event = Kept { event_id: "e1", kind: TASK_STOPPED, provider_type: None, task_id: Some(task_id), body: b"" };
+    source.fetch(task_id, &event).await
 }
 
 fn v1(server: &MockServer) -> Source {
@@ -71,7 +86,7 @@ fn event(id: &str, at: i64, kind: &str, payload: Value) -> Value {
 }
 
 /// `events` oldest first, served as one page, newest first.
-async fn conversation(detail: Value, events: &[Value]) -> crate::task::Fetched {
+async fn conversation(detail: Value, events: &[Value]) -> Fetched {
     let server = MockServer::start().await;
     answers(&server, "/v2/task.detail", detail).await;
     let newest_first: Vec<_> = events.iter().rev().collect();
@@ -81,7 +96,7 @@ async fn conversation(detail: Value, events: &[Value]) -> crate::task::Fetched {
         json!({"ok": true, "messages": newest_first, "has_more": false, "next_cursor": null}),
     )
     .await;
-    v2(&server).fetch(ID).await.unwrap()
+    fetch(&v2(&server), ID).await.unwrap()
 }
 
 #[tokio::test]
@@ -94,7 +109,7 @@ async fn a_v1_task_is_read_whole() {
         .respond_with(ResponseTemplate::new(200).set_body_json(&sample))
         .mount(&server)
         .await;
-    let fetched = v1(&server).fetch(ID).await.unwrap();
+    let fetched = fetch(&v1(&server), ID).await.unwrap();
     assert_eq!(serde_json::from_str::<Value>(&fetched.raw).unwrap()["task"], sample);
     insta::assert_json_snapshot!((&fetched.task, &fetched.files), @r#"
     [
@@ -177,7 +192,7 @@ async fn v1_states_are_ours() {
     ] {
         let body = json!({"id": ID, "status": status, "output": output, "error": {"message": "broken"}, "metadata": null});
         let server = server_with(ResponseTemplate::new(200).set_body_json(body)).await;
-        let task = v1(&server).fetch(ID).await.unwrap().task;
+        let task = fetch(&v1(&server), ID).await.unwrap().task;
         assert_eq!((task.state, task.stop_reason.as_deref()), (state, stop_reason), "{status}");
         assert_eq!(task.error.as_deref(), (state == State::Failed).then_some("broken"));
         assert_eq!(
@@ -349,7 +364,7 @@ async fn every_page_of_a_conversation_is_read_once_and_in_order() {
         .respond_with(ResponseTemplate::new(200).set_body_json(page(&[say(3), say(2), say(1)], json!(null))))
         .mount(&server)
         .await;
-    let task = v2(&server).fetch(ID).await.unwrap().task;
+    let task = fetch(&v2(&server), ID).await.unwrap().task;
     assert_eq!(task.messages.iter().map(|message| message.text.as_str()).collect::<Vec<_>>(), ["1", "2", "3", "4"]);
     assert!(task.complete);
 }
@@ -361,7 +376,7 @@ async fn a_conversation_without_an_end_is_cut_and_marked() {
         answers(&server, "/v2/task.detail", task("stopped")).await;
         answers(&server, "/v2/task.listMessages", json!({"ok": true, "messages": [], "has_more": "true", "next_cursor": next}))
             .await;
-        assert!(!v2(&server).fetch(ID).await.unwrap().task.complete);
+        assert!(!fetch(&v2(&server), ID).await.unwrap().task.complete);
         assert!(server.received_requests().await.unwrap().len() <= 3);
     }
 }
@@ -390,13 +405,13 @@ async fn an_answer_about_another_task_proves_nothing() {
     let server = server_with(ResponseTemplate::new(200).set_body_json(body)).await;
     for source in [v1(&server), v2(&server)] {
         assert!(matches!(source.probe("agent-default-main_task").await, Err(ApiError::Nonsense { .. })));
-        assert!(matches!(source.fetch(ID).await, Err(ApiError::Nonsense { .. })));
+        assert!(matches!(fetch(&source, ID).await, Err(ApiError::Nonsense { .. })));
     }
     let calls = server.received_requests().await.unwrap().len();
     for source in [v1(&server), v2(&server)] {
         for id in ["", "..", "a b"] {
             assert!(matches!(source.probe(id).await, Err(ApiError::NotFound { .. })));
-            assert!(matches!(source.fetch(id).await, Err(ApiError::NotFound { .. })));
+            assert!(matches!(fetch(&source, id).await, Err(ApiError::NotFound { .. })));
         }
     }
     assert_eq!(server.received_requests().await.unwrap().len(), calls);
@@ -471,7 +486,7 @@ async fn failures_say_what_they_mean() {
         (ResponseTemplate::new(503), "task.detail: 503 Service Unavailable"),
     ] {
         let server = server_with(response).await;
-        let error = v2(&server).fetch(ID).await.unwrap_err();
+        let error = fetch(&v2(&server), ID).await.unwrap_err();
         assert_eq!(error.to_string(), expected);
         // Nothing was followed or asked again.
         assert_eq!(server.received_requests().await.unwrap().len(), 1);
@@ -480,7 +495,7 @@ async fn failures_say_what_they_mean() {
         [(retry_after("60"), minute), (retry_after("Tue, 18 Nov 2025 23:06:00 GMT"), minute), (retry_after("later"), None)]
     {
         let server = server_with(response).await;
-        assert_eq!(v2(&server).fetch(ID).await, Err(ApiError::RateLimited { call: "task.detail", after }));
+        assert_eq!(fetch(&v2(&server), ID).await, Err(ApiError::RateLimited { call: "task.detail", after }));
     }
 }
 
@@ -550,7 +565,7 @@ async fn a_pinned_key_is_never_asked_for() {
     let file = folder.path().join("key.pem");
     let server = server_with(ResponseTemplate::new(500)).await;
     let pinned = Config { public_key_file: Some(file.clone()), ..config(&server.uri(), ApiVersion::V2) };
-    let new = || Source::new("manus", &crate::provider::Config::Manus(pinned.clone()), &clock(), &Budgets::new(clock()));
+    let new = || Source::new("manus", &settings(pinned.clone(), Common::default()), &clock(), &Budgets::new(clock()));
     assert!(new().unwrap_err().to_string().starts_with("sources.manus: cannot read `public_key_file`"));
     std::fs::write(&file, "no key").unwrap();
     assert!(new().unwrap_err().to_string().contains("there is no PEM block"));
@@ -619,7 +634,7 @@ async fn every_call_takes_one_from_the_budget() {
     let server = server_with(ResponseTemplate::new(503)).await;
     let clock = clock();
     let config = Config { requests_per_minute: 6, ..config(&server.uri(), ApiVersion::V2) };
-    let source = Source::new("manus", &crate::provider::Config::Manus(config), &clock, &Budgets::new(clock.clone())).unwrap();
+    let source = Source::new("manus", &settings(config, Common::default()), &clock, &Budgets::new(clock.clone())).unwrap();
     let wish = NewTask { prompt: "What is 2 + 2?".to_owned(), profile: None };
     assert!(source.create_task(&wish).await.is_err());
     assert!(source.budget().try_take(Use::Fetch).is_err());
@@ -636,8 +651,10 @@ async fn every_call_takes_one_from_the_budget() {
 
 #[test]
 fn no_debug_shows_a_secret() {
-    let config = Config { path_token: List(vec![Secret::new("tok3n")]), ..config("https://api.manus.ai", ApiVersion::V2) };
-    let text = format!("{config:?} {:?} {}", build(config.clone()), serde_json::to_string(&config).unwrap());
+    let common = Common { path_token: List(vec![Secret::new("tok3n")]), ..Common::default() };
+    let config = settings(config("https://api.manus.ai", ApiVersion::V2), common);
+    let source = Source::new("manus", &config, &clock(), &Budgets::new(clock())).unwrap();
+    let text = format!("{config:?} {source:?} {}", serde_json::to_string(&config).unwrap());
     assert!(!text.contains(KEY) && !text.contains("tok3n"), "{text}");
 }
 
@@ -645,7 +662,8 @@ fn no_debug_shows_a_secret() {
 fn a_token_opens_the_path_that_has_one() {
     let open = |tokens: &[&str], token: Option<&str>| {
         let path_token = List(tokens.iter().map(|token| Secret::new(*token)).collect());
-        build(Config { path_token, ..config("https://api.manus.ai", ApiVersion::V2) }).opens(token)
+        let common = Common { path_token, ..Common::default() };
+        build_with(config("https://api.manus.ai", ApiVersion::V2), common).opens(token)
     };
     assert!(open(&[], None) && open(&["a", "b"], Some("a")) && open(&["a", "b"], Some("b")));
     assert!(!open(&[], Some("a")) && !open(&["a"], None) && !open(&["a"], Some("")) && !open(&["a"], Some("b")));
@@ -653,9 +671,8 @@ fn a_token_opens_the_path_that_has_one() {
 
 #[test]
 fn a_source_may_be_unverified_and_unfetched() {
-    let config =
-        Config { verify: Verify::None, fetch: Switch::Off, api_key: None, ..config("https://api.manus.ai", ApiVersion::V2) };
-    let source = build(config);
+    let config = Config { fetch: Switch::Off, api_key: None, ..config("https://api.manus.ai", ApiVersion::V2) };
+    let source = build_with(config, Common { verify: Some(Verify::None), ..Common::default() });
     assert!(!source.verifies() && !source.fetches() && !source.needs_proof());
 }
 

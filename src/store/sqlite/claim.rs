@@ -93,7 +93,8 @@ fn next_due(connection: &Connection, capacity: &Capacity) -> Result<Option<Times
 fn task_work(connection: &Connection, subject: i64, state: &str) -> Result<Work, Error> {
     let waiting = connection
         .prepare_cached(
-            "SELECT seq, id, source, provider, type, task_id, received_at, verification, collision_of, released, body \
+            "SELECT seq, id, source, provider, type, task_id, received_at, verification, collision_of, released, body, \
+             event_id, provider_type \
              FROM open_events JOIN events ON events.seq = open_events.event \
              WHERE subject = ?1 AND state = ?2 ORDER BY open_events.event LIMIT ?3",
         )?
@@ -125,14 +126,12 @@ fn stored_event(row: &Row<'_>) -> rusqlite::Result<StoredEvent> {
         kind: row.get(4)?,
         task_id: row.get(5)?,
         received_at: time(row, 6)?,
-        verification: if row.get_ref(7)?.as_str()? == Verification::Signature.as_str() {
-            Verification::Signature
-        } else {
-            Verification::None
-        },
+        verification: Verification::of(row.get_ref(7)?.as_str()?),
         collision_of: if row.get_ref(8)? == ValueRef::Null { None } else { Some(id(row.get_ref(8)?)?) },
         released: row.get(9)?,
         body: body(row.get(10)?),
+        event_id: row.get(11)?,
+        provider_type: row.get(12)?,
     })
 }
 
