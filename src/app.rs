@@ -168,6 +168,7 @@ impl App {
         let (rejections, keeper) = rejections(store.clone(), clock.clone(), public_urls.clone());
         let limits = Limits {
             public_urls,
+            trusted_proxies: config.server.trusted_proxies.to_vec(),
             max_inflight_bytes: config.server.max_inflight_bytes.bytes(),
             request_timeout: config.server.request_timeout,
             commit_timeout: config.server.commit_timeout,

@@ -8,7 +8,10 @@ use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse as _, Response};
 use axum::routing::get;
 use axum::{Json, Router};
+use hyper::Request;
+use hyper::body::Incoming;
 use hyper::server::conn::http1;
+use hyper::service::{Service as _, service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::server::graceful::GracefulShutdown;
 use hyper_util::service::TowerToHyperService;
@@ -24,8 +27,9 @@ use tower_http::sensitive_headers::SetSensitiveRequestHeadersLayer;
 use crate::clock::Clock;
 use crate::keys::Keys;
 use crate::receive::Receiver;
+use crate::receive::peer::Peer;
 use crate::receive::problem::Problem;
-use crate::setting::{List, Size};
+use crate::setting::{List, Network, Size};
 use crate::store::Store;
 use crate::telemetry::Health;
 use crate::telemetry::name;
@@ -39,6 +43,8 @@ pub struct Config {
     /// The URLs under which senders reach it, without a trailing slash: signatures cover them. The first is printed and
     /// registered, all are accepted. Empty only where nothing verifies.
     pub public_url: List<String>,
+    /// The proxies whose `X-Forwarded-For` tells where a request came from.
+    pub trusted_proxies: List<Network>,
     /// The most connections at one time.
     pub max_connections: usize,
     /// The most bytes of bodies in memory at one time, over all connections.
@@ -180,10 +186,14 @@ pub async fn serve(
             Some(_) = connections.join_next() => continue,
             accepted = accept(&listener, &places) => accepted,
         };
-        let Some((stream, permit)) = accepted else { continue };
+        let Some((stream, peer, permit)) = accepted else { continue };
         let mut builder = http1::Builder::new();
         builder.timer(TokioTimer::new()).header_read_timeout(header_timeout).max_buf_size(64 << 10);
-        let service = TowerToHyperService::new(router.clone());
+        let router = TowerToHyperService::new(router.clone());
+        let service = service_fn(move |mut request: Request<Incoming>| {
+            request.extensions_mut().insert(peer);
+            router.call(request)
+        });
         let connection = graceful.watch(builder.serve_connection(TokioIo::new(stream), service));
         connections.spawn(async move {
             // How a connection ends is its peer's affair: what was accepted is kept, what was not is sent again.
@@ -195,13 +205,13 @@ pub async fn serve(
     graceful.shutdown().await;
 }
 
-async fn accept(listener: &TcpListener, places: &Arc<Semaphore>) -> Option<(TcpStream, OwnedSemaphorePermit)> {
+async fn accept(listener: &TcpListener, places: &Arc<Semaphore>) -> Option<(TcpStream, Peer, OwnedSemaphorePermit)> {
     let permit = Arc::clone(places).acquire_owned().await.ok()?;
     match listener.accept().await {
-        Ok((stream, _)) => {
+        Ok((stream, address)) => {
             // Answers are small: each must leave at once.
             let _ = stream.set_nodelay(true);
-            Some((stream, permit))
+            Some((stream, Peer(address.ip()), permit))
         }
         Err(error) => {
             // Out of file descriptors, most likely; connections that end will free some.

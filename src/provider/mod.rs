@@ -8,32 +8,38 @@
 //! `base_url` and nowhere else; and no `Debug`, error or explanation shows a key or a path token.
 
 mod account;
+mod agreed;
 pub mod budget;
+mod content;
+pub mod custom;
 pub mod error;
 mod header;
 mod json;
 pub mod manus;
+mod request;
+mod schema;
 mod settings;
+mod signed;
 mod source;
+pub mod standard_webhooks;
+mod word;
 
 use std::path::PathBuf;
 use std::sync::LazyLock;
 
 use jiff::{SignedDuration, Timestamp};
-use reqwest::StatusCode;
-use reqwest::header::HeaderMap;
 use serde::de::Error as _;
 use serde::{Deserializer, Serialize};
 
 pub use account::{Account, Answered};
 pub use budget::{Budget, Budgets, Use};
 pub use error::ApiError;
+pub use request::{Kept, Reading, Refusal, RefusalKind, Reply, Request};
 pub use settings::{Common, Switch, Verify};
 pub use source::Source;
 
 use self::settings::{Settings, keys_of, part};
 use crate::clock::Clock;
-use crate::event::Facts;
 use crate::setting::Secret;
 use crate::signature::rsa::{KeyError, PublicKey};
 use crate::task;
@@ -89,8 +95,12 @@ macro_rules! providers {
 }
 
 providers! {
+    /// A sender that is described by configuration.
+    "custom" => Custom(custom),
     /// <https://manus.im>
     "manus" => Manus(manus),
+    /// Who signs by <https://www.standardwebhooks.com>
+    "standard_webhooks" => StandardWebhooks(standard_webhooks),
 }
 
 /// One `[sources.NAME]` section.
@@ -180,6 +190,14 @@ pub struct Start<'a> {
 /// Why a source cannot be built.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
+    /// Its keys do not fit together; [`Config::check`] says so before.
+    #[error("sources.{name}: {}", .wrong.join("; "))]
+    Config {
+        /// The source.
+        name: String,
+        /// All that is wrong.
+        wrong: Vec<String>,
+    },
     /// A file that a key names cannot be read.
     #[error("sources.{name}: cannot read `{key}` {}: {cause}", .path.display())]
     File {
@@ -192,6 +210,16 @@ pub enum Error {
         /// What the system says.
         cause: std::io::Error,
     },
+    /// The JSON Schema is none, or cannot be used.
+    #[error("sources.{name}: `schema_file` {} is of no use: {reason}", .path.display())]
+    Schema {
+        /// The source.
+        name: String,
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        reason: String,
+    },
     /// The pinned key is none.
     #[error("sources.{name}: `public_key_file` {} is of no use: {cause}", .path.display())]
     Key {
@@ -202,138 +230,6 @@ pub enum Error {
         /// What is wrong with it.
         cause: KeyError,
     },
-}
-
-/// A webhook request, as it was received.
-#[derive(Clone, Copy, Debug)]
-pub struct Request<'a> {
-    /// Its headers.
-    pub headers: &'a HeaderMap,
-    /// Its exact bytes.
-    pub body: &'a [u8],
-    /// Path and query exactly as received, beginning with `/webhooks/`, a path token included.
-    pub url_suffix: &'a str,
-    /// When it was received.
-    pub now: Timestamp,
-}
-
-/// What identifies an event, read once, at its receipt.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Reading {
-    /// See [`Facts::event_id`].
-    pub event_id: String,
-    /// See [`Facts::kind`].
-    pub kind: String,
-    /// See [`Facts::provider_type`].
-    pub provider_type: Option<String>,
-    /// See [`Facts::task_id`].
-    pub task_id: Option<String>,
-    /// Whether it is a test request of the provider: kept, never worked on.
-    pub ping: bool,
-    /// What the sender wants to hear once the event is kept, where that is not our usual answer.
-    pub reply: Option<Reply>,
-}
-
-/// An answer to a sender whose event is kept.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Reply {
-    /// Its status: a 2xx.
-    pub status: StatusCode,
-    /// Its text; our usual body where there is none. A status without a body has none either way.
-    pub text: Option<String>,
-}
-
-/// An event that was kept, as its provider reads it again.
-#[derive(Clone, Copy)]
-pub struct Kept<'a> {
-    /// See [`Facts::event_id`].
-    pub event_id: &'a str,
-    /// See [`Facts::kind`].
-    pub kind: &'a str,
-    /// See [`Facts::provider_type`].
-    pub provider_type: Option<&'a str>,
-    /// See [`Facts::task_id`].
-    pub task_id: Option<&'a str>,
-    /// Its exact bytes.
-    pub body: &'a [u8],
-}
-
-impl Kept<'_> {
-    /// What identifies it, and nothing else.
-    #[must_use]
-    pub fn bare(&self) -> Facts {
-        self.identify(Facts::default())
-    }
-
-    /// `facts`, with what identifies the event as it was read at receipt: its order and its work depend on that.
-    #[must_use]
-    pub fn identify(&self, facts: Facts) -> Facts {
-        Facts {
-            event_id: self.event_id.to_owned(),
-            kind: self.kind.to_owned(),
-            provider_type: self.provider_type.map(ToOwned::to_owned),
-            task_id: self.task_id.map(ToOwned::to_owned),
-            ..facts
-        }
-    }
-}
-
-/// Why a request was not believed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Refusal {
-    /// Why.
-    pub kind: RefusalKind,
-    /// Whether the signature itself is good and only its time is not: then it may be our clock that is wrong.
-    pub genuine: bool,
-}
-
-impl Refusal {
-    /// Whether the fault may be ours: an old key, or a wrong clock. What is missing or malformed is so under every key.
-    #[must_use]
-    pub fn may_be_ours(&self) -> bool {
-        matches!(self.kind, RefusalKind::SignatureInvalid | RefusalKind::TimestampStale)
-    }
-
-    /// A refusal of something that nothing speaks for.
-    #[must_use]
-    pub fn of(kind: RefusalKind) -> Self {
-        Self { kind, genuine: false }
-    }
-}
-
-/// The kinds of [`Refusal`].
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum RefusalKind {
-    /// The signature header is not there.
-    SignatureMissing,
-    /// It is there more than once, is not written as it should be, or has the wrong length.
-    SignatureMalformed,
-    /// It is not the signature of this request by one of the keys.
-    SignatureInvalid,
-    /// The timestamp header is not there.
-    TimestampMissing,
-    /// It is there more than once, or is not a plain decimal number.
-    TimestampMalformed,
-    /// The signature is good, but its time is too far from ours.
-    TimestampStale,
-    /// The `Authorization` header is not the one that was agreed.
-    AuthorizationInvalid,
-}
-
-impl RefusalKind {
-    /// The `code` in the answer, the metrics and the list of rejections.
-    #[must_use]
-    pub fn code(self) -> &'static str {
-        match self {
-            Self::SignatureMissing => "signature_missing",
-            Self::SignatureMalformed => "signature_malformed",
-            Self::SignatureInvalid => "signature_invalid",
-            Self::TimestampMissing => "timestamp_missing",
-            Self::TimestampMalformed => "timestamp_malformed",
-            Self::TimestampStale => "timestamp_stale",
-            Self::AuthorizationInvalid => "authorization_invalid",
-        }
-    }
 }
 
 /// What came of asking for verification keys.

@@ -3,23 +3,30 @@
 //! What must hold: each key exists once, as a field of one of two structs; and whoever reads a section knows the names in both,
 //! so that a key that nothing reads is found, and the nearest that there is.
 
+use std::path::PathBuf;
+
 use serde::de::value::Error as Refused;
 use serde::de::{Error as _, Visitor};
 use serde::{Deserialize, Deserializer, Serialize, forward_to_deserialize_any};
 use url::Url;
 
 use super::{Account, Error, Start};
-use crate::setting::{List, Secret, Size};
+use crate::setting::{List, Network, Secret, Size};
 
 /// The keys that every source has, whatever its provider.
 #[derive(Clone, Debug, Default, PartialEq, Deserialize, Serialize)]
 #[serde(default)]
 pub struct Common {
+    /// The addresses that requests may come from; any, if there is none here.
+    #[serde(skip_serializing_if = "List::is_empty")]
+    pub allow_ips: List<Network>,
     /// The most bytes of a body; the provider's own default where it is not set.
     pub max_body_bytes: Option<Size>,
     /// Secrets that stand in the webhook's path, any of which opens it.
     #[serde(skip_serializing_if = "List::is_empty")]
     pub path_token: List<Secret>,
+    /// A JSON Schema that bodies are held against: what does not fit it is kept all the same, and marked.
+    pub schema_file: Option<PathBuf>,
     /// How requests are verified; in the provider's own way where it is not set.
     pub verify: Option<Verify>,
 }

@@ -1,7 +1,9 @@
 //! A source and its verbs: the one way in which the rest of the program speaks to a provider.
 
+use std::net::IpAddr;
 use std::time::Duration;
 
+use super::schema::Schema;
 use super::{
     Account, ApiError, Budget, Budgets, Common, Config, Created, Error, Kept, KeyAnswer, Listed, NewTask, Probe, Reading,
     Refusal, Request, Start, Webhook,
@@ -19,6 +21,7 @@ pub struct Source {
     provider: &'static str,
     common: Common,
     max_body_bytes: usize,
+    schema: Option<Schema>,
     account: Box<dyn Account>,
     /// For an account that makes no calls.
     no_budget: Budget,
@@ -36,6 +39,7 @@ impl Source {
             name: name.to_owned(),
             provider: config.provider(),
             max_body_bytes: config.max_body_bytes(),
+            schema: common.schema_file.as_deref().map(|path| Schema::read(name, path)).transpose()?,
             common,
             account,
             no_budget: Budget::new(clock.clone(), 1),
@@ -118,6 +122,24 @@ impl Source {
     #[must_use]
     pub fn credential_headers(&self) -> &[String] {
         self.account.credential_headers()
+    }
+
+    /// Whether requests may come from this address; `None` is one that is not known. See [`Source::allows_all`].
+    #[must_use]
+    pub fn allows(&self, address: Option<IpAddr>) -> bool {
+        self.allows_all() || address.is_some_and(|address| self.common.allow_ips.iter().any(|range| range.contains(address)))
+    }
+
+    /// Whether requests may come from any address.
+    #[must_use]
+    pub fn allows_all(&self) -> bool {
+        self.common.allow_ips.is_empty()
+    }
+
+    /// Whether `body` fits the source's JSON Schema; `None` where it has none.
+    #[must_use]
+    pub fn is_valid(&self, body: &[u8]) -> Option<bool> {
+        self.schema.as_ref().map(|schema| schema.fits(body))
     }
 
     /// Whether a request whose path has `token` behind the source's name (or none) may come in. Takes the same time for every

@@ -6,8 +6,9 @@
 //! - The URL that a signature covers is built from configuration and the path and query as received, never from `Host` or
 //!   `X-Forwarded-*`: who may choose the URL may replay an event that was signed for somebody else.
 //! - What is kept names no credential: their headers and path tokens are `[redacted]`.
-//! - Checks are made in one order, 405, 404, 413, 401, 503, so that an answer tells no more than it must.
+//! - Checks are made in one order, 405, 404, 403, 413, 401, 503, so that an answer tells no more than it must.
 
+pub mod peer;
 pub mod problem;
 pub mod rejections;
 
@@ -17,6 +18,7 @@ use std::time::Duration;
 
 use axum::body::{Body, Bytes};
 use axum::extract::{Request, State};
+use axum::http::request::Parts;
 use axum::http::{HeaderMap, Method, StatusCode, header};
 use axum::response::{IntoResponse as _, Response};
 use axum::routing::any;
@@ -27,13 +29,14 @@ use serde::Serialize;
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
 use uuid::Uuid;
 
+use self::peer::Peer;
 use self::problem::Problem;
 use self::rejections::{Rejected, Rejections};
 use crate::clock::Clock;
 use crate::event::{First, NewEvent, UNKNOWN, Verification};
 use crate::keys::Keys;
 use crate::provider::{self, Reading, Reply, Source};
-use crate::setting::REDACTED;
+use crate::setting::{Network, REDACTED};
 use crate::store::model::Appended;
 use crate::store::{self, Store};
 use crate::telemetry::name;
@@ -48,6 +51,8 @@ const KEY_HEADERS: [&str; 3] = ["api_key", "x-api-key", "x-manus-api-key"];
 pub struct Limits {
     /// The configured base URLs, without a slash at their end.
     pub public_urls: Vec<String>,
+    /// The proxies whose `X-Forwarded-For` is believed.
+    pub trusted_proxies: Vec<Network>,
     /// The most bytes of bodies that are being read or kept at once.
     pub max_inflight_bytes: usize,
     /// How long a request's body may take.
@@ -112,14 +117,19 @@ impl Receiver {
         let (parts, body) = request.into_parts();
         let suffix = parts.uri.path_and_query().map_or("", |path| path.as_str());
         let (source, token) = self.addressed(parts.uri.path()).ok_or(Problem::SourceUnknown)?;
+        let target = redact(suffix, token);
+        if let Err(explanation) = self.admit(source, &parts) {
+            let problem = Problem::IpNotAllowed;
+            self.reject(source, &parts.headers, suffix, target, &Bytes::new(), now, problem, Some(explanation));
+            return Err(problem);
+        }
         let (body, _permit) = self.read(source, &parts.headers, body).await?;
         let request = provider::Request { headers: &parts.headers, body: &body, url_suffix: suffix, now };
-        let target = redact(suffix, token);
         let verification = match self.verify(source, &request).await {
             Ok(verification) => verification,
             Err(problem) => {
                 if problem.status() == StatusCode::UNAUTHORIZED {
-                    self.reject(source, &parts.headers, suffix, target, &body, now, problem);
+                    self.reject(source, &parts.headers, suffix, target, &body, now, problem, None);
                 }
                 return Err(problem);
             }
@@ -150,6 +160,16 @@ impl Receiver {
         let source = self.sources.get(segments.next()?)?;
         let token = segments.next();
         (segments.next().is_none() && source.opens(token)).then_some((source, token))
+    }
+
+    /// Whether the address that sent it may send to `source`; if not, why.
+    fn admit(&self, source: &Source, parts: &Parts) -> Result<(), String> {
+        if source.allows_all() {
+            return Ok(());
+        }
+        let peer = parts.extensions.get::<Peer>().copied();
+        let sender = peer::sender(peer, &parts.headers, &self.limits.trusted_proxies);
+        if source.allows(sender) { Ok(()) } else { Err(peer::explain(source.name(), sender, peer, &parts.headers)) }
     }
 
     /// Reads the body within its limits, and holds its place among the bytes in flight.
@@ -250,12 +270,14 @@ impl Receiver {
         body: &Bytes,
         received_at: Timestamp,
         problem: Problem,
+        explanation: Option<String>,
     ) {
         let Some(source) = self.sources.get(source.name()) else { return };
         self.rejections.add(Rejected {
             source: Arc::clone(source),
             keys: self.keys.of(source.name()),
             code: problem.code(),
+            explanation,
             headers: headers.clone(),
             suffix: suffix.to_owned(),
             target,

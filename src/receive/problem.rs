@@ -17,6 +17,8 @@ pub enum Problem {
     MethodNotAllowed,
     /// No such source, or its path token is wrong or missing.
     SourceUnknown,
+    /// It came from an address that is not in the source's `allow_ips`.
+    IpNotAllowed,
     /// Larger than the source's `max_body_bytes`.
     BodyTooLarge,
     /// The body did not come within `server.request_timeout`.
@@ -44,6 +46,7 @@ impl Problem {
         match self {
             Self::MethodNotAllowed => StatusCode::METHOD_NOT_ALLOWED,
             Self::SourceUnknown => StatusCode::NOT_FOUND,
+            Self::IpNotAllowed => StatusCode::FORBIDDEN,
             Self::BodyTooLarge => StatusCode::PAYLOAD_TOO_LARGE,
             Self::RequestTimeout => StatusCode::REQUEST_TIMEOUT,
             Self::Refused(_) => StatusCode::UNAUTHORIZED,
@@ -62,6 +65,7 @@ impl Problem {
         match self {
             Self::MethodNotAllowed => "method_not_allowed",
             Self::SourceUnknown => "source_unknown",
+            Self::IpNotAllowed => "ip_not_allowed",
             Self::BodyTooLarge => "body_too_large",
             Self::RequestTimeout => "request_timeout",
             Self::Refused(kind) => kind.code(),
@@ -78,6 +82,7 @@ impl Problem {
         match self {
             Self::MethodNotAllowed => "webhooks are sent by POST",
             Self::SourceUnknown => "there is no such source",
+            Self::IpNotAllowed => "this source takes no requests from this address",
             Self::BodyTooLarge => "the body is too large",
             Self::RequestTimeout => "the body did not come in time",
             Self::Refused(kind) => match kind {
@@ -113,7 +118,7 @@ impl IntoResponse for Problem {
                 headers.insert(header::ALLOW, HeaderValue::from_static("POST"));
             }
             // What is left unread of such a body is not worth reading for the sake of the connection.
-            StatusCode::PAYLOAD_TOO_LARGE | StatusCode::REQUEST_TIMEOUT => {
+            StatusCode::FORBIDDEN | StatusCode::PAYLOAD_TOO_LARGE | StatusCode::REQUEST_TIMEOUT => {
                 headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
             }
             _ => {}

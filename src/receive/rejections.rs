@@ -30,7 +30,7 @@ const WAITING: usize = 32;
 /// How much of a body is kept.
 const BODY_BYTES: usize = 16 << 10;
 
-/// A request that did not verify.
+/// A request that did not verify, or came from an address that may not send.
 #[derive(Debug)]
 pub struct Rejected {
     /// The source that it came in on.
@@ -39,6 +39,8 @@ pub struct Rejected {
     pub keys: Arc<Loaded>,
     /// The code that it was answered with.
     pub code: &'static str,
+    /// Why, where that is known already.
+    pub explanation: Option<String>,
     /// Its headers.
     pub headers: HeaderMap,
     /// Path and query as received.
@@ -138,9 +140,9 @@ impl Keeper {
 
     /// Says what would have matched.
     fn look(&self, rejected: Rejected) -> NewRejection {
-        let Rejected { source, keys, code, headers, suffix, target, body, received_at } = rejected;
+        let Rejected { source, keys, code, explanation, headers, suffix, target, body, received_at } = rejected;
         let request = provider::Request { headers: &headers, body: &body, url_suffix: &suffix, now: received_at };
-        let explanation = source.explain(&request, &self.public_urls, &keys.keys);
+        let explanation = explanation.or_else(|| source.explain(&request, &self.public_urls, &keys.keys));
         let hint = explanation.as_deref().unwrap_or("nothing that we know would have made it valid; it may be forged");
         tracing::warn!(source = source.name(), code, "refused a request for `{}` ({code}): {hint}", source.name());
         let hide = |secret: &[u8]| format!("hmac:{}", &hex(hmac::sign(&self.hasher, secret).as_ref())[..16]);

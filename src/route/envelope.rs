@@ -31,6 +31,7 @@ static SCHEMA: LazyLock<Schema> = LazyLock::new(|| {
     let mut unfetched = full.clone();
     unfetched.event.facts =
         Facts { event_id: full.event.facts.event_id.clone(), kind: full.event.facts.kind.clone(), ..Facts::default() };
+    unfetched.event.valid = None;
     unfetched.task = None;
     unfetched.files.clear();
     unfetched.collision_of = None;
@@ -83,6 +84,8 @@ pub struct Event {
     /// Read from the body by the provider.
     #[serde(flatten)]
     pub facts: Facts,
+    /// Whether the body fits the JSON Schema of its source; `null` where the source has none.
+    pub valid: Option<bool>,
     /// The request body as JSON; a string if it is not JSON.
     pub payload: Value,
 }
@@ -177,7 +180,7 @@ impl Envelope {
             may_repeat: false,
             out_of_order: false,
             collision_of: Some(Uuid::from_u128(0x019a_9936_de14_7c3a_9d52_0f6c_1e8b_4a76)),
-            event: Event { facts, payload },
+            event: Event { facts, valid: Some(true), payload },
             task: Some(task),
             files: vec![file],
         }
@@ -283,6 +286,7 @@ mod tests {
                 "answer": 4
               }
             },
+            "valid": true,
             "payload": {
               "event_id": "task_stopped_9rP8DLRXVC9fkKBKEELXkg_1763507100",
               "event_type": "task_stopped",
@@ -366,6 +370,7 @@ mod tests {
     fn what_is_not_known_is_null_and_no_member_is_left_out() {
         let mut envelope = Envelope::sample();
         envelope.event.facts = Facts::default();
+        envelope.event.valid = None;
         envelope.event.payload = json!("not JSON");
         envelope.task = Some(Task::default());
         envelope.files.clear();
@@ -376,7 +381,7 @@ mod tests {
             assert_eq!(names(bare), names(full));
         }
         assert_eq!(skeleton(&bare)["task"]["usage"], skeleton(&full)["task"]["usage"]);
-        insta::assert_snapshot!(serde_json::to_string(&envelope).unwrap(), @r#"{"id":"019a9936-de14-7c3a-9d52-0f6c1e8b4a77","type":"task_stopped","source":"manus","provider":"manus","received_at":"2025-11-18T23:05:01.204Z","verification":"signature","recovered":false,"replayed":false,"may_repeat":false,"out_of_order":false,"collision_of":"019a9936-de14-7c3a-9d52-0f6c1e8b4a76","event":{"event_id":"","type":"","provider_type":null,"task_id":null,"title":null,"url":null,"message":null,"stop_reason":null,"attachments":[],"progress":null,"question":null,"structured_output":null,"payload":"not JSON"},"task":{"id":"","title":null,"url":null,"state":"unknown","stop_reason":null,"model":null,"created_at":null,"updated_at":null,"credits":null,"usage":{"input_tokens":null,"output_tokens":null,"compute_seconds":null,"cost_usd":null},"complete":false,"background":false,"question":null,"structured_output":null,"error":null,"messages":[],"messages_omitted":0},"files":[]}"#);
+        insta::assert_snapshot!(serde_json::to_string(&envelope).unwrap(), @r#"{"id":"019a9936-de14-7c3a-9d52-0f6c1e8b4a77","type":"task_stopped","source":"manus","provider":"manus","received_at":"2025-11-18T23:05:01.204Z","verification":"signature","recovered":false,"replayed":false,"may_repeat":false,"out_of_order":false,"collision_of":"019a9936-de14-7c3a-9d52-0f6c1e8b4a76","event":{"event_id":"","type":"","provider_type":null,"task_id":null,"title":null,"url":null,"message":null,"stop_reason":null,"attachments":[],"progress":null,"question":null,"structured_output":null,"valid":null,"payload":"not JSON"},"task":{"id":"","title":null,"url":null,"state":"unknown","stop_reason":null,"model":null,"created_at":null,"updated_at":null,"credits":null,"usage":{"input_tokens":null,"output_tokens":null,"compute_seconds":null,"cost_usd":null},"complete":false,"background":false,"question":null,"structured_output":null,"error":null,"messages":[],"messages_omitted":0},"files":[]}"#);
     }
 
     #[test]

@@ -60,7 +60,17 @@ impl Key {
     /// Whether `signature` is that of `parts`, one behind the other; a part of a signature is none.
     #[must_use]
     pub fn verify(&self, parts: &[&[u8]], signature: &[u8]) -> bool {
-        aws_lc_rs::constant_time::verify_slices_are_equal(self.tag(parts).as_ref(), signature).is_ok()
+        self.verify_any(parts, [signature])
+    }
+
+    /// Whether one of `signatures` is that of `parts`, which are hashed once.
+    #[must_use]
+    pub fn verify_any<'a>(&self, parts: &[&[u8]], signatures: impl IntoIterator<Item = &'a [u8]>) -> bool {
+        let tag = self.tag(parts);
+        // No early end: every one is compared.
+        signatures.into_iter().fold(false, |good, signature| {
+            aws_lc_rs::constant_time::verify_slices_are_equal(tag.as_ref(), signature).is_ok() | good
+        })
     }
 
     /// The length of this key's signatures, in bytes.
@@ -123,6 +133,7 @@ mod tests {
             assert!(!key.verify(&[b"content"], &good[1..]));
             assert!(!key.verify(&[b"content"], &good[..good.len() - 1]));
             assert!(!key.verify(&[b"content"], &[]));
+            assert!(key.verify_any(&[b"content"], [b"".as_slice(), &good, &good[1..]]) && !key.verify_any(&[b"content"], []));
             assert!(!key.verify(&[b"content"], &[good.as_slice(), &[0]].concat()));
             assert!(!Key::new(hash, b"kez").unwrap().verify(&[b"content"], &good));
         }

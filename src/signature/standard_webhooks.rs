@@ -5,7 +5,7 @@
 
 use std::fmt;
 
-use aws_lc_rs::hmac;
+use super::hmac::{Hash, Key};
 
 const PREFIX: &str = "whsec_";
 const VERSION: &str = "v1";
@@ -22,11 +22,14 @@ pub enum SecretError {
     /// It holds fewer than 24 bytes or more than 64.
     #[error("a Standard Webhooks secret holds 24 to 64 bytes, this one {0}")]
     Length(usize),
+    /// It was given by somebody else, and is too short to be one, or too long.
+    #[error("a secret holds at least 16 bytes and at most 512, this one {0}")]
+    TheirLength(usize),
 }
 
 /// A signing secret, written `whsec_` and 24 to 64 bytes in Base64.
 #[derive(Clone)]
-pub struct Secret(hmac::Key);
+pub struct Secret(Key);
 
 impl Secret {
     /// Reads `text`; white space around it is ignored.
@@ -34,13 +37,29 @@ impl Secret {
     /// # Errors
     /// [`SecretError`] when it is not of the form above.
     pub fn parse(text: &str) -> Result<Self, SecretError> {
-        let encoded = text.trim().strip_prefix(PREFIX).ok_or(SecretError::Prefix)?;
-        let bytes = super::decode_base64(encoded).ok_or(SecretError::Base64)?;
+        let bytes = decode(text)?;
         if !(24..=64).contains(&bytes.len()) {
             return Err(SecretError::Length(bytes.len()));
         }
-        Ok(Self(hmac::Key::new(hmac::HMAC_SHA256, &bytes)))
+        Key::new(Hash::Sha256, &bytes).map(Self).ok_or(SecretError::Length(0))
     }
+}
+
+/// Reads a secret that a sender gave us. Some have lengths that the specification does not: whoever got one cannot change it.
+///
+/// # Errors
+/// [`SecretError`] when it is not of that form, or so short that it can be guessed.
+pub fn key_of_sender(text: &str) -> Result<Key, SecretError> {
+    let bytes = decode(text)?;
+    if !(16..=512).contains(&bytes.len()) {
+        return Err(SecretError::TheirLength(bytes.len()));
+    }
+    Key::new(Hash::Sha256, &bytes).ok_or(SecretError::TheirLength(0))
+}
+
+fn decode(text: &str) -> Result<Vec<u8>, SecretError> {
+    let encoded = text.trim().strip_prefix(PREFIX).ok_or(SecretError::Prefix)?;
+    super::decode_base64(encoded).ok_or(SecretError::Base64)
 }
 
 impl std::str::FromStr for Secret {
@@ -61,30 +80,27 @@ impl fmt::Debug for Secret {
 /// `timestamp` is in Unix seconds.
 #[must_use]
 pub fn sign(secrets: &[Secret], id: &str, timestamp: i64, body: &[u8]) -> String {
-    let content = content(id, timestamp, body);
-    let signatures: Vec<_> = secrets
-        .iter()
-        .map(|secret| format!("{VERSION},{}", super::encode_base64(hmac::sign(&secret.0, &content).as_ref())))
-        .collect();
+    let head = head(id, timestamp);
+    let sign = |secret: &Secret| format!("{VERSION},{}", super::encode_base64(&secret.0.sign(&[head.as_bytes(), body])));
+    let signatures: Vec<_> = secrets.iter().map(sign).collect();
     signatures.join(" ")
 }
 
 /// Whether one of the signatures in `header` is that of one of `secrets`. Signatures of other versions are passed over.
 #[must_use]
 pub fn verify(secrets: &[Secret], id: &str, timestamp: i64, body: &[u8], header: &str) -> bool {
-    let content = content(id, timestamp, body);
+    let head = head(id, timestamp);
     header
         .split(' ')
         .filter_map(|signature| signature.split_once(','))
         .filter(|(version, _)| *version == VERSION)
         .filter_map(|(_, encoded)| super::decode_base64(encoded))
-        .any(|signature| secrets.iter().any(|secret| hmac::verify(&secret.0, &content, &signature).is_ok()))
+        .any(|signature| secrets.iter().any(|secret| secret.0.verify(&[head.as_bytes(), body], &signature)))
 }
 
-fn content(id: &str, timestamp: i64, body: &[u8]) -> Vec<u8> {
-    let mut content = format!("{id}.{timestamp}.").into_bytes();
-    content.extend_from_slice(body);
-    content
+/// What is signed before the body.
+fn head(id: &str, timestamp: i64) -> String {
+    format!("{id}.{timestamp}.")
 }
 
 #[cfg(test)]
@@ -145,5 +161,8 @@ mod tests {
         assert_eq!(read(&format!("whsec_{}", super::super::encode_base64(&[1; 65]))), SecretError::Length(65));
         assert_eq!(format!("{:?}", secret(SECRET)), "Secret([redacted])");
         assert_eq!(SECRET.parse::<Secret>().map(|_| ()), Ok(()));
+        assert_eq!(key_of_sender("whsec_").unwrap_err(), SecretError::TheirLength(0));
+        assert_eq!(key_of_sender("whsec_AAAA").unwrap_err(), SecretError::TheirLength(3));
+        assert!(key_of_sender(&format!("whsec_{}", super::super::encode_base64(&[1; 75]))).is_ok());
     }
 }

@@ -61,7 +61,7 @@ pub(super) fn stage(
         may_repeat: false,
         out_of_order,
         collision_of: event.collision_of,
-        event: Event { facts, payload: payload(&event.body) },
+        event: Event { facts, valid: source.is_valid(&event.body), payload: payload(&event.body) },
         task,
         files,
     };
