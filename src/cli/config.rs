@@ -51,6 +51,7 @@ mod tests {
         [server]
         listen = "0.0.0.0:8080"
         public_url = "https://hooks.example.com"
+        trusted_proxies = []
         max_connections = 512
         max_inflight_bytes = "64MiB"
         max_body_bytes = "2MiB"

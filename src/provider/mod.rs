@@ -327,7 +327,7 @@ mod tests {
     }
 
     fn manus(config: &Config) -> &manus::Config {
-        let Own::Manus(manus) = &config.own;
+        let Own::Manus(manus) = &config.own else { panic!("not Manus") };
         manus
     }
 

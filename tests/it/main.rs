@@ -7,6 +7,7 @@ mod house;
 mod kill;
 mod readme;
 mod receive;
+mod senders;
 mod store;
 mod work;
 mod work_deliver;

@@ -109,7 +109,7 @@ fn the_manus_key_fills_the_sources_that_have_none() {
     let file = "[sources.one]\nprovider = \"manus\"\n[sources.two]\nprovider = \"manus\"\napi_key = \"sk-two\"";
     let config = Setup::whole().file(file).load();
     let keys = config.sources.iter().map(|(name, source)| {
-        let provider::Own::Manus(manus) = &source.own;
+        let provider::Own::Manus(manus) = &source.own else { panic!("not Manus") };
         (name.as_str(), manus.api_key.as_ref().unwrap().expose())
     });
     assert_eq!(keys.collect::<Vec<_>>(), [("one", "sk-very-secret"), ("two", "sk-two")]);
@@ -148,6 +148,7 @@ fn rust_log_is_handed_on() {
 }
 
 fn manus(setup: &Setup) -> provider::manus::Config {
-    let provider::Own::Manus(manus) = &setup.load().sources["manus"].own;
+    let config = setup.load();
+    let provider::Own::Manus(manus) = &config.sources["manus"].own else { panic!("not Manus") };
     manus.as_ref().clone()
 }

@@ -40,7 +40,7 @@ fn unknown_keys_name_their_place_and_the_nearest_key() {
     error: taskhook.toml:10:1: unknown key `sources.manus.api_kye`
     hint: the nearest key is `sources.manus.api_key`
     error: taskhook.toml:11:1: unknown key `sources.manus.zzz`
-    hint: the keys here are `api_version`, `api_key`, `base_url`, `public_key_file`, `requests_per_minute`, `ownership`, `quarantine_after`, `fetch_patience`, `order_wait`, `background_wait`, `fetch`, `timeout`, `max_body_bytes`, `path_token`, `verify`
+    hint: the keys here are `api_version`, `api_key`, `base_url`, `public_key_file`, `requests_per_minute`, `ownership`, `quarantine_after`, `fetch_patience`, `order_wait`, `background_wait`, `fetch`, `timeout`, `allow_ips`, `max_body_bytes`, `path_token`, `schema_file`, `verify`
     error: taskhook.toml:15:1: unknown key `destinations.crm.secrt_file`
     hint: the nearest key is `destinations.crm.secret_file`
     error: taskhook.toml:18:1: unknown key `routes[0].wen`
@@ -82,7 +82,7 @@ fn wrong_types_are_all_told_at_once_without_the_values_of_secrets() {
     error: environment variable `TASKHOOK__STORE__MIN_FREE_BYTES`: `store.min_free_bytes` must be a size such as "64MiB", not "-1"
     hint: the default is `256MiB`
     error: taskhook.toml:17:16: unknown key `sources.manus.reconcile`
-    hint: the keys here are `api_version`, `api_key`, `base_url`, `public_key_file`, `requests_per_minute`, `ownership`, `quarantine_after`, `fetch_patience`, `order_wait`, `background_wait`, `fetch`, `timeout`, `max_body_bytes`, `path_token`, `verify`
+    hint: the keys here are `api_version`, `api_key`, `base_url`, `public_key_file`, `requests_per_minute`, `ownership`, `quarantine_after`, `fetch_patience`, `order_wait`, `background_wait`, `fetch`, `timeout`, `allow_ips`, `max_body_bytes`, `path_token`, `schema_file`, `verify`
     error: taskhook.toml:14:1: `sources.manus.api_key` must be text, not a list
     error: taskhook.toml:16:1: `sources.manus.requests_per_minute` must be a whole number, not -1
     error: taskhook.toml:15:1: `sources.manus.verify` must be "signature" or "authorization" or "none"
@@ -112,9 +112,9 @@ fn named_sections_need_a_good_name_and_a_known_kind() {
     insta::assert_snapshot!(setup.errors(), @r#"
     error: taskhook.toml:1:10: `Manus` cannot be a name
     hint: a name is 1 to 32 of a-z, 0-9 and _, and begins with a letter
-    error: taskhook.toml:4:1: `sources.a.provider` must be "manus", not "mnaus"
+    error: taskhook.toml:4:1: `sources.a.provider` must be "custom" or "manus" or "standard_webhooks", not "mnaus"
     error: taskhook.toml:5:10: `sources.b` needs `provider`
-    hint: `provider` is "manus"
+    hint: `provider` is "custom" or "manus" or "standard_webhooks"
     error: taskhook.toml:8:1: `destinations.c` must be a table
     error: taskhook.toml:10:1: `destinations.d.kind` must be "http" or "log"
     error: taskhook.toml:11:15: `destinations.e` needs `url`

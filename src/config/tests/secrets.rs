@@ -8,7 +8,8 @@ fn a_secret_may_be_in_a_file_without_the_line_end() {
     let setup = Setup::whole().file("[sources.manus]\nprovider = \"manus\"\napi_key_file = \"key\"");
     for end in ["", "\n", "\r\n"] {
         std::fs::write(setup.directory.path().join("key"), format!("sk-1{end}")).unwrap();
-        let provider::Own::Manus(manus) = &setup.load().sources["manus"].own;
+        let config = setup.load();
+        let provider::Own::Manus(manus) = &config.sources["manus"].own else { panic!("not Manus") };
         assert_eq!(manus.api_key.as_ref().unwrap().expose(), "sk-1");
     }
 }
@@ -24,7 +25,7 @@ fn every_secret_of_every_component_may_be_in_a_file() {
              [destinations.crm]\nkind = \"http\"\nurl = \"https://crm.example.com\"\nsecret_file = \"whsec\"",
         )
         .load();
-    let provider::Own::Manus(manus) = &config.sources["manus"].own;
+    let provider::Own::Manus(manus) = &config.sources["manus"].own else { panic!("not Manus") };
     assert_eq!(manus.api_key.as_ref().unwrap().expose(), "sk-from-file");
     assert_eq!(config.sources["manus"].path_tokens().len(), 2);
 }

@@ -45,8 +45,8 @@ fn guesses(keys: &Keys) -> Vec<(Keys, String)> {
             out.push((changed, advice));
         }
     };
-    if keys.secret.len() > 1 {
-        let whole = keys.secret.iter().map(Secret::expose).collect::<Vec<_>>().join(",");
+    for comma in [",", ", "] {
+        let whole = keys.secret.iter().map(Secret::expose).collect::<Vec<_>>().join(comma);
         guess(
             &|keys| keys.secret = List(vec![Secret::new(whole.clone())]),
             "signed with the text of `secret` as a whole, commas and all: write it as a list, `secret = [\"…\"]`".to_owned(),

@@ -186,6 +186,11 @@ impl Harness {
         self.toml = setup::without(&self.toml, table, name);
     }
 
+    /// Takes the key `table.key` out of the configuration from the next start on.
+    pub(crate) fn unset(&mut self, table: &str, key: &str) {
+        self.toml = setup::without_key(&self.toml, table, key);
+    }
+
     /// No longer loads keys at a start.
     pub(crate) fn leave_keys(&mut self) {
         self.keys = false;

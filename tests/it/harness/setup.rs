@@ -129,8 +129,14 @@ pub(super) fn merge(under: &str, over: &str) -> String {
 pub(super) fn without(toml: &str, table: &str, name: &str) -> String {
     let mut toml: toml::Table = toml.parse().expect("TOML");
     toml.remove("routes");
-    let section = toml.get_mut(table).and_then(toml::Value::as_table_mut).and_then(|table| table.remove(name));
-    assert!(section.is_some(), "there is no `{table}.{name}`");
+    without_key(&toml.to_string(), table, name)
+}
+
+/// `toml` without `table.key`.
+pub(super) fn without_key(toml: &str, table: &str, key: &str) -> String {
+    let mut toml: toml::Table = toml.parse().expect("TOML");
+    let removed = toml.get_mut(table).and_then(toml::Value::as_table_mut).and_then(|table| table.remove(key));
+    assert!(removed.is_some(), "there is no `{table}.{key}`");
     toml.to_string()
 }
 
