@@ -56,6 +56,9 @@
 //! |---|---|
 //! | what a sender is answered, and why | `src/receive/problem.rs`; the order of checks in `src/receive/mod.rs` |
 //! | how a Manus signature is checked | `src/provider/manus/signature.rs` |
+//! | how any other is | `src/provider/signed.rs`; what it covers, `content.rs` |
+//! | what a key of a custom sender means | `src/provider/custom/build.rs` |
+//! | which address a request came from | `src/receive/peer.rs` |
 //! | how a Manus event or task becomes ours | `src/provider/manus/event.rs`, `v1.rs`, `v2.rs` |
 //! | what makes a duplicate or a collision | `src/event.rs` (key, content), `src/store/sqlite/append.rs` |
 //! | what one commit holds | `src/store/sqlite/writer.rs` |
@@ -114,4 +117,10 @@ pub mod docs {
 
     #[doc = include_str!("docs/manus.md")]
     pub mod manus {}
+
+    #[doc = include_str!("docs/custom.md")]
+    pub mod custom {}
+
+    #[doc = include_str!("docs/provider.md")]
+    pub mod provider {}
 }

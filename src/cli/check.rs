@@ -104,6 +104,10 @@ async fn check(config: &Config, client: Option<&Client>, mut report: Report<'_, 
     report.add("configuration", Ok(summary(config)))?;
     report.add("store", try_store(config, &clock).await)?;
     for source in &sources {
+        if source.verifies() && !source.is_keyed() {
+            let what = format!("{} verifies by what its configuration says; there is nothing to ask", source.provider());
+            report.add(format!("source {}", source.name()), Ok(what))?;
+        }
         if source.is_keyed() {
             report.add(format!("key of source {}", source.name()), try_key(config, source).await)?;
         }

@@ -143,6 +143,12 @@ impl Config {
         self.own.name()
     }
 
+    /// The names of all keys of `provider`'s section, but for `provider`.
+    #[must_use]
+    pub fn keys(provider: &str) -> &'static [&'static str] {
+        Own::keys(provider).0
+    }
+
     /// The keys of `provider`'s section that hold secrets, each of which may come from a file (`x_file`).
     #[must_use]
     pub fn secrets(provider: &str) -> &'static [&'static str] {

@@ -23,8 +23,12 @@ fn text(bytes: &[u8]) -> String {
 
 /// The blocks of code in this language, less what they are indented by.
 fn blocks(language: &str) -> Vec<String> {
+    blocks_of(README, language)
+}
+
+fn blocks_of(text: &str, language: &str) -> Vec<String> {
     let (mut blocks, mut open) = (Vec::new(), None::<String>);
-    for line in README.lines() {
+    for line in text.lines() {
         match (line.trim(), &mut open) {
             ("```", Some(_)) => blocks.extend(open.take()),
             (fence, None) if fence == format!("```{language}") => open = Some(String::new()),
@@ -75,9 +79,9 @@ fn it_names_every_command() {
 
 #[test]
 fn every_configuration_in_it_loads() {
-    let blocks = blocks("toml");
-    assert!(!blocks.is_empty());
-    for block in blocks {
+    let (readme, custom) = (blocks("toml"), blocks_of(include_str!("../../src/docs/custom.md"), "toml"));
+    assert!(!readme.is_empty() && !custom.is_empty());
+    for block in readme.into_iter().chain(custom) {
         let folder = tempfile::tempdir().unwrap();
         let file = folder.path().join("taskhook.toml");
         std::fs::write(&file, &block).unwrap();
@@ -93,6 +97,16 @@ fn it_names_every_key_that_has_a_default() {
     for (key, _) in keys {
         let named = [format!("`{key}`"), format!(".{key}`"), format!("`{key} = ")].iter().any(|name| README.contains(name));
         assert!(named, "`{key}` is not in the README");
+    }
+}
+
+#[test]
+fn the_texts_of_senders_name_every_key() {
+    let text = format!("{README}{}", include_str!("../../src/docs/custom.md"));
+    for provider in taskhook::provider::PROVIDERS {
+        for key in taskhook::provider::Config::keys(provider) {
+            assert!(text.contains(&format!("`{key}`")), "`{key}` of {provider} is explained nowhere");
+        }
     }
 }
 

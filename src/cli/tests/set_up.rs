@@ -73,6 +73,32 @@ fn a_path_token_is_printed_by_url_alone() {
 }
 
 #[test]
+fn a_sender_without_an_api_is_given_the_url_to_paste() {
+    let site = Site::start(&[
+        ("TASKHOOK__SOURCES__GITHUB__PROVIDER", "custom"),
+        ("TASKHOOK__SOURCES__GITHUB__PRESET", "github"),
+        ("TASKHOOK__SOURCES__GITHUB__SECRET", "It's a Secret to Everybody"),
+    ]);
+    assert_eq!(site.shell(&["webhooks", "url", "--source", "github"]).1, "http://PUBLIC/webhooks/github\n");
+    let (exit, out, err) = site.shell(&["webhooks", "register", "--source", "github"]);
+    assert_eq!((exit, out.as_str()), (2, ""));
+    insta::assert_snapshot!(err, @"
+    error: `custom` has no API for webhooks
+    hint: paste the URL that `taskhook webhooks url` prints where the provider asks for it
+    ");
+    for command in ["list", "delete"] {
+        let mut arguments = vec!["webhooks", command, "--source", "github"];
+        arguments.extend((command == "delete").then_some("x"));
+        let (exit, _, err) = site.shell(&arguments);
+        assert!(exit == 1 && err.contains("`taskhook webhooks url` prints the URL to paste"), "{err}");
+    }
+    let (exit, out, err) = site.shell(&["check"]);
+    assert_eq!((exit, err.as_str()), (0, ""), "{out}");
+    assert!(out.contains("ok       source github: custom verifies by what its configuration says"), "{out}");
+    assert!(!out.contains("key of source github") && !out.contains("API of source github"), "{out}");
+}
+
+#[test]
 fn v1_registers_and_says_that_it_cannot_list() {
     let site = Site::start(&[V1]);
     let (exit, id, err) = site.shell(&["webhooks", "register"]);

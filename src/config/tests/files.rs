@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 
 use super::Setup;
 use crate::config::DEFAULT;
+use crate::provider::{self, PROVIDERS};
 
 const EXAMPLE: &str = include_str!("../../../config/example.toml");
 const DOT_ENV: &str = include_str!("../../../.env.example");
@@ -41,13 +42,31 @@ fn the_example_loads_as_it_is() {
 
 #[test]
 fn the_example_loads_with_everything_switched_on() {
-    let mut setup = Setup::empty().file(&switched_on());
-    for file in ["admin_token", "manus_api_key", "manus_path_token", "crm_secret"] {
-        let text = if file == "crm_secret" { "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw" } else { "x1234" };
-        std::fs::create_dir_all(setup.directory.path().join("secrets")).unwrap();
-        setup = setup.write(format!("secrets/{file}"), text);
+    let example = switched_on();
+    let mut setup = Setup::empty().file(&example);
+    std::fs::create_dir_all(setup.directory.path().join("secrets")).unwrap();
+    for file in example.split('"').filter(|text| text.starts_with("secrets/")) {
+        // Good for whatever a secret is for.
+        setup = setup.write(file, "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw");
     }
     setup.load();
+}
+
+#[test]
+fn every_key_of_every_provider_is_in_the_example() {
+    let example: toml::Table = switched_on().parse().unwrap();
+    let sources = example["sources"].as_table().unwrap();
+    let common = ["allow_ips", "max_body_bytes", "path_token", "schema_file", "verify"];
+    let written = |provider: &str, key: &str| {
+        // What every source has is explained once.
+        let of = |source: &&toml::Value| source["provider"].as_str() == Some(provider) || common.contains(&key);
+        let file = format!("{key}_file");
+        sources.values().filter(of).any(|source| source.get(key).is_some() || source.get(&file).is_some())
+    };
+    for provider in PROVIDERS {
+        let missing: Vec<_> = provider::Config::keys(provider).iter().filter(|key| !written(provider, key)).collect();
+        assert_eq!(missing, Vec::<&&str>::new(), "{provider}");
+    }
 }
 
 #[test]

@@ -174,7 +174,9 @@ fn cursor_and_skyvern_are_as_documented() {
 
 #[test]
 fn a_preset_is_nothing_but_keys_and_own_keys_go_over_it() {
+    let documented = include_str!("../../docs/custom.md");
     for preset in Preset::ALL {
+        assert!(documented.contains(preset.text()), "{preset:?} is not what the documentation says");
         // Every key of it is one, and all of them come through.
         let text: toml::Table = preset.text().parse().unwrap();
         let read: Value = serde_json::to_value(preset.keys()).unwrap();

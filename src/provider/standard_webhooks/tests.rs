@@ -36,7 +36,7 @@ const C: Vector = (
     "whpk_1SiA4o9hyqTCpIqC5V9HUakiiaeACeqfZTInDBbOir4=",
     "v1a,hnO3f9T8Ytu9HwrXslvumlUpqtNVqkhqw/enGzPCXe5BdqzCInXqYXFymVJaA7AZdpXwVLPo3mNl8EM+m7TBAg==",
 );
-/// Of OpenAI's Python library.
+/// Of `OpenAI`'s Python library.
 const D: Vector = (
     "wh_685c059ae39c8190af8c71ed1022a24d",
     1_750_861_210,

@@ -8,6 +8,9 @@ use taskhook::event::{body_id, hex};
 use taskhook::signature::hmac::{Hash, Key};
 use taskhook::signature::{ed25519, encode_base64, rsa};
 
+/// Names and values, the signature first.
+pub(super) type Headers = Vec<(&'static str, String)>;
+
 /// A sender. Its keys have numbers: 0 and 1 are ours, 2 is somebody else's.
 pub(super) struct Scheme {
     /// The name of its source.
@@ -17,7 +20,7 @@ pub(super) struct Scheme {
     /// Under which key of the configuration, and in which words, the user writes a key that verifies.
     secret: (&'static str, fn(usize) -> String),
     /// The headers of a request, the one with the signature first.
-    pub(super) sign: fn(key: usize, at: i64, body: &[u8]) -> Vec<(&'static str, String)>,
+    pub(super) sign: fn(key: usize, at: i64, body: &[u8]) -> Headers,
     /// How the signature is written.
     pub(super) written: Written,
     /// Whether an old request is refused.
@@ -94,12 +97,7 @@ fn id_of(body: &[u8]) -> String {
     body_id(body).replace("sha256:", "msg_")
 }
 
-fn standard(
-    prefix: &'static [&'static str; 3],
-    at: i64,
-    body: &[u8],
-    sign: impl Fn(&[&[u8]]) -> String,
-) -> Vec<(&'static str, String)> {
+fn standard(prefix: &'static [&'static str; 3], at: i64, body: &[u8], sign: impl Fn(&[&[u8]]) -> String) -> Headers {
     let (id, at) = (id_of(body), at.to_string());
     let signature = sign(&[id.as_bytes(), b".", at.as_bytes(), b".", body]);
     vec![(prefix[0], signature), (prefix[1], at), (prefix[2], id)]
