@@ -2,7 +2,7 @@
 //!
 //! A closed set of providers, each behind the same verbs of [`Source`]: verify a request, explain why one did not verify, read
 //! an event, and ask the provider's API. Nothing behind this module knows any provider's words: what comes out are
-//! [`event::Facts`] and [`task::Fetched`].
+//! [`crate::event::Facts`] and [`task::Fetched`].
 //!
 //! What must hold: verifying and reading are pure and never panic, whatever bytes come; a source's key goes to its own
 //! `base_url` and nowhere else; and no `Debug`, error or explanation shows a key or a path token.

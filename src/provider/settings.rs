@@ -135,6 +135,14 @@ pub(super) fn origin(base_url: &str, usual: &str) -> Result<String, String> {
     Ok(origin)
 }
 
+/// An account as its builder left it, or all that is wrong with the keys of the source.
+pub(super) fn built<A: Account + 'static>(start: &Start<'_>, built: Result<A, Vec<String>>) -> Result<Box<dyn Account>, Error> {
+    match built {
+        Ok(account) => Ok(Box::new(account)),
+        Err(wrong) => Err(Error::Config { name: start.name.to_owned(), wrong }),
+    }
+}
+
 /// What is wrong with an `api_key`, if anything: it goes into a header.
 pub(super) fn wrong_api_key(key: &Secret) -> Option<String> {
     if key.is_empty() {

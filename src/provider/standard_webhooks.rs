@@ -10,7 +10,7 @@ use reqwest::header::HeaderName;
 use serde::{Deserialize, Serialize};
 
 use super::content::Content;
-use super::settings::{Common, Settings};
+use super::settings::{Common, Settings, built};
 use super::signed::{Encoding, Grammar, Key, Signed, TimestampAt, Verifier, Window};
 use super::word::{Document, Word};
 use super::{Error, Reading, Refusal, RefusalKind, Request, Start};
@@ -151,10 +151,7 @@ impl Settings for Config {
     }
 
     fn account(&self, start: &Start<'_>) -> Result<Box<dyn super::Account>, Error> {
-        match self.build(start.common) {
-            Ok(account) => Ok(Box::new(account)),
-            Err(wrong) => Err(Error::Config { name: start.name.to_owned(), wrong }),
-        }
+        built(start, self.build(start.common))
     }
 }
 

@@ -41,11 +41,14 @@ impl Config {
                 wrong.push(format!("`{key}` is missing: where a request has it, {example}"));
             }
         }
-        let pointer = |pointer: &String| Word::parse(pointer).ok().filter(|_| pointer.starts_with('/'));
-        let challenge = keys.challenge.as_ref().and_then(pointer);
-        if challenge.is_none() && keys.challenge.is_some() {
-            wrong.push("`challenge` must be a JSON pointer such as `/challenge`".to_owned());
+        for (key, pointer) in
+            [("title", &keys.title), ("url", &keys.url), ("message", &keys.message), ("challenge", &keys.challenge)]
+        {
+            if pointer.as_ref().is_some_and(|pointer| !pointer.starts_with('/') || pointer.contains('|')) {
+                wrong.push(format!("`{key}` must be a JSON pointer such as `/{key}`"));
+            }
         }
+        let challenge = keys.challenge.as_ref().and_then(|pointer| Word::parse(pointer).ok());
         if keys.challenge_type.is_some() && keys.challenge.is_none() {
             wrong.push("`challenge_type` is of no use without `challenge`".to_owned());
         }

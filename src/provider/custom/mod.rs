@@ -13,15 +13,16 @@ use std::time::Duration;
 
 use reqwest::StatusCode;
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 
 pub use self::preset::Preset;
 use super::agreed::Agreed;
-use super::settings::{Common, Settings, Verify};
+use super::settings::{Common, Settings, Verify, built};
 pub use super::signed::Encoding;
 use super::signed::Signed;
 use super::word::{Document, Word};
-use super::{Error, Reading, Refusal, Reply, Request, Start};
-use crate::event::{UNKNOWN, Verification, body_id};
+use super::{Error, Kept, Reading, Refusal, Reply, Request, Start};
+use crate::event::{Facts, UNKNOWN, Verification, body_id};
 use crate::setting::{List, Secret};
 use crate::signature::rsa::PublicKey;
 
@@ -98,6 +99,12 @@ keys! {
     /// Where the id of its task is; of several, all are joined by `:`.
     #[serde(skip_serializing_if = "List::is_empty")]
     task_id: List<String>,
+    /// Where the body has a title, for people: a JSON pointer.
+    title: Option<String>,
+    /// Where it has the address of a page.
+    url: Option<String>,
+    /// Where it says what happened.
+    message: Option<String>,
     /// The types of test requests: kept, never handed on.
     #[serde(skip_serializing_if = "List::is_empty")]
     ping_type: List<String>,
@@ -192,10 +199,7 @@ impl Settings for Config {
     }
 
     fn account(&self, start: &Start<'_>) -> Result<Box<dyn super::Account>, Error> {
-        match self.build(start.common) {
-            Ok(account) => Ok(Box::new(account)),
-            Err(wrong) => Err(Error::Config { name: start.name.to_owned(), wrong }),
-        }
+        built(start, self.build(start.common))
     }
 }
 
@@ -270,6 +274,26 @@ impl super::Account for Account {
             reply,
         }
     }
+
+    fn tell(&self, event: &Kept<'_>) -> Facts {
+        let Keys { title, url, message, .. } = &self.config.0;
+        if title.is_none() && url.is_none() && message.is_none() {
+            return event.bare();
+        }
+        let body: Value = serde_json::from_slice(event.body).unwrap_or_default();
+        Facts {
+            title: text_at(&body, title.as_ref()),
+            url: text_at(&body, url.as_ref()),
+            message: text_at(&body, message.as_ref()),
+            ..event.bare()
+        }
+    }
+}
+
+/// The text at `pointer`, of any length; what people read need not be a name.
+fn text_at(body: &Value, pointer: Option<&String>) -> Option<String> {
+    let text = body.pointer(pointer?)?.as_str()?;
+    (!text.is_empty()).then(|| text.to_owned())
 }
 
 /// All of `words`, joined; `None` if one is not there, since half an id is the id of something else.

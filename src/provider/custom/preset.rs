@@ -38,6 +38,8 @@ signed = "{body}"
 event_id = ["/id", "/status"]
 event_type = "header:x-webhook-event | /event"
 task_id = "/id"
+url = "/target/url"
+message = "/summary"
 "#
             }
             Self::Github => {
@@ -49,6 +51,8 @@ signature_encoding = "hex"
 signed = "{body}"
 event_id = "header:x-github-delivery"
 event_type = ["header:x-github-event", "/action"]
+title = "/repository/full_name"
+url = "/repository/html_url"
 ping_type = "ping"
 "#
             }
@@ -74,6 +78,7 @@ timestamp_header = "x-slack-request-timestamp"
 tolerance = "5m"
 event_id = "/event_id | hash"
 event_type = "/event/type | /type"
+message = "/event/text"
 challenge = "/challenge"
 challenge_type = "url_verification"
 "#

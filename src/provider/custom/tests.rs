@@ -359,6 +359,8 @@ fn what_it_cannot_express_is_refused_with_the_reason() {
         (format!("{ids}scheme = 'static-header'\nsecret = \"Bearer\\nx\""), "what a header can hold"),
         (format!("{ids}scheme = 'static-header'\nsecret = 'x'"), "shorter than 8"),
         (format!("{whole}challenge = 'challenge'"), "`challenge` must be a JSON pointer"),
+        (format!("{whole}title = 'name'"), "`title` must be a JSON pointer"),
+        (format!("{whole}url = '/a|/b'"), "`url` must be a JSON pointer"),
         (format!("{whole}challenge_type = 'x'"), "`challenge_type` is of no use"),
         (format!("{whole}answer_status = 302"), "`answer_status` must be from 200 to 299"),
         (format!("{whole}task_id = 'id'"), "`task_id` holds `id`; a place is"),

@@ -301,7 +301,7 @@ async fn work_goes_on_after_a_crash_and_in_the_order_of_the_task() {
     let mut harness = with(&routes).await;
     let cursor = schemes().into_iter().find(|scheme| scheme.name == "cursor").expect("it is one");
     for state in ["CREATING", "RUNNING", "FINISHED"] {
-        let content = json!({"id": "bc_1", "status": state, "summary": "Done"}).to_string().into_bytes();
+        let content = json!({"id": "bc_1", "status": state, "summary": "Done\nwith it", "target": {"url": "https://cursor.com/agents/bc_1"}}).to_string().into_bytes();
         let headers = (cursor.sign)(0, now(&harness), &content);
         assert_eq!(told(request(&harness, &cursor, &headers, content)).await, is(200, "accepted"));
     }
@@ -314,7 +314,14 @@ async fn work_goes_on_after_a_crash_and_in_the_order_of_the_task() {
     let last = &sent[2];
     assert_eq!((&last["type"], &last["provider"], &last["source"]), (&json!("statusChange"), &json!("custom"), &json!("cursor")));
     assert_eq!((&last["event"]["task_id"], &last["event"]["provider_type"]), (&json!("bc_1"), &json!("statusChange")));
-    assert_eq!((&last["task"], &last["files"], &last["event"]["payload"]["summary"]), (&json!(null), &json!([]), &json!("Done")));
+    assert_eq!(
+        (&last["task"], &last["files"], &last["event"]["payload"]["status"]),
+        (&json!(null), &json!([]), &json!("FINISHED"))
+    );
+    assert_eq!(
+        (&last["event"]["message"], &last["event"]["url"]),
+        (&json!("Done\nwith it"), &json!("https://cursor.com/agents/bc_1"))
+    );
     assert_eq!((&last["verification"], &last["event"]["valid"]), (&json!("signature"), &json!(null)));
 }
 
