@@ -128,6 +128,56 @@ impl<'de, T: Deserialize<'de>> Deserialize<'de> for List<T> {
     }
 }
 
+/// Secrets, any of which will do. Unlike in a [`List`], text is one of them, commas and all: cut in two, it would be two secrets that
+/// are easier to guess. Several are written as a list.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Secrets(pub Vec<Secret>);
+
+impl std::ops::Deref for Secrets {
+    type Target = [Secret];
+
+    fn deref(&self) -> &[Secret] {
+        &self.0
+    }
+}
+
+impl Serialize for Secrets {
+    fn serialize<S: Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
+        match self.0.as_slice() {
+            [one] => one.serialize(to),
+            many => many.serialize(to),
+        }
+    }
+}
+
+impl<'de> Deserialize<'de> for Secrets {
+    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+        struct Items;
+
+        impl<'de> Visitor<'de> for Items {
+            type Value = Secrets;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a string, or a list of strings")
+            }
+
+            fn visit_str<E: de::Error>(self, text: &str) -> Result<Secrets, E> {
+                Ok(Secrets(vec![Secret::new(text)]))
+            }
+
+            fn visit_seq<A: SeqAccess<'de>>(self, mut items: A) -> Result<Secrets, A::Error> {
+                let mut out = Vec::new();
+                while let Some(item) = items.next_element()? {
+                    out.push(item);
+                }
+                Ok(Secrets(out))
+            }
+        }
+
+        from.deserialize_any(Items)
+    }
+}
+
 /// A number of bytes, written as `"64MiB"`, `"2 MB"` or a plain number.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Size(pub u64);
@@ -248,6 +298,16 @@ mod tests {
         assert_eq!(read(json!("a")), ["a"]);
         assert_eq!(read(json!(["a", "b,c"])), ["a", "b,c"]);
         assert_eq!(read(json!("a, b,,")), ["a", "b"]);
+    }
+
+    #[test]
+    fn a_secret_with_a_comma_is_one() {
+        let read = |value| {
+            serde_json::from_value::<Secrets>(value).unwrap().iter().map(|secret| secret.expose().to_owned()).collect::<Vec<_>>()
+        };
+        assert_eq!(read(json!(" a, b ")), [" a, b "]);
+        assert_eq!(read(json!(["a", "b,c"])), ["a", "b,c"]);
+        assert_eq!(json!(Secrets(vec![Secret::new("a")])), json!("[redacted]"));
     }
 
     #[test]

@@ -119,3 +119,52 @@ fn what_a_source_finds_wrong_with_itself_is_told_with_its_place() {
     error: taskhook.toml:7:1: `sources.b`: `path_token` may hold only letters, digits, `-`, `_`, `.` and `~`, at most 128 of them
     "#);
 }
+
+#[test]
+fn senders_of_every_kind_are_read_from_variables_and_files() {
+    let setup = Setup::empty()
+        .write("secret", "text, with a comma and a line end\n")
+        .file("[sources.github]\nprovider = \"custom\"\npreset = \"github\"\nsecret_file = \"secret\"")
+        .env("TASKHOOK__SERVER__TRUSTED_PROXIES", "10.0.0.0/8, ::1")
+        .env("TASKHOOK__SOURCES__GITHUB__ALLOW_IPS", "192.0.2.0/24,2001:db8::7")
+        .env("TASKHOOK__SOURCES__GITHUB__EVENT_TYPE", "header:x-github-event")
+        .env("TASKHOOK__SOURCES__SW__PROVIDER", "standard_webhooks")
+        .env("TASKHOOK__SOURCES__SW__SECRET", "whsec_C2FVsBQIhrscChlQIMV+b5sSYspob7oD,whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw")
+        .env("TASKHOOK__SOURCES__SW__TOLERANCE", "10m");
+    let printed = setup.load().to_toml();
+    for line in [
+        "trusted_proxies = [\"10.0.0.0/8\", \"::1\"]",
+        "allow_ips = [\"192.0.2.0/24\", \"2001:db8::7\"]",
+        "event_type = \"header:x-github-event\"",
+        "signature_prefix = \"sha256=\"",
+        "secret = \"[redacted]\"",
+        "secret = [\"[redacted]\", \"[redacted]\"]",
+        "tolerance = \"10m\"",
+    ] {
+        assert!(printed.lines().any(|printed| printed == line), "{line}:\n{printed}");
+    }
+}
+
+#[test]
+fn what_is_wrong_with_a_sender_is_told_with_its_place() {
+    let setup = Setup::empty().env("TASKHOOK__SERVER__TRUSTED_PROXIES", "proxy.example.com").file(
+        "[sources.a]\nprovider = \"custom\"\npreset = \"github\"\nsecret = \"secret-of-github\"\nallow_ips = [\"10.0.0.1/8\"]\n\
+         signature_heder = \"x\"\nsecrt_file = \"x\"\n[sources.b]\nprovider = \"custom\"\nscheme = \"hmac-md5\"\n\
+         [sources.c]\nprovider = \"custom\"\npreset = \"stripe\"\ntimestamp_header = \"x-time\"\nsecret = \"secret-of-stripe\"\n\
+         [sources.d]\nprovider = \"standard_webhooks\"\nsecret = \"whsec_\"\nverify = \"authorization\"\n\
+         [sources.e]\nprovider = \"standard_webhooks\"",
+    );
+    insta::assert_snapshot!(setup.errors(), @r#"
+    error: environment variable `TASKHOOK__SERVER__TRUSTED_PROXIES`: `server.trusted_proxies` is refused: "proxy.example.com" is no address and no range such as "10.0.0.0/8"
+    error: taskhook.toml:7:1: unknown key `sources.a.secrt_file`
+    hint: the nearest key is `sources.a.secret_file`
+    error: taskhook.toml:6:1: unknown key `sources.a.signature_heder`
+    hint: the nearest key is `sources.a.signature_header`
+    error: taskhook.toml:5:14: `sources.a.allow_ips[0]` is refused: "10.0.0.1/8" is an address within a range: the range is "10.0.0.0/8"
+    error: taskhook.toml:10:1: `sources.b.scheme` must be "hmac-sha1" or "hmac-sha256" or "hmac-sha512" or "ed25519" or "rsa" or "static-header" or "basic", not "hmac-md5"
+    error: taskhook.toml:14:1: `sources.c`: `timestamp_header` and `timestamp_name` are both set: the time stands in one place
+    error: taskhook.toml:18:1: `sources.d`: `secret` cannot be used: a secret holds at least 16 bytes and at most 512, this one 0; a sender with another form of secret is set up with `provider = "custom"`
+    error: taskhook.toml:19:1: `sources.d`: `verify` must be "signature" or "none" here
+    error: taskhook.toml:20:10: `sources.e`: `secret` is missing: set it, `secret_file`, or `public_key`; only `verify = "none"` does without
+    "#);
+}

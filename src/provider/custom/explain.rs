@@ -3,7 +3,7 @@
 use super::{Config, Encoding, Keys, Proof, Scheme, SecretForm, Signed};
 use crate::provider::Request;
 use crate::provider::settings::Common;
-use crate::setting::{List, Secret};
+use crate::setting::{Secret, Secrets};
 
 /// What senders commonly sign.
 const TEMPLATES: [&str; 5] = ["{body}", "{ts}.{body}", "v0:{ts}:{body}", "{id}.{ts}.{body}", "{body_sha256_hex}"];
@@ -45,13 +45,11 @@ fn guesses(keys: &Keys) -> Vec<(Keys, String)> {
             out.push((changed, advice));
         }
     };
-    for comma in [",", ", "] {
-        let whole = keys.secret.iter().map(Secret::expose).collect::<Vec<_>>().join(comma);
-        guess(
-            &|keys| keys.secret = List(vec![Secret::new(whole.clone())]),
-            "signed with the text of `secret` as a whole, commas and all: write it as a list, `secret = [\"…\"]`".to_owned(),
-        );
-    }
+    let cut = |keys: &mut Keys| {
+        let pieces = keys.secret.iter().flat_map(|secret| secret.expose().split(',')).map(|piece| Secret::new(piece.trim()));
+        keys.secret = Secrets(pieces.collect());
+    };
+    guess(&cut, "signed with one part of `secret`, which is one text, commas and all: write several as a list".to_owned());
     for (form, prefix, word) in [
         (SecretForm::Text, None, "secret_form = \"text\""),
         (SecretForm::Base64, None, "secret_form = \"base64\""),
@@ -64,7 +62,7 @@ fn guesses(keys: &Keys) -> Vec<(Keys, String)> {
         guess(&change, format!("signed with the secret in another form: set `{word}`"));
     }
     let trimmed = |keys: &mut Keys| {
-        keys.secret = List(keys.secret.iter().map(|secret| Secret::new(secret.expose().trim())).collect());
+        keys.secret = Secrets(keys.secret.iter().map(|secret| Secret::new(secret.expose().trim())).collect());
     };
     guess(&trimmed, "signed with the secret without the blanks around it: take them away".to_owned());
     for (encoding, word) in [(Encoding::Hex, "hex"), (Encoding::Base64, "base64")] {

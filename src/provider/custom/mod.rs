@@ -23,7 +23,7 @@ use super::signed::Signed;
 use super::word::{Document, Word};
 use super::{Error, Kept, Reading, Refusal, Reply, Request, Start};
 use crate::event::{Facts, UNKNOWN, Verification, body_id};
-use crate::setting::{List, Secret};
+use crate::setting::{List, Secret, Secrets};
 use crate::signature::rsa::PublicKey;
 
 /// The keys that hold secrets, or come from files as secrets do.
@@ -60,8 +60,8 @@ keys! {
     /// How a request proves where it comes from.
     scheme: Option<Scheme>,
     /// The secrets, any of which will do.
-    #[serde(skip_serializing_if = "List::is_empty")]
-    secret: List<Secret>,
+    #[serde(skip_serializing_if = "<[Secret]>::is_empty")]
+    secret: Secrets,
     /// How a secret becomes a key.
     secret_form: Option<SecretForm>,
     /// What stands before a secret and is no part of it, such as `whsec_`.
