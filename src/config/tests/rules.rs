@@ -143,6 +143,13 @@ fn senders_of_every_kind_are_read_from_variables_and_files() {
     ] {
         assert!(printed.lines().any(|printed| printed == line), "{line}:\n{printed}");
     }
+    // What is printed loads again once the secrets are put back: here, any secrets.
+    let whole = printed.replace("[\"[redacted]\", \"[redacted]\"]", "\"whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw\"");
+    let again = Setup::empty().file(&whole).load().to_toml();
+    assert_eq!(
+        again.replace("\"[redacted]\"", ""),
+        printed.replace("[\"[redacted]\", \"[redacted]\"]", "").replace("\"[redacted]\"", "")
+    );
 }
 
 #[test]
