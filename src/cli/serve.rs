@@ -10,6 +10,7 @@ use crate::app::{self, App, Start};
 use crate::clock::Clock;
 use crate::config::Config;
 use crate::destination::log::{self, Output};
+use crate::http::guard::Names;
 use crate::setting::REDACTED;
 use crate::telemetry;
 
@@ -35,7 +36,7 @@ async fn serve(config: &Config, terminal: bool) -> Result {
         .collect::<std::result::Result<Vec<_>, _>>()
         .map_err(|error| Error::failed(format!("cannot listen for signals: {error}")))?;
     let format = if config.log.format.is_json(terminal) { log::Format::Json } else { log::Format::Text };
-    let start = Start { clock: Clock::system(), format, output: Output::Stdout, by_itself: true };
+    let start = Start { clock: Clock::system(), format, output: Output::Stdout, names: Names::System, by_itself: true };
     let app = App::start(config, start).await.map_err(|error| refused(&error))?;
     announce(config, &app);
     let mut first = any(&mut signals);

@@ -7,8 +7,8 @@ use super::Environment;
 use crate::event::{Facts, TASK_STOPPED};
 use crate::provider::Source;
 use crate::route::{Envelope, Event};
-use crate::store::model::{NewDelivery, Stage, StoredEvent};
-use crate::task::{Fetched, File, Message, State, Task};
+use crate::store::model::{FileRow, NewDelivery, Stage, StoredEvent, Told};
+use crate::task::{Fetched, File, FileStatus, Message, State, Task};
 
 /// What is known of an event's task.
 #[derive(Clone, Copy, Debug)]
@@ -21,7 +21,26 @@ pub(super) enum Known<'a> {
     Fetched(&'a Fetched),
 }
 
-/// What becomes of `event` now.
+impl Known<'_> {
+    /// The same, as the store keeps it.
+    pub(super) fn told(self) -> Told {
+        match self {
+            Self::NotAsked => Told::Nothing,
+            Self::FromWebhook => Told::Webhook,
+            Self::Fetched(_) => Told::Fetched,
+        }
+    }
+
+    /// The files that the envelope of `event` will name.
+    pub(super) fn files(self, source: &Source, event: &StoredEvent) -> Vec<File> {
+        match self {
+            Self::Fetched(fetched) => fetched.files.clone(),
+            Self::FromWebhook | Self::NotAsked => attached(&source.read(&event.body).facts),
+        }
+    }
+}
+
+/// What becomes of `event` now, none of whose files is archived.
 pub(super) fn stage(
     environment: &Environment,
     source: &Source,
@@ -29,14 +48,31 @@ pub(super) fn stage(
     task: Known<'_>,
     out_of_order: bool,
 ) -> Stage {
+    deliveries(environment, source, event, &envelope(environment, source, event, task, out_of_order, &[]))
+}
+
+/// What destinations are to know of `event`; `rows` tell where its files stand.
+pub(super) fn envelope(
+    environment: &Environment,
+    source: &Source,
+    event: &StoredEvent,
+    task: Known<'_>,
+    out_of_order: bool,
+    rows: &[FileRow],
+) -> Envelope {
     let facts = source.read(&event.body).facts;
-    let stopped = facts.kind == TASK_STOPPED;
-    let (task, files) = match task {
-        Known::Fetched(fetched) => (Some(fetched.task.clone()), fetched.files.clone()),
-        Known::FromWebhook => (Some(as_told(&facts)), attached(&facts)),
-        Known::NotAsked => (None, attached(&facts)),
+    let mut files = task.files(source, event);
+    FileRow::tell(&mut files, rows);
+    let now = environment.clock.now();
+    for file in files.iter_mut().filter(|file| file.status == FileStatus::Archived) {
+        file.link = file.sha256.as_deref().and_then(|sha256| environment.archive.link(sha256, &file.name, now));
+    }
+    let task = match task {
+        Known::Fetched(fetched) => Some(fetched.task.clone()),
+        Known::FromWebhook => Some(as_told(&facts)),
+        Known::NotAsked => None,
     };
-    let envelope = Envelope {
+    Envelope {
         id: event.id,
         kind: facts.kind.clone(),
         source: event.source.clone(),
@@ -51,15 +87,20 @@ pub(super) fn stage(
         event: Event { facts, payload: payload(&event.body) },
         task,
         files,
-    };
-    let targets = match environment.routes.select(&envelope) {
+    }
+}
+
+/// The deliveries of `event` with this envelope.
+pub(super) fn deliveries(environment: &Environment, source: &Source, event: &StoredEvent, envelope: &Envelope) -> Stage {
+    let (stopped, out_of_order) = (envelope.kind == TASK_STOPPED, envelope.out_of_order);
+    let targets = match environment.routes.select(envelope) {
         Ok(targets) => targets,
         Err(error) => return dead(event, &error),
     };
     let mut deliveries = Vec::with_capacity(targets.len());
     for target in targets {
         let Some(destination) = environment.destinations.get(&target.destination) else { continue };
-        match destination.render(&envelope) {
+        match destination.render(envelope) {
             Ok(body) => deliveries.push(NewDelivery {
                 id: Uuid::now_v7(),
                 destination: target.destination,

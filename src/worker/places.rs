@@ -13,6 +13,8 @@ const PROVE_PLACES: usize = 8;
 const ASK_PLACES: usize = 64;
 /// Fetches at once for a source.
 const FETCH_PLACES: usize = 8;
+/// Tasks at once for a source whose files are archived.
+const ARCHIVE_PLACES: usize = 4;
 
 impl Worker {
     /// How much of each kind can be started now.
@@ -32,6 +34,7 @@ impl Worker {
         };
         for (name, source) in &environment.sources {
             add(JobKind::Fetch, Which::Any, name, FETCH_PLACES.saturating_sub(in_flight(JobKind::Fetch, name)));
+            add(JobKind::Archive, Which::Any, name, ARCHIVE_PLACES.saturating_sub(in_flight(JobKind::Archive, name)));
             let places = PROVE_PLACES.saturating_sub(in_flight(JobKind::Prove, name));
             if !source.needs_proof() {
                 add(JobKind::Prove, Which::Any, name, places);

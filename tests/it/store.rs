@@ -101,7 +101,19 @@ impl Database {
     /// Every row of every table, to see that nothing changed.
     fn dump(&self) -> Vec<Vec<SqlValue>> {
         let connection = self.connection();
-        let tables = ["events", "event_keys", "tasks", "jobs", "deliveries", "attempts", "rejections", "verification_keys"];
+        let tables = [
+            "events",
+            "event_keys",
+            "tasks",
+            "jobs",
+            "deliveries",
+            "attempts",
+            "rejections",
+            "verification_keys",
+            "files",
+            "archiving",
+            "own_keys",
+        ];
         let mut rows = Vec::new();
         for table in tables {
             let mut statement = connection.prepare(&format!("SELECT * FROM {table}")).unwrap();
@@ -226,7 +238,7 @@ fn setback(reason: &str) -> Setback {
 fn waiting(job: &Job) -> Vec<i64> {
     match &job.work {
         Work::Task { waiting, .. } => waiting.iter().map(|event| event.seq).collect(),
-        Work::Delivery(_) => panic!("a delivery has no events that wait"),
+        Work::Files { .. } | Work::Delivery(_) => panic!("no events are claimed with this job"),
     }
 }
 
@@ -234,6 +246,6 @@ fn waiting(job: &Job) -> Vec<i64> {
 fn outgoing(job: &Job) -> &taskhook::store::model::Outgoing {
     match &job.work {
         Work::Delivery(outgoing) => outgoing,
-        Work::Task { .. } => panic!("this is no delivery"),
+        Work::Task { .. } | Work::Files { .. } => panic!("this is no delivery"),
     }
 }

@@ -42,7 +42,7 @@ fn the_example_loads_as_it_is() {
 #[test]
 fn the_example_loads_with_everything_switched_on() {
     let mut setup = Setup::empty().file(&switched_on());
-    for file in ["admin_token", "manus_api_key", "manus_path_token", "crm_secret"] {
+    for file in ["admin_token", "manus_api_key", "manus_path_token", "crm_secret", "s3_key", "s3_token"] {
         let text = if file == "crm_secret" { "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw" } else { "x1234" };
         std::fs::create_dir_all(setup.directory.path().join("secrets")).unwrap();
         setup = setup.write(format!("secrets/{file}"), text);

@@ -5,8 +5,8 @@ use rusqlite::types::ValueRef;
 use rusqlite::{Connection, OptionalExtension as _, Row, params};
 
 use super::append::{body, id};
-use super::lane;
 use super::work::still_waiting;
+use super::{archive, lane};
 use crate::event::Verification;
 use crate::store::Error;
 use crate::store::model::{Capacity, Claimed, EVENT_SUBJECT, Job, JobKind, Known, Lease, StoredEvent, Which, Work, text};
@@ -28,6 +28,7 @@ pub(super) fn claim(connection: &Connection, capacities: &[Capacity], now: Times
                 JobKind::Deliver => Work::Delivery(lane::start_attempt(connection, &subject, attempt, overdue_in_lane, now)?),
                 JobKind::Prove => task_work(connection, &capacity.queue, &subject, "proving")?,
                 JobKind::Fetch => task_work(connection, &capacity.queue, &subject, "fetching")?,
+                JobKind::Archive => Work::Files { subject },
             };
             let lease = Lease { job, attempt };
             claimed.jobs.push(Job { lease, kind: capacity.kind, queue: capacity.queue.clone(), created_at, work });
@@ -113,15 +114,19 @@ fn task_work(connection: &Connection, source: &str, subject: &str, state: &str) 
         .query_row(params![source, subject], |row| {
             let refused_at: Option<String> = row.get(1)?;
             let refused_at = refused_at.and_then(|at| at.parse().ok());
-            Ok(Known { proof: row.get(0)?, refused_at, probes: row.get(2)?, fetching: false })
+            Ok(Known { proof: row.get(0)?, refused_at, probes: row.get(2)?, ..Known::default() })
         })
         .optional()?
         .unwrap_or_default();
-    let known = Known { fetching: still_waiting(connection, source, Some(subject), "fetching")?, ..known };
+    let known = Known {
+        fetching: still_waiting(connection, source, Some(subject), "fetching")?,
+        archiving: archive::any_waiting(connection, source, subject)?,
+        ..known
+    };
     Ok(Work::Task { task_id: Some(subject.to_owned()), known, waiting })
 }
 
-/// The columns that [`stored_event`] reads.
+/// The columns that [`stored_event`] reads. `archive.rs` has them once more, from two tables.
 macro_rules! event_columns {
     () => {
         "seq, id, source, provider, type, task_id, received_at, verification, collision_of, released_at IS NOT NULL, body"
@@ -129,7 +134,7 @@ macro_rules! event_columns {
 }
 use event_columns;
 
-fn stored_event(row: &Row<'_>) -> rusqlite::Result<StoredEvent> {
+pub(super) fn stored_event(row: &Row<'_>) -> rusqlite::Result<StoredEvent> {
     Ok(StoredEvent {
         seq: row.get(0)?,
         id: id(row.get_ref(1)?)?,

@@ -7,11 +7,14 @@ use rusqlite::{Connection, OptionalExtension as _, Row, params};
 use serde_json::{Value, json};
 
 use super::append::body;
+use super::archive;
 use crate::store::Error;
-use crate::store::model::EVENT_SUBJECT;
+use crate::store::model::{EVENT_SUBJECT, FileRow};
 use crate::store::view::{
-    AttemptRow, Backlog, BacklogRow, DeliveryRow, EventDetail, EventFilter, EventRow, Listed, Page, TaskDetail, TaskRow,
+    ArchiveRow, AttemptRow, Backlog, BacklogRow, DeliveryRow, EventDetail, EventFilter, EventRow, Listed, Page, TaskDetail,
+    TaskRow,
 };
+use crate::task::File;
 
 /// The most events that are shown with a task.
 const TASK_EVENTS: usize = 200;
@@ -116,6 +119,7 @@ fn work(connection: &Connection, event: &EventRow) -> Result<Option<Value>, Erro
     let kind = match event.state.as_str() {
         "proving" => "prove",
         "fetching" => "fetch",
+        "archiving" => "archive",
         _ => return Ok(None),
     };
     let subject = event.task_id.clone().unwrap_or_else(|| format!("{EVENT_SUBJECT}{}", event.id));
@@ -179,7 +183,9 @@ pub(super) fn task(connection: &Connection, source: &str, task_id: &str) -> Resu
                 let text: Option<String> = row.get(column)?;
                 Ok(text.and_then(|text| serde_json::from_str(&text).ok()))
             };
-            Ok((task_row(row)?.1, json(13)?, json(14)?, json(15)?))
+            let files: Option<String> = row.get(14)?;
+            let files = files.and_then(|text| serde_json::from_str(&text).ok());
+            Ok((task_row(row)?.1, json(13)?, files, json(15)?))
         })
         .optional()?;
     let Some((row, task, files, raw)) = found else { return Ok(None) };
@@ -191,7 +197,13 @@ pub(super) fn task(connection: &Connection, source: &str, task_id: &str) -> Resu
         ))?
         .query_map(params![source, task_id, TASK_EVENTS], |row| event_row(row).map(|(_, event)| event))?
         .collect::<Result<_, _>>()?;
-    Ok(Some(TaskDetail { row, task, files, raw, events }))
+    let rows = archive::files(connection, source, task_id)?;
+    let files = files.map(|mut files: Vec<File>| {
+        FileRow::tell(&mut files, &rows);
+        files
+    });
+    let archive = rows.into_iter().map(ArchiveRow::from).collect();
+    Ok(Some(TaskDetail { row, task, files, raw, archive, events }))
 }
 
 pub(super) fn deliveries(connection: &Connection, state: Option<&str>, at: &Page) -> Result<Listed<DeliveryRow>, Error> {
@@ -275,6 +287,7 @@ pub(super) fn backlog(connection: &Connection) -> Result<Backlog, Error> {
         .collect::<Result<_, _>>()?;
     let count = |sql: &str| connection.prepare_cached(sql)?.query_row([], |row| row.get::<_, i64>(0));
     let events = count("SELECT count(*) FROM events WHERE state IN ('proving', 'fetching')")?
+        + count("SELECT count(*) FROM archiving")?
         + count("SELECT count(DISTINCT event) FROM deliveries WHERE state = 'pending'")?;
     let quarantined = count("SELECT count(*) FROM events WHERE state IN ('quarantined', 'dead') AND state = 'quarantined'")?;
     let dead = count("SELECT count(*) FROM events WHERE state IN ('quarantined', 'dead') AND state = 'dead'")?

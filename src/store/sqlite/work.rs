@@ -7,15 +7,15 @@ use jiff::Timestamp;
 use rusqlite::{Connection, OptionalExtension as _, Row, params};
 
 use super::append::{add_job, id};
-use super::lane;
+use super::{archive, lane};
 use crate::clock::after;
 use crate::store::Error;
 use crate::store::model::{
-    self, EVENT_SUBJECT, Finish, JobKind, Lease, Outgoing, Proof, Released, Setback, Stage, TaskNews, text,
+    self, EVENT_SUBJECT, Finish, JobKind, Lease, Move, Outgoing, Proof, Released, Setback, Stage, TaskNews, text,
 };
 
 /// The kind, queue and subject of the job that `lease` holds; `None` if it holds it no more.
-fn held(connection: &Connection, lease: Lease) -> Result<Option<(String, String, String)>, Error> {
+pub(super) fn held(connection: &Connection, lease: Lease) -> Result<Option<(String, String, String)>, Error> {
     Ok(connection
         .prepare_cached("SELECT kind, queue, subject FROM jobs WHERE id = ?1 AND attempt = ?2 AND state = 'leased'")?
         .query_row(params![lease.job, lease.attempt], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)))
@@ -36,34 +36,17 @@ pub(super) fn finish(connection: &Connection, lease: Lease, now: Timestamp, fini
         lane::end(connection, &subject, "delivered", None, &at)?;
         return delete_job(connection, lease);
     }
+    if kind == JobKind::Archive.as_str() {
+        return archive::finish(connection, lease, now, finish);
+    }
     let task_id = (!subject.starts_with(EVENT_SUBJECT)).then_some(subject.as_str());
     if let Some(task_id) = task_id {
         learn(connection, &queue, task_id, &finish.task, &at)?;
     }
     for step in &finish.moves {
-        match &step.to {
-            Stage::Fetch => {
-                move_event(connection, step.event, "fetching", None)?;
-                add_job(connection, JobKind::Fetch.as_str(), &queue, &subject, &at)?;
-            }
-            Stage::Quarantine(reason) => move_event(connection, step.event, "quarantined", Some(reason))?,
-            Stage::Dead(reason) => move_event(connection, step.event, "dead", Some(reason))?,
-            Stage::Done(deliveries) => {
-                let lane = connection
-                    .prepare_cached(
-                        "UPDATE events SET state = 'done', reason = NULL WHERE seq = ?1 RETURNING source, task_id, id",
-                    )?
-                    .query_row([step.event], |row| {
-                        let text = |column| row.get_ref(column)?.as_str().map_err(rusqlite::Error::from);
-                        let task_id = row.get_ref(1)?.as_str_or_null()?;
-                        Ok(model::lane(text(0)?, task_id, text(2)?))
-                    })?;
-                for delivery in deliveries {
-                    lane::add(connection, step.event, &lane, delivery, &at, now)?;
-                }
-            }
-        }
+        take_step(connection, &queue, &subject, step, now)?;
     }
+    archive::register(connection, &queue, &subject, &finish.files, true, &at)?;
     let waits = stage_of(&kind);
     if !still_waiting(connection, &queue, task_id, waits)? {
         return delete_job(connection, lease);
@@ -81,6 +64,36 @@ pub(super) fn finish(connection: &Connection, lease: Lease, now: Timestamp, fini
     Ok(true)
 }
 
+/// Takes an event of the job of `queue` and `subject` where it goes.
+pub(super) fn take_step(connection: &Connection, queue: &str, subject: &str, step: &Move, now: Timestamp) -> Result<(), Error> {
+    let at = text(now);
+    match &step.to {
+        Stage::Fetch => {
+            move_event(connection, step.event, "fetching", None)?;
+            add_job(connection, JobKind::Fetch.as_str(), queue, subject, &at)
+        }
+        Stage::Archive { told, out_of_order } => {
+            let event = (step.event, *told, *out_of_order);
+            archive::enter(connection, queue, subject, event, &at)
+        }
+        Stage::Quarantine(reason) => move_event(connection, step.event, "quarantined", Some(reason)),
+        Stage::Dead(reason) => move_event(connection, step.event, "dead", Some(reason)),
+        Stage::Done(deliveries) => {
+            let lane = connection
+                .prepare_cached("UPDATE events SET state = 'done', reason = NULL WHERE seq = ?1 RETURNING source, task_id, id")?
+                .query_row([step.event], |row| {
+                    let text = |column| row.get_ref(column)?.as_str().map_err(rusqlite::Error::from);
+                    let task_id = row.get_ref(1)?.as_str_or_null()?;
+                    Ok(model::lane(text(0)?, task_id, text(2)?))
+                })?;
+            for delivery in deliveries {
+                lane::add(connection, step.event, &lane, delivery, &at, now)?;
+            }
+            Ok(())
+        }
+    }
+}
+
 /// The state of the events that wait for a job of this kind.
 fn stage_of(kind: &str) -> &'static str {
     if kind == JobKind::Prove.as_str() { "proving" } else { "fetching" }
@@ -94,12 +107,12 @@ pub(super) fn still_waiting(connection: &Connection, source: &str, task_id: Opti
         .query_row(params![source, task_id, state], |row| row.get(0))?)
 }
 
-fn delete_job(connection: &Connection, lease: Lease) -> Result<bool, Error> {
+pub(super) fn delete_job(connection: &Connection, lease: Lease) -> Result<bool, Error> {
     connection.prepare_cached("DELETE FROM jobs WHERE id = ?1")?.execute([lease.job])?;
     Ok(true)
 }
 
-fn move_event(connection: &Connection, event: i64, state: &str, reason: Option<&str>) -> Result<(), Error> {
+pub(super) fn move_event(connection: &Connection, event: i64, state: &str, reason: Option<&str>) -> Result<(), Error> {
     connection
         .prepare_cached("UPDATE events SET state = ?2, reason = ?3 WHERE seq = ?1")?
         .execute(params![event, state, reason])?;
@@ -107,7 +120,7 @@ fn move_event(connection: &Connection, event: i64, state: &str, reason: Option<&
 }
 
 /// Writes down what was learnt of a task.
-fn learn(connection: &Connection, source: &str, task_id: &str, news: &TaskNews, at: &str) -> Result<(), Error> {
+pub(super) fn learn(connection: &Connection, source: &str, task_id: &str, news: &TaskNews, at: &str) -> Result<(), Error> {
     if let Some(how) = news.proof {
         prove(connection, source, &Proof { task_id: task_id.to_owned(), how, title: None, url: None }, at)?;
     }
@@ -199,6 +212,8 @@ pub(super) fn bury(connection: &Connection, lease: Lease, now: Timestamp, setbac
     close_failed(connection, &kind, &queue, &subject, lease, now, setback)?;
     if kind == JobKind::Deliver.as_str() {
         lane::end(connection, &subject, "dead", Some(&setback.reason), &text(now))?;
+    } else if kind == JobKind::Archive.as_str() {
+        archive::bury(connection, lease, &queue, &subject, &setback.reason, &text(now))?;
     } else {
         let state = stage_of(&kind);
         let event = subject.strip_prefix(EVENT_SUBJECT);

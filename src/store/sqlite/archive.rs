@@ -1,0 +1,241 @@
+//! Files on their way into the archive, and the events that wait for them.
+//!
+//! What must hold: an event in the state `archiving` has a row in `archiving` and its subject a job, and so has a file that is
+//! `pending`: one that nobody would come back for would be lost in silence. A row of `files` is never deleted here.
+
+use jiff::Timestamp;
+use rusqlite::{Connection, OptionalExtension as _, Row, params};
+
+use super::append::add_job;
+use super::claim::stored_event;
+use super::work::{delete_job, held, learn, move_event, take_step};
+use crate::store::Error;
+use crate::store::model::{EVENT_SUBJECT, FileRow, Finish, JobKind, Lease, NewFile, Progress, TURN_EVENTS, Told, Waiting, text};
+use crate::task::{Fetched, File, FileStatus, Task};
+
+/// Whether events of a subject wait for files.
+pub(super) fn any_waiting(connection: &Connection, source: &str, subject: &str) -> Result<bool, Error> {
+    Ok(connection
+        .prepare_cached("SELECT EXISTS (SELECT 1 FROM archiving WHERE source = ?1 AND subject = ?2)")?
+        .query_row(params![source, subject], |row| row.get(0))?)
+}
+
+/// Lets an event wait for files: which, how its task is known, and whether it goes before something that came earlier.
+pub(super) fn enter(
+    connection: &Connection,
+    source: &str,
+    subject: &str,
+    (event, told, out_of_order): (i64, Told, bool),
+    at: &str,
+) -> Result<(), Error> {
+    move_event(connection, event, "archiving", None)?;
+    connection
+        .prepare_cached(
+            "INSERT OR REPLACE INTO archiving (event, source, subject, told, since, out_of_order) VALUES (?1, ?2, ?3, ?4, ?5, ?6)",
+        )?
+        .execute(params![event, source, subject, told.as_str(), at, out_of_order])?;
+    add_job(connection, JobKind::Archive.as_str(), source, subject, at)
+}
+
+/// Writes down the files of a subject, with their newest links. To `revive` is to try again at once what failed before, or backs
+/// off: its new link may be good. What ended otherwise stays as it is.
+pub(super) fn register(
+    connection: &Connection,
+    source: &str,
+    subject: &str,
+    files: &[NewFile],
+    revive: bool,
+    at: &str,
+) -> Result<(), Error> {
+    for file in files {
+        let (status, due_at) = match &file.refused {
+            Some(_) => (FileStatus::Failed, None),
+            None => (FileStatus::Pending, Some(at)),
+        };
+        connection
+            .prepare_cached(
+                "INSERT INTO files (source, subject, key, name, url, content_type, size_bytes, status, reason, due_at, first_seen_at) \
+                 VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11) ON CONFLICT (source, subject, key) DO UPDATE SET \
+                 url = excluded.url, status = excluded.status, reason = excluded.reason, \
+                 due_at = iif(?12, excluded.due_at, due_at), attempts = iif(status = 'pending', attempts, 0), \
+                 dead_links = iif(status = 'pending', dead_links, 0) \
+                 WHERE status = 'pending' OR (?12 AND status IN ('failed', 'skipped'))",
+            )?
+            .execute(params![
+                source,
+                subject,
+                file.key,
+                file.name,
+                file.url,
+                file.content_type,
+                file.size_bytes,
+                status.as_str(),
+                file.refused,
+                due_at,
+                at,
+                revive,
+            ])?;
+    }
+    if files.iter().any(|file| file.refused.is_none()) {
+        add_job(connection, JobKind::Archive.as_str(), source, subject, at)?;
+    }
+    Ok(())
+}
+
+/// Keeps what a job has done so far; it goes on.
+pub(super) fn progress(connection: &Connection, lease: Lease, now: Timestamp, progress: &Progress) -> Result<bool, Error> {
+    let Some((_, source, subject)) = held(connection, lease)? else { return Ok(false) };
+    let at = text(now);
+    register(connection, &source, &subject, &progress.renewed, false, &at)?;
+    for file in &progress.files {
+        let ended_at = (file.status != FileStatus::Pending).then_some(&at);
+        connection
+            .prepare_cached(
+                "UPDATE files SET status = ?4, reason = ?5, sha256 = ?6, size_bytes = coalesce(?7, size_bytes), \
+                 content_type = coalesce(content_type, ?8), attempts = ?9, due_at = ?10, ended_at = ?11, dead_links = ?12 \
+                 WHERE source = ?1 AND subject = ?2 AND key = ?3",
+            )?
+            .execute(params![
+                source,
+                subject,
+                file.key,
+                file.status.as_str(),
+                file.reason,
+                file.sha256,
+                file.size_bytes,
+                file.content_type,
+                file.attempts,
+                file.due_at.map(text),
+                ended_at,
+                file.dead_links,
+            ])?;
+    }
+    if !subject.starts_with(EVENT_SUBJECT) {
+        learn(connection, &source, &subject, &progress.task, &at)?;
+    }
+    for step in &progress.moves {
+        connection.prepare_cached("DELETE FROM archiving WHERE event = ?1")?.execute([step.event])?;
+        take_step(connection, &source, &subject, step, now)?;
+    }
+    Ok(true)
+}
+
+/// Ends a turn: the job is gone if nothing is left to do, else due when its worker said, or at once if something came meanwhile.
+pub(super) fn finish(connection: &Connection, lease: Lease, now: Timestamp, finish: &Finish) -> Result<bool, Error> {
+    let Some((_, source, subject)) = held(connection, lease)? else { return Ok(false) };
+    let (newest, due_at): (Option<i64>, Option<String>) = connection
+        .prepare_cached(
+            "SELECT (SELECT max(event) FROM archiving WHERE source = ?1 AND subject = ?2), \
+             (SELECT min(coalesce(due_at, ?3)) FROM files WHERE source = ?1 AND subject = ?2 AND status = 'pending')",
+        )?
+        .query_row(params![source, subject, text(now)], |row| Ok((row.get(0)?, row.get(1)?)))?;
+    if newest.is_none() && due_at.is_none() {
+        return delete_job(connection, lease);
+    }
+    let came_meanwhile = (newest > finish.seen).then_some(now);
+    let due_at = [came_meanwhile.map(text), finish.again_at.map(text), due_at].into_iter().flatten().min();
+    let due_at = due_at.unwrap_or_default().max(text(now));
+    // A new row, since attempts begin anew: a number that was used once must never open the fence again.
+    connection
+        .prepare_cached(
+            "INSERT OR REPLACE INTO jobs (kind, queue, subject, state, due_at, created_at) \
+             SELECT kind, queue, subject, 'due', ?2, ?2 FROM jobs WHERE id = ?1",
+        )?
+        .execute(params![lease.job, due_at])?;
+    Ok(true)
+}
+
+/// Gives up on a subject: its events are dead letters, its files have failed.
+pub(super) fn bury(
+    connection: &Connection,
+    lease: Lease,
+    source: &str,
+    subject: &str,
+    reason: &str,
+    at: &str,
+) -> Result<(), Error> {
+    connection
+        .prepare_cached(
+            "UPDATE events SET state = 'dead', reason = ?3, \
+             reasons = (SELECT json_insert(jobs.reasons, '$[#]', ?3) FROM jobs WHERE jobs.id = ?4) \
+             WHERE seq IN (SELECT event FROM archiving WHERE source = ?1 AND subject = ?2)",
+        )?
+        .execute(params![source, subject, reason, lease.job])?;
+    connection.prepare_cached("DELETE FROM archiving WHERE source = ?1 AND subject = ?2")?.execute([source, subject])?;
+    connection
+        .prepare_cached(
+            "UPDATE files SET status = 'failed', reason = ?3, ended_at = ?4 WHERE source = ?1 AND subject = ?2 AND status = 'pending'",
+        )?
+        .execute([source, subject, reason, at])?;
+    Ok(())
+}
+
+/// The files of a subject, in the order in which they were first told.
+pub(super) fn files(connection: &Connection, source: &str, subject: &str) -> Result<Vec<FileRow>, Error> {
+    Ok(connection
+        .prepare_cached(
+            "SELECT key, name, url, content_type, size_bytes, sha256, status, reason, attempts, due_at, dead_links FROM files \
+             WHERE source = ?1 AND subject = ?2 ORDER BY seq",
+        )?
+        .query_map(params![source, subject], file_row)?
+        .collect::<Result<_, _>>()?)
+}
+
+fn file_row(row: &Row<'_>) -> rusqlite::Result<FileRow> {
+    let due_at: Option<String> = row.get(9)?;
+    Ok(FileRow {
+        key: row.get(0)?,
+        name: row.get(1)?,
+        url: row.get(2)?,
+        content_type: row.get(3)?,
+        size_bytes: row.get(4)?,
+        sha256: row.get(5)?,
+        // A word of a later program: nobody here knows what to do with it.
+        status: row.get_ref(6)?.as_str()?.parse().unwrap_or(FileStatus::Skipped),
+        reason: row.get(7)?,
+        attempts: row.get(8)?,
+        due_at: due_at.and_then(|at| at.parse().ok()),
+        dead_links: row.get(10)?,
+    })
+}
+
+/// The events of a subject that wait, the first [`TURN_EVENTS`] in the order of acceptance.
+pub(super) fn waiting(connection: &Connection, source: &str, subject: &str) -> Result<Vec<Waiting>, Error> {
+    Ok(connection
+        .prepare_cached(
+            "SELECT seq, id, events.source, provider, type, task_id, received_at, verification, collision_of, \
+             released_at IS NOT NULL, body, told, since, out_of_order FROM archiving JOIN events ON events.seq = archiving.event \
+             WHERE archiving.source = ?1 AND archiving.subject = ?2 ORDER BY archiving.event LIMIT ?3",
+        )?
+        .query_map(params![source, subject, TURN_EVENTS], |row| {
+            let since: String = row.get(12)?;
+            let event = stored_event(row)?;
+            let since = since.parse().unwrap_or(event.received_at);
+            let told = row.get_ref(11)?.as_str()?.parse().unwrap_or(Told::Webhook);
+            Ok(Waiting { told, since, out_of_order: row.get(13)?, event })
+        })?
+        .collect::<Result<_, _>>()?)
+}
+
+/// A task and its files as last fetched.
+pub(super) fn fetched(connection: &Connection, source: &str, task_id: &str) -> Result<Option<Fetched>, Error> {
+    let found: Option<(Option<String>, Option<String>)> = connection
+        .prepare_cached("SELECT task, files FROM tasks WHERE source = ?1 AND task_id = ?2")?
+        .query_row(params![source, task_id], |row| Ok((row.get(0)?, row.get(1)?)))
+        .optional()?;
+    let Some((Some(task), files)) = found else { return Ok(None) };
+    let (Ok(task), Ok(files)) =
+        (serde_json::from_str::<Task>(&task), serde_json::from_str::<Vec<File>>(files.as_deref().unwrap_or("[]")))
+    else {
+        return Ok(None);
+    };
+    Ok(Some(Fetched { task, files, raw: String::new() }))
+}
+
+/// The key `name` of our own; `candidate` if there is none yet.
+pub(super) fn own_key(connection: &Connection, name: &str, candidate: &[u8], now: Timestamp) -> Result<Vec<u8>, Error> {
+    connection
+        .prepare_cached("INSERT INTO own_keys (name, key, made_at) VALUES (?1, ?2, ?3) ON CONFLICT (name) DO NOTHING")?
+        .execute(params![name, candidate, text(now)])?;
+    Ok(connection.prepare_cached("SELECT key FROM own_keys WHERE name = ?1")?.query_row([name], |row| row.get(0))?)
+}
