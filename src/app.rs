@@ -232,7 +232,8 @@ impl App {
         }
         let (archive, health) = (app.environment.archive.clone(), app.environment.health.clone());
         if by_itself {
-            app.spawn("the sweeper of the archive", |stop| begin(archive, health, stop));
+            let clock = app.environment.clock.clone();
+            app.spawn("the watch on the archive", |stop| watch(archive, health, clock, stop));
             let keys = app.keys.clone();
             app.spawn("the key refresher", |stop| keys.keep_fresh(stop));
             app.spawn("the worker", |stop| worker.run(stop, drain));
@@ -304,19 +305,30 @@ async fn open_archive(config: &Config, store: &Store, clock: &Clock, names: Name
     Ok(Archive::new(&config.archive, store.instance_id(), guard, links, clock.clone()))
 }
 
-/// Removes what a program that was killed left in the archive, and sees whether it works.
-async fn begin(archive: Archive, health: Health, stop: CancellationToken) {
-    let begun = async {
+/// Removes what a program that was killed left in the archive; then sees whether it works, again as long as it does not.
+async fn watch(archive: Archive, health: Health, clock: Clock, stop: CancellationToken) {
+    const PART: &str = "archive";
+    let watching = async {
         archive.sweep().await;
-        if let Err(error) = archive.check().await {
-            health.degrade("archive", error.to_string());
+        let mut first = true;
+        loop {
+            if std::mem::take(&mut first) || health.reasons().iter().any(|reason| reason.part == PART) {
+                match archive.check().await {
+                    Ok(()) => health.recover(PART),
+                    Err(error) => health.degrade(PART, error.to_string()),
+                }
+            }
+            clock.sleep(ARCHIVE_EVERY).await;
         }
     };
     tokio::select! {
-        () = begun => stop.cancelled().await,
+        () = watching => {}
         () = stop.cancelled() => {}
     }
 }
+
+/// How often an archive that does not work is tried.
+const ARCHIVE_EVERY: Duration = Duration::from_mins(1);
 
 /// Connections to the listener for files.
 const FILES_CONNECTIONS: usize = 256;

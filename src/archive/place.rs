@@ -1,7 +1,7 @@
 //! Where content lies: a folder, or a bucket.
 //!
-//! `sha256/ab/abcd…` is content, whole. `incoming/INSTANCE/…` is what is on its way, of one program. A rename within the place makes
-//! the one of the other, and is atomic in both kinds: nobody ever sees half a file. In a folder everything is synced to disk before
+//! `sha256/ab/abcd…` is content, whole. `incoming/INSTANCE/RUN/…` is what is on its way, of one run of one program. A rename within the
+//! place makes the one of the other, and is atomic in both kinds: nobody ever sees half a file. In a folder everything is synced to disk before
 //! it counts as saved.
 
 use std::fmt;
@@ -74,8 +74,10 @@ pub(super) struct Place {
     config: Config,
     /// Made at the first use that can: a folder may not be there yet, or not be ours to make.
     store: OnceLock<Arc<dyn ObjectStore>>,
-    /// Where what is on its way lies.
+    /// Where what is on its way lies, of all runs of this program.
     incoming: Path,
+    /// This run.
+    run: String,
 }
 
 impl fmt::Debug for Place {
@@ -93,7 +95,8 @@ impl Place {
             Target::Off | Target::Bucket { .. } => config.url.clone(),
         };
         let incoming = Path::from("incoming").join(instance);
-        Self { target, shown, config: config.clone(), store: OnceLock::new(), incoming }
+        let run = Uuid::now_v7().to_string();
+        Self { target, shown, config: config.clone(), store: OnceLock::new(), incoming, run }
     }
 
     pub(super) fn shown(&self) -> &str {
@@ -188,7 +191,7 @@ impl Place {
 
     /// A new name for something on its way.
     pub(super) fn on_its_way(&self) -> Path {
-        self.incoming.clone().join(Uuid::now_v7().to_string())
+        self.incoming.clone().join(self.run.as_str()).join(Uuid::now_v7().to_string())
     }
 
     pub(super) async fn size(&self, sha256: &str) -> Result<u64, Error> {
@@ -236,14 +239,21 @@ impl Place {
         let Ok(store) = self.store() else { return };
         if let Target::Folder(folder) = &self.target {
             // With what the library itself does not list: parts of files that were not complete.
-            let folder = folder.join(self.incoming.as_ref());
-            if let Err(error) = tokio::task::spawn_blocking(move || std::fs::remove_dir_all(folder)).await {
-                tracing::debug!(error = %error, "what was on its way into the archive is left there");
-            }
+            let (folder, run) = (folder.join(self.incoming.as_ref()), self.run.clone());
+            let swept = tokio::task::spawn_blocking(move || {
+                let left = std::fs::read_dir(folder).into_iter().flatten().flatten();
+                left.filter(|entry| entry.file_name() != *run).for_each(|entry| {
+                    // What cannot be removed takes room, and does no other harm.
+                    let _ = std::fs::remove_dir_all(entry.path());
+                });
+            });
+            let _ = swept.await;
             return;
         }
-        let listed: Vec<_> = store.list(Some(&self.incoming)).filter_map(|found| std::future::ready(found.ok())).collect().await;
-        for left in listed {
+        let own = self.incoming.clone().join(self.run.as_str());
+        let listed = store.list(Some(&self.incoming)).filter_map(|found| std::future::ready(found.ok()));
+        let left: Vec<_> = listed.filter(|found| std::future::ready(!found.location.prefix_matches(&own))).collect().await;
+        for left in left {
             if let Err(error) = store.delete(&left.location).await {
                 tracing::debug!(error = %error, "what was on its way into the archive is left there");
             }
@@ -271,8 +281,16 @@ fn io_error(error: &object_store::Error) -> Option<&std::io::Error> {
     None
 }
 
-/// What an S3 service or its library says, on one short line: what stands in `<Message>` where it sent its usual answer.
+/// What an S3 service or its library says, on one short line: what stands in `<Message>` where it sent its usual answer, else the
+/// innermost cause.
 fn problem(error: &object_store::Error) -> String {
+    match error {
+        // An answer to HEAD has no message.
+        object_store::Error::PermissionDenied { .. } => return "access is denied (403)".to_owned(),
+        object_store::Error::Unauthenticated { .. } => return "the access key is not accepted (401)".to_owned(),
+        object_store::Error::NotFound { .. } => return "there is no such place (404)".to_owned(),
+        _ => {}
+    }
     let text = error.to_string();
     let between = |start: &str, end: &str| {
         let (_, rest) = text.split_once(start)?;
@@ -282,7 +300,11 @@ fn problem(error: &object_store::Error) -> String {
         Some(message) => format!("{code}: {message}"),
         None => code,
     });
-    crate::text::one_line(&told.unwrap_or(text), 300)
+    let mut cause: &dyn std::error::Error = error;
+    while let Some(source) = cause.source() {
+        cause = source;
+    }
+    crate::text::one_line(&told.unwrap_or_else(|| cause.to_string()), 300)
 }
 
 /// Makes the library use a client of ours.

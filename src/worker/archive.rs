@@ -33,6 +33,8 @@ use crate::telemetry::name as metric;
 const AT_ONCE: usize = 3;
 /// How often a turn looks whether more events came.
 const LOOK_EVERY: Duration = Duration::from_secs(5);
+/// How long a turn begins with new files: then the jobs of other tasks have theirs.
+const TURN_TIME: Duration = Duration::from_mins(10);
 /// How often in a row the link of a file may be dead, fresh ones among them.
 const DEAD_LINKS: u32 = 4;
 /// The longest that asking for fresh links may take: nothing else goes on meanwhile.
@@ -63,12 +65,13 @@ impl Entry {
         task: Known<'_>,
         out_of_order: bool,
     ) -> Stage {
-        let files = if environment.archive.is_on() { task.files(source, event) } else { Vec::new() };
+        let envelope = dispatch::envelope(environment, source, event, task, out_of_order, &[]);
+        let files = if environment.archive.is_on() { envelope.files.as_slice() } else { &[] };
         if files.is_empty() && !self.behind {
-            return dispatch::stage(environment, source, event, task, out_of_order);
+            return dispatch::deliveries(environment, source, event, &envelope);
         }
         self.behind = true;
-        for file in new_files(environment, &files) {
+        for file in new_files(environment, files) {
             if !self.files.iter().any(|known| known.key == file.key) {
                 self.files.push(file);
             }
@@ -138,11 +141,11 @@ impl Turn<'_> {
     async fn run(mut self) {
         let (archive, clock) = (&self.environment.archive, &self.environment.clock);
         let (mut saving, mut in_hand) = (FuturesUnordered::new(), BTreeSet::new());
-        let mut room = None;
+        let (mut room, last_begin) = (None, clock::after(clock.now(), TURN_TIME));
         loop {
             let found = self.look().await;
             let now = clock.now();
-            let (moves, mut next) = self.moves(&found, now);
+            let (moves, next) = self.moves(&found, now);
             let files = self.hopeless(&found.rows, &in_hand);
             if !moves.is_empty() || !files.is_empty() {
                 if !self.keep(Progress { files, moves, ..Progress::default() }).await {
@@ -152,7 +155,7 @@ impl Turn<'_> {
             }
             let room = room.get_or_insert_with(|| Arc::new(self.room(&found.rows)));
             let pending = found.rows.iter().filter(|row| row.status == FileStatus::Pending && !in_hand.contains(&row.key));
-            let due = pending.filter(|row| row.due_at.is_none_or(|at| at <= now));
+            let due = pending.filter(|row| now < last_begin && row.due_at.is_none_or(|at| at <= now));
             for row in due.take(AT_ONCE.saturating_sub(in_hand.len())).cloned().collect::<Vec<_>>() {
                 in_hand.insert(row.key.clone());
                 let room = Arc::clone(room);
@@ -161,15 +164,17 @@ impl Turn<'_> {
                     (row, saved)
                 });
             }
+            let all = found.waiting.len() < TURN_EVENTS;
+            let seen = found.waiting.last().map(|last| if all { last.event.seq } else { i64::MAX });
+            // Events hold their bodies: these are not kept for as long as a file takes.
+            drop(found);
             if in_hand.is_empty() {
-                let seen =
-                    found.waiting.last().map(|last| if found.waiting.len() < TURN_EVENTS { last.event.seq } else { i64::MAX });
                 let finish = Finish { again_at: next, seen, ..Finish::default() };
                 end(self.environment, JobKind::Archive, || self.environment.store.finish(self.lease, now, finish.clone())).await;
                 return;
             }
             let look = clock::after(now, LOOK_EVERY);
-            let alarm = clock.sleep_until(next.take().map_or(look, |next| next.min(look)));
+            let alarm = clock.sleep_until(next.map_or(look, |next| next.min(look)));
             tokio::select! {
                 Some((row, saved)) = saving.next() => {
                     in_hand.remove(&row.key);
@@ -326,11 +331,11 @@ impl Turn<'_> {
     /// The link of `row` is dead: a fresh one is asked for, once in a turn.
     async fn link_died(&mut self, row: FileRow, status: &str) -> Progress {
         let reason = format!("its link is dead ({status})");
-        let renews = self.source.fetches() && !self.subject.starts_with(EVENT_SUBJECT);
-        if !renews || row.dead_links >= DEAD_LINKS {
+        if row.dead_links >= DEAD_LINKS {
             return self.ended(row, FileStatus::Failed, reason);
         }
-        if std::mem::replace(&mut self.renewed, true) {
+        let renews = self.source.fetches() && !self.subject.starts_with(EVENT_SUBJECT);
+        if !renews || std::mem::replace(&mut self.renewed, true) {
             return self.again(row, reason, None);
         }
         if let Err(wait) = self.source.budget().try_take(Use::Fetch) {

@@ -30,25 +30,6 @@ impl Known<'_> {
             Self::Fetched(_) => Told::Fetched,
         }
     }
-
-    /// The files that the envelope of `event` will name.
-    pub(super) fn files(self, source: &Source, event: &StoredEvent) -> Vec<File> {
-        match self {
-            Self::Fetched(fetched) => fetched.files.clone(),
-            Self::FromWebhook | Self::NotAsked => attached(&source.read(&event.body).facts),
-        }
-    }
-}
-
-/// What becomes of `event` now, none of whose files is archived.
-pub(super) fn stage(
-    environment: &Environment,
-    source: &Source,
-    event: &StoredEvent,
-    task: Known<'_>,
-    out_of_order: bool,
-) -> Stage {
-    deliveries(environment, source, event, &envelope(environment, source, event, task, out_of_order, &[]))
 }
 
 /// What destinations are to know of `event`; `rows` tell where its files stand.
@@ -61,17 +42,16 @@ pub(super) fn envelope(
     rows: &[FileRow],
 ) -> Envelope {
     let facts = source.read(&event.body).facts;
-    let mut files = task.files(source, event);
+    let (task, mut files) = match task {
+        Known::Fetched(fetched) => (Some(fetched.task.clone()), fetched.files.clone()),
+        Known::FromWebhook => (Some(as_told(&facts)), attached(&facts)),
+        Known::NotAsked => (None, attached(&facts)),
+    };
     FileRow::tell(&mut files, rows);
     let now = environment.clock.now();
     for file in files.iter_mut().filter(|file| file.status == FileStatus::Archived) {
         file.link = file.sha256.as_deref().and_then(|sha256| environment.archive.link(sha256, &file.name, now));
     }
-    let task = match task {
-        Known::Fetched(fetched) => Some(fetched.task.clone()),
-        Known::FromWebhook => Some(as_told(&facts)),
-        Known::NotAsked => None,
-    };
     Envelope {
         id: event.id,
         kind: facts.kind.clone(),

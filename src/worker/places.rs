@@ -13,8 +13,9 @@ const PROVE_PLACES: usize = 8;
 const ASK_PLACES: usize = 64;
 /// Fetches at once for a source.
 const FETCH_PLACES: usize = 8;
-/// Tasks at once for a source whose files are archived.
-const ARCHIVE_PLACES: usize = 4;
+/// Tasks at once for a source whose files are archived. Many: how many files are on their way is limited elsewhere, and whoever has
+/// no place cannot hand on the events that have waited long enough.
+const ARCHIVE_PLACES: usize = 256;
 
 impl Worker {
     /// How much of each kind can be started now.

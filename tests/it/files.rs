@@ -3,6 +3,7 @@
 mod bounds;
 mod guard;
 mod place;
+mod s3;
 mod served;
 mod waiting;
 
@@ -210,6 +211,28 @@ async fn files_of_an_event_that_is_only_believed_are_saved_as_well() {
 }
 
 #[tokio::test]
+async fn a_link_that_cannot_be_asked_for_anew_is_tried_a_few_times() {
+    let crm = Recorder::start().await;
+    let site = Site::start(|_, _| {
+        let mut response = Response::new(Body::empty());
+        *response.status_mut() = axum::http::StatusCode::NOT_FOUND;
+        response
+    })
+    .await;
+    let open = "[sources.open]\nprovider = \"manus\"\nverify = \"none\"\nfetch = \"off\"\n";
+    let mut harness = start(setup(&crm).config(open)).await;
+    let mut event = stopped("e1", "t1");
+    event["task_detail"]["attachments"] = json!([{"file_name": "a.bin", "url": site.link("127.0.0.1", "/a"), "size_bytes": 5}]);
+    crate::harness::send(harness.post("/webhooks/open").body(event.to_string())).await;
+    harness.drain().await;
+    assert_eq!((site.asked().len(), crm.recorded().len()), (1, 0));
+    for _ in 0..36 {
+        harness.advance(Duration::from_secs(1)).await;
+    }
+    assert_eq!((statuses(&crm), site.asked().len()), (vec!["failed".to_owned()], 4));
+}
+
+#[tokio::test]
 async fn a_file_that_was_saved_once_is_not_asked_for_again() {
     let crm = Recorder::start().await;
     let mut harness = start(setup(&crm)).await;
@@ -273,6 +296,51 @@ async fn a_crash_while_files_are_on_their_way_loses_nothing_and_repeats_nothing(
     // What was on its way is swept away by a start.
     harness.app().environment.archive.sweep().await;
     assert_eq!(kept(&harness).len(), 2, "{:?}", kept(&harness));
+}
+
+#[tokio::test]
+async fn a_crash_at_any_call_for_a_file_loses_nothing() {
+    let crm = Recorder::start().await;
+    let mut harness = start(setup(&crm)).await;
+    for call in 1..=4 {
+        let before = calls(&harness, "/files/");
+        crm.take();
+        let plan = (0..4).fold(Plan::finish("Done."), |plan, number| {
+            plan.with_file(&format!("{number}.txt"), "text/plain", format!("{call} {number}"))
+        });
+        done(&harness, plan).await;
+        let manus = harness.manus.clone();
+        let mut happenings = manus.happenings();
+        let called = async {
+            while work::calls_of(&manus, "/files/") < before + call {
+                happenings.recv().await.expect("the simulator runs");
+            }
+        };
+        harness.work_until(called).await;
+        harness.crash();
+        harness.start().await;
+        harness.drain().await;
+        assert_eq!(work::came(&crm), ["task_created", "task_stopped"], "{call}");
+        assert_eq!(statuses(&crm), vec!["archived"; 4], "{call}");
+        let saved: Vec<_> = (0..4).map(|number| place_of(&sha256(format!("{call} {number}").as_bytes()))).collect();
+        assert!(saved.iter().all(|path| harness.folder().join("files").join(path).exists()), "{call}");
+    }
+}
+
+#[tokio::test]
+async fn a_file_that_is_on_its_way_at_a_stop_is_handed_back_and_goes_on_after_it() {
+    let crm = Recorder::start().await;
+    let mut harness = start(setup(&crm)).await;
+    let slow = ApiFault { only: Some("/files/".to_owned()), times: Times::Always, slow_ms: 3_600_000, answer: None };
+    harness.manus.set_faults(Faults { api: vec![slow], ..Faults::default() });
+    done(&harness, Plan::finish("Done.").with_file("a.txt", "text/plain", "4")).await;
+    let id = harness.list("events").await[0]["id"].as_str().expect("an id").to_owned();
+    let store = harness.store().clone();
+    harness.run_worker(Duration::ZERO, archiving(store, id)).await;
+    harness.manus.set_faults(Faults::default());
+    harness.restart().await;
+    harness.drain().await;
+    assert_eq!((types(&crm).len(), statuses(&crm)), (2, vec!["archived".to_owned()]));
 }
 
 #[tokio::test]

@@ -1,6 +1,7 @@
 //! The store's contract, held against every database that we speak to, and what is particular to one of them.
 
 mod append;
+mod files;
 mod jobs;
 mod lanes;
 mod opening;

@@ -259,6 +259,33 @@ fn a_check_names_each_problem_and_what_to_do() {
 }
 
 #[test]
+fn a_check_tries_the_archive_and_the_address_of_files() {
+    let mut site = Site::start(&[]);
+    std::fs::write(site.folder.path().join("blocked"), "").unwrap();
+    let folder = format!("file://{}", site.folder.path().join("blocked/files").display());
+    site.set("TASKHOOK__ARCHIVE__URL", &folder);
+    site.set("TASKHOOK__FILES__LISTEN", "127.0.0.1:0");
+    site.set("TASKHOOK__FILES__PUBLIC_URL", "http://127.0.0.1:1/base");
+    let (exit, out, _) = site.shell(&["check"]);
+    let told: Vec<_> = out.lines().skip_while(|line| !line.contains("archive:")).take(2).collect();
+    assert_eq!(exit, 1, "{out}");
+    assert!(told[0].starts_with("problem  archive: ") && told[1].contains("hint: "), "{out}");
+    let told: Vec<_> = out.lines().skip_while(|line| !line.contains("public URL of files")).collect();
+    assert!(told[0].starts_with("problem  public URL of files: http://127.0.0.1:1/base cannot be connected to"), "{out}");
+    assert!(told[1].contains("is `files.public_url` its address?"), "{out}");
+    // The public listener answers for this taskhook, and so does that for files.
+    site.set("TASKHOOK__FILES__PUBLIC_URL", &format!("http://{}", site.front.address));
+    site.set("TASKHOOK__ARCHIVE__MIN_FREE_BYTES", "1000TiB");
+    site.set("TASKHOOK__ARCHIVE__URL", &format!("file://{}", site.folder.path().join("data/files").display()));
+    let (_, out, _) = site.shell(&["check"]);
+    assert!(out.contains("leads to this taskhook"), "{out}");
+    assert!(
+        out.contains("problem  archive: the archive DIR/data/files: ") && out.contains("`archive.min_free_bytes` is 1000TiB"),
+        "{out}"
+    );
+}
+
+#[test]
 fn a_check_sees_a_clock_that_is_off() {
     let site = Site::start(&[]);
     site.manus.set_faults(Faults { date_offset_seconds: 400, ..Faults::default() });

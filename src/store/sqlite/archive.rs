@@ -8,7 +8,7 @@ use rusqlite::{Connection, OptionalExtension as _, Row, params};
 
 use super::append::add_job;
 use super::claim::stored_event;
-use super::work::{delete_job, held, learn, move_event, take_step};
+use super::work::{begin_anew, delete_job, held, learn, move_event, take_step};
 use crate::store::Error;
 use crate::store::model::{EVENT_SUBJECT, FileRow, Finish, JobKind, Lease, NewFile, Progress, TURN_EVENTS, Told, Waiting, text};
 use crate::task::{Fetched, File, FileStatus, Task};
@@ -57,7 +57,7 @@ pub(super) fn register(
                 "INSERT INTO files (source, subject, key, name, url, content_type, size_bytes, status, reason, due_at, first_seen_at) \
                  VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11) ON CONFLICT (source, subject, key) DO UPDATE SET \
                  url = excluded.url, status = excluded.status, reason = excluded.reason, \
-                 due_at = iif(?12, excluded.due_at, due_at), attempts = iif(status = 'pending', attempts, 0), \
+                 due_at = iif(?12, excluded.due_at, due_at), ended_at = NULL, attempts = iif(status = 'pending', attempts, 0), \
                  dead_links = iif(status = 'pending', dead_links, 0) \
                  WHERE status = 'pending' OR (?12 AND status IN ('failed', 'skipped'))",
             )?
@@ -135,14 +135,7 @@ pub(super) fn finish(connection: &Connection, lease: Lease, now: Timestamp, fini
     let came_meanwhile = (newest > finish.seen).then_some(now);
     let due_at = [came_meanwhile.map(text), finish.again_at.map(text), due_at].into_iter().flatten().min();
     let due_at = due_at.unwrap_or_default().max(text(now));
-    // A new row, since attempts begin anew: a number that was used once must never open the fence again.
-    connection
-        .prepare_cached(
-            "INSERT OR REPLACE INTO jobs (kind, queue, subject, state, due_at, created_at) \
-             SELECT kind, queue, subject, 'due', ?2, ?2 FROM jobs WHERE id = ?1",
-        )?
-        .execute(params![lease.job, due_at])?;
-    Ok(true)
+    begin_anew(connection, lease, &due_at)
 }
 
 /// Gives up on a subject: its events are dead letters, its files have failed.

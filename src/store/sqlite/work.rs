@@ -53,8 +53,12 @@ pub(super) fn finish(connection: &Connection, lease: Lease, now: Timestamp, fini
     }
     // Either they are held on purpose until `again_at`, or they came while this job ran: then it is their turn now. Patience
     // with the provider begins anew, since it answered.
-    let due_at = finish.again_at.map_or(at, text);
-    // A new row, since attempts begin anew: a number that was used once must never open the fence again.
+    begin_anew(connection, lease, &finish.again_at.map_or(at, text))
+}
+
+/// Makes a job due at `due_at` with its attempts to begin anew. A new row: a number that was used once must never open the fence
+/// again.
+pub(super) fn begin_anew(connection: &Connection, lease: Lease, due_at: &str) -> Result<bool, Error> {
     connection
         .prepare_cached(
             "INSERT OR REPLACE INTO jobs (kind, queue, subject, state, due_at, created_at) \
@@ -262,7 +266,7 @@ pub(super) fn hand_back(connection: &Connection, leases: &[Lease], now: Timestam
         if kind == JobKind::Deliver.as_str() {
             lane::forget_attempt(connection, &subject, lease.attempt)?;
         }
-        // A new row, for the same reason as in [`finish`].
+        // A new row, for the same reason as in [`begin_anew`].
         connection
             .prepare_cached(
                 "INSERT OR REPLACE INTO jobs (kind, queue, subject, state, due_at, attempt, reasons, created_at) \

@@ -1,4 +1,4 @@
-//! Archives that do not work, and archives in S3.
+//! Archives that do not work.
 
 use super::*;
 
