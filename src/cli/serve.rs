@@ -77,6 +77,15 @@ fn announce(config: &Config, app: &App) {
         app.public,
         app.admin
     );
+    let archive = &app.environment.archive;
+    if archive.is_on() {
+        tracing::info!(archive = archive.place(), "files of tasks are saved in {}", archive.place());
+    } else {
+        tracing::info!("files of tasks are not saved (`archive.url` is \"off\")");
+    }
+    if let (Some(files), Some(public_url)) = (app.files, &config.files.public_url) {
+        tracing::info!(files = %files, "saved files are served on {files}, with links that begin with {public_url}/files/");
+    }
     for source in app.environment.sources.values() {
         let token = if source.path_tokens().is_empty() { String::new() } else { format!("/{REDACTED}") };
         let url = config.server.public_url.first().map_or("", String::as_str);

@@ -213,7 +213,7 @@ impl Store {
         forward!(self.save_verification_keys(source, keys, now))
     }
 
-    /// The files of a subject: of a task, or of an event that names none.
+    /// The files of the subject of an archive job.
     ///
     /// # Errors
     /// When the store could not be read.
@@ -221,7 +221,7 @@ impl Store {
         forward!(self.files(source, subject))
     }
 
-    /// The events of a subject that wait for files, the first in the order of acceptance.
+    /// The events of the subject of an archive job that wait for files, the first in the order of acceptance.
     ///
     /// # Errors
     /// When the store could not be read.

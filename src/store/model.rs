@@ -132,7 +132,9 @@ pub enum Work {
     },
     /// Files, for [`JobKind::Archive`]. What they are and who waits for them is read as the work goes on, since more may come.
     Files {
-        /// The task; or [`EVENT_SUBJECT`] and the id of the event that names none.
+        /// The provider's id; `None` for an event that names no task.
+        task_id: Option<String>,
+        /// What the store calls it by: the task, or the event that names none.
         subject: String,
     },
     /// A delivery.

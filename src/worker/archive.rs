@@ -23,8 +23,7 @@ use crate::clock;
 use crate::provider::{ApiError, Source, Use};
 use crate::retry::{self, LADDER};
 use crate::store::model::{
-    EVENT_SUBJECT, FileRow, Finish, Job, JobKind, Lease, Move, NewFile, Progress, Stage, StoredEvent, TURN_EVENTS, TaskNews,
-    Told, Waiting, Work,
+    FileRow, Finish, Job, JobKind, Lease, Move, NewFile, Progress, Stage, StoredEvent, TURN_EVENTS, TaskNews, Told, Waiting, Work,
 };
 use crate::task::{Fetched, File, FileStatus, keys_of};
 use crate::telemetry::name as metric;
@@ -105,8 +104,9 @@ fn new_files(environment: &Environment, files: &[File]) -> Vec<NewFile> {
 
 /// Does `job`.
 pub(super) async fn run(environment: &Environment, source: &Source, job: Job) {
-    let Work::Files { subject } = job.work else { return };
-    let turn = Turn { environment, source, lease: job.lease, subject: &subject, stands: HashMap::new(), renewed: false };
+    let Work::Files { task_id, subject } = job.work else { return };
+    let (stands, renewed) = (HashMap::new(), false);
+    let turn = Turn { environment, source, lease: job.lease, task_id: task_id.as_deref(), subject: &subject, stands, renewed };
     turn.run().await;
 }
 
@@ -115,6 +115,9 @@ struct Turn<'a> {
     environment: &'a Environment,
     source: &'a Source,
     lease: Lease,
+    /// The task; `None` for an event that names none.
+    task_id: Option<&'a str>,
+    /// What the store calls it by.
     subject: &'a str,
     /// What is known of events that wait, by [`StoredEvent::seq`].
     stands: HashMap<i64, Stand>,
@@ -196,8 +199,11 @@ impl Turn<'_> {
             let looked = async {
                 let (rows, waiting) =
                     (store.files(source, self.subject).await?, store.waiting_for_files(source, self.subject).await?);
-                let asked = waiting.iter().any(|waiting| waiting.told == Told::Fetched);
-                let fetched = if asked { store.fetched(source, self.subject).await? } else { None };
+                let asked = self.task_id.filter(|_| waiting.iter().any(|waiting| waiting.told == Told::Fetched));
+                let fetched = match asked {
+                    Some(task_id) => store.fetched(source, task_id).await?,
+                    None => None,
+                };
                 Ok::<_, crate::store::Error>(Found { rows, waiting, fetched })
             };
             match looked.await {
@@ -319,7 +325,7 @@ impl Turn<'_> {
         };
         tracing::info!(
             source = self.source.name(),
-            task_id = ?self.subject,
+            task_id = ?self.task_id,
             attempt = row.attempts,
             wait_ms = clock::millis(wait),
             "a file was not saved ({reason}), will try again"
@@ -334,20 +340,19 @@ impl Turn<'_> {
         if row.dead_links >= DEAD_LINKS {
             return self.ended(row, FileStatus::Failed, reason);
         }
-        let renews = self.source.fetches() && !self.subject.starts_with(EVENT_SUBJECT);
-        if !renews || std::mem::replace(&mut self.renewed, true) {
+        let Some(task_id) = self.task_id.filter(|_| self.source.fetches() && !self.renewed) else {
             return self.again(row, reason, None);
-        }
+        };
         if let Err(wait) = self.source.budget().try_take(Use::Fetch) {
-            self.renewed = false;
             return self.again(
                 row,
                 "its link is dead, and `requests_per_minute` leaves no call for a fresh one".to_owned(),
                 Some(wait),
             );
         }
+        self.renewed = true;
         let fetched = tokio::select! {
-            fetched = self.source.fetch(self.subject) => fetched,
+            fetched = self.source.fetch(task_id) => fetched,
             () = self.environment.clock.sleep(RENEW_TIME) => {
                 let reason = "it took too long".to_owned();
                 Err(ApiError::Unavailable { call: "fetch", reason, after: None, arrived: false })
@@ -390,9 +395,9 @@ impl Turn<'_> {
         let source = self.source.name();
         metrics::counter!(metric::FILES, "source" => source.to_owned(), "status" => status.as_str()).increment(1);
         if status == FileStatus::Archived {
-            tracing::debug!(source, task_id = ?self.subject, "a file was archived");
+            tracing::debug!(source, task_id = ?self.task_id, "a file was archived");
         } else {
-            tracing::warn!(source, task_id = ?self.subject, "a file is not archived: {reason}");
+            tracing::warn!(source, task_id = ?self.task_id, "a file is not archived: {reason}");
         }
     }
 }

@@ -28,7 +28,10 @@ pub(super) fn claim(connection: &Connection, capacities: &[Capacity], now: Times
                 JobKind::Deliver => Work::Delivery(lane::start_attempt(connection, &subject, attempt, overdue_in_lane, now)?),
                 JobKind::Prove => task_work(connection, &capacity.queue, &subject, "proving")?,
                 JobKind::Fetch => task_work(connection, &capacity.queue, &subject, "fetching")?,
-                JobKind::Archive => Work::Files { subject },
+                JobKind::Archive => {
+                    let task_id = (!subject.starts_with(EVENT_SUBJECT)).then(|| subject.clone());
+                    Work::Files { task_id, subject }
+                }
             };
             let lease = Lease { job, attempt };
             claimed.jobs.push(Job { lease, kind: capacity.kind, queue: capacity.queue.clone(), created_at, work });

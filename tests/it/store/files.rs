@@ -67,7 +67,7 @@ async fn what_waits_for_files_has_a_job_that_ends_with_it(database: Database) {
     let known = database.store().waiting_for_files("manus", "t1").await.unwrap();
     assert_eq!((known.len(), known[0].event.id, known[0].told, known[0].since), (1, id, Told::Fetched, at(1)));
     let job = database.claim_one(JobKind::Archive, "manus", at(1)).await;
-    assert!(matches!(&job.work, Work::Files { subject } if subject == "t1"), "{job:?}");
+    assert!(matches!(&job.work, Work::Files { task_id, .. } if task_id.as_deref() == Some("t1")), "{job:?}");
     let rows = database.files().await;
     assert_eq!((rows[0].status, rows[0].url.as_deref(), rows[0].due_at), (FileStatus::Pending, Some("https://x/1"), Some(at(1))));
     let progress = Progress { files: vec![archived(&rows[0])], moves: vec![done(seq)], ..Progress::default() };
