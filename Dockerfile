@@ -1,4 +1,4 @@
-# The taskhook image: one program on Debian, run by a user without rights, with its store in /data.
+# The taskhook image: one program on Debian, run by a user without rights, with its store and its files in /data.
 #
 #   docker build -t taskhook .
 #   docker run --rm taskhook demo --once
@@ -41,6 +41,7 @@ LABEL org.opencontainers.image.title="taskhook" \
       org.opencontainers.image.licenses="MIT OR Apache-2.0"
 # The admin listener leaves loopback, so it requires a token; the program makes one at its first start and says where it is.
 ENV TASKHOOK__STORE__URL=sqlite:///data/taskhook.db \
+    TASKHOOK__ARCHIVE__URL=file:///data/files \
     TASKHOOK__SERVER__LISTEN=0.0.0.0:8080 \
     TASKHOOK__ADMIN__LISTEN=0.0.0.0:8081 \
     TASKHOOK__ADMIN__TOKEN_FILE=/data/admin-token

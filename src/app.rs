@@ -16,9 +16,11 @@ use tokio_util::sync::CancellationToken;
 
 use crate::action::Actions;
 use crate::admin::{Admin, TokenError};
+use crate::archive::{self, Archive, Links};
 use crate::clock::{self, Clock};
 use crate::config::Config;
 use crate::destination::{self, Destination};
+use crate::http::guard::{Guard, Names};
 use crate::keys::Keys;
 use crate::provider::{self, Budgets, Source};
 use crate::receive::rejections::{Keeper, rejections};
@@ -38,6 +40,8 @@ pub struct Start {
     pub format: destination::log::Format,
     /// Where `log` destinations write.
     pub output: destination::log::Output,
+    /// Who says which addresses the names in links of payloads have.
+    pub names: Names,
     /// Whether the worker and the keeper of rejections run by themselves; if not, the caller drives them ([`App::worker`]).
     pub by_itself: bool,
 }
@@ -75,6 +79,9 @@ pub enum Error {
         /// What the system says.
         problem: std::io::Error,
     },
+    /// The system gives no random numbers.
+    #[error("the system has no random numbers to make a key of")]
+    Random,
     /// A part ended uninvited.
     #[error("{0} ended by itself, which it must not; stopping")]
     Ended(&'static str),
@@ -104,6 +111,8 @@ pub struct App {
     pub public: SocketAddr,
     /// The address of the admin listener.
     pub admin: SocketAddr,
+    /// The address of the listener for archived files, where there is one.
+    pub files: Option<SocketAddr>,
     /// The store.
     pub store: Store,
     /// The verification keys.
@@ -127,7 +136,7 @@ impl App {
     /// # Errors
     /// [`Error`], before anything is listened on.
     pub async fn start(config: &Config, start: Start) -> Result<Self, Error> {
-        let Start { clock, format, output, by_itself } = start;
+        let Start { clock, format, output, names: lookup, by_itself } = start;
         let health = Health::new(clock.clone());
         let budgets = Budgets::new(clock.clone());
         let mut sources = BTreeMap::new();
@@ -159,8 +168,13 @@ impl App {
                 health.degrade(&format!("{} {}", row.kind, row.queue), reason);
             }
         }
+        let archive = open_archive(config, &store, &clock, lookup).await?;
         let public = listen(config.server.listen, "server.listen").await?;
         let admin = listen(config.admin.listen, "admin.listen").await?;
+        let files = match config.files.listen {
+            Some(address) => Some(listen(address, "files.listen").await?),
+            None => None,
+        };
 
         let wake = Arc::new(Notify::new());
         let keys = Keys::open(sources.values().cloned(), &store, &clock, &health).await?;
@@ -187,12 +201,15 @@ impl App {
         let probes = Probes::new(store.clone(), keys.clone(), health.clone(), clock.clone(), draining.clone());
         let actions = Actions::new(sources.clone(), store.clone(), clock.clone(), Arc::clone(&wake));
         let api = Admin::new(store.clone(), actions, Metrics::of_process(), token);
-        let environment = Arc::new(Environment { store: store.clone(), clock, sources, destinations, routes, health, wake });
+        let served = archive.links().map(|links| archive::router(archive.clone(), links.clone(), clock.clone()));
+        let environment = Environment { store: store.clone(), clock, sources, destinations, routes, archive, health, wake };
+        let environment = Arc::new(environment);
         let worker = Worker::new(Arc::clone(&environment));
 
         let mut app = Self {
             public: public.local_addr().unwrap_or(config.server.listen),
             admin: admin.local_addr().unwrap_or(config.admin.listen),
+            files: files.as_ref().and_then(|files| files.local_addr().ok()),
             store,
             keys,
             environment,
@@ -206,10 +223,18 @@ impl App {
         };
         let (most, header_timeout, drain) = (config.server.max_connections, config.server.header_timeout, app.drain_timeout);
         let public_router = server::public(receiver, probes.clone());
+        let files_probes = probes.clone().router(false);
         let admin_router = api.router().merge(probes.router(true));
         app.spawn("the public listener", |stop| server::serve(public, public_router, most, header_timeout, stop));
         app.spawn("the admin listener", |stop| server::serve(admin, admin_router, ADMIN_CONNECTIONS, header_timeout, stop));
+        if let (Some(files), Some(served)) = (files, served) {
+            let served = server::guarded(served.merge(files_probes));
+            app.spawn("the listener for files", |stop| server::serve(files, served, FILES_CONNECTIONS, header_timeout, stop));
+        }
+        let (archive, health) = (app.environment.archive.clone(), app.environment.health.clone());
         if by_itself {
+            let clock = app.environment.clock.clone();
+            app.spawn("the watch on the archive", |stop| watch(archive, health, clock, stop));
             let keys = app.keys.clone();
             app.spawn("the key refresher", |stop| keys.keep_fresh(stop));
             app.spawn("the worker", |stop| worker.run(stop, drain));
@@ -266,6 +291,48 @@ impl App {
     }
 }
 
+/// The archive, which may not work now: that is told in `/readyz`, and keeps nothing from starting.
+async fn open_archive(config: &Config, store: &Store, clock: &Clock, names: Names) -> Result<Archive, Error> {
+    let links = match &config.files.public_url {
+        Some(public_url) if config.files.listen.is_some() => {
+            let mut candidate = vec![0; archive::KEY_BYTES];
+            aws_lc_rs::rand::fill(&mut candidate).map_err(|_| Error::Random)?;
+            let key = store.own_key("files", candidate, clock.now()).await?;
+            Some(Links::new(&key, public_url, config.files.link_expiry))
+        }
+        _ => None,
+    };
+    let guard = Guard::new(config.outbound, names);
+    Ok(Archive::new(&config.archive, store.instance_id(), guard, links, clock.clone()))
+}
+
+/// Removes what a program that was killed left in the archive; then sees whether it works, again as long as it does not.
+async fn watch(archive: Archive, health: Health, clock: Clock, stop: CancellationToken) {
+    const PART: &str = "archive";
+    let watching = async {
+        archive.sweep().await;
+        let mut first = true;
+        loop {
+            if std::mem::take(&mut first) || health.reasons().iter().any(|reason| reason.part == PART) {
+                match archive.check().await {
+                    Ok(()) => health.recover(PART),
+                    Err(error) => health.degrade(PART, error.to_string()),
+                }
+            }
+            clock.sleep(ARCHIVE_EVERY).await;
+        }
+    };
+    tokio::select! {
+        () = watching => {}
+        () = stop.cancelled() => {}
+    }
+}
+
+/// How often an archive that does not work is tried.
+const ARCHIVE_EVERY: Duration = Duration::from_mins(1);
+
+/// Connections to the listener for files.
+const FILES_CONNECTIONS: usize = 256;
 /// Connections to the admin listener.
 const ADMIN_CONNECTIONS: usize = 64;
 /// What handing jobs back may take on top of `server.drain_timeout`.

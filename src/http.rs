@@ -1,16 +1,23 @@
 //! The one place that builds an outbound HTTP client, and reads an answer.
 //!
 //! What must hold: no client without a time limit, no body without a size limit, no redirect followed (a redirect would carry a
-//! key to an address that nobody configured), and one User-Agent.
+//! key to an address that nobody configured), and one User-Agent. Links from payloads go through the [`guard`].
 
+pub mod guard;
+
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
+use reqwest::dns::Resolve;
 use reqwest::header::HeaderMap;
 use reqwest::{Client, RequestBuilder, Response, StatusCode, redirect};
 
 /// How we name ourselves to others.
 pub const USER_AGENT: &str = concat!("taskhook/", env!("CARGO_PKG_VERSION"));
+
+/// How long connecting may take where the whole has no limit.
+const CONNECT: Duration = Duration::from_secs(10);
 
 /// Why a request has no answer.
 #[derive(Debug, thiserror::Error)]
@@ -76,6 +83,28 @@ pub fn client(timeout: Duration) -> Client {
         .expect("a client without custom certificates can be built")
 }
 
+/// A client for bodies of any size: no limit on the whole, but connecting ends within [`CONNECT`], and a transfer is broken once
+/// nothing came for `stall`. Names are looked up by `resolver` where there is one.
+///
+/// # Panics
+/// If the TLS library cannot start, which no input can cause.
+#[must_use]
+#[expect(clippy::disallowed_methods, reason = "the one place that builds a client")]
+pub fn transfer_client(stall: Duration, resolver: Option<Arc<dyn Resolve>>) -> Client {
+    let builder = Client::builder()
+        .user_agent(USER_AGENT)
+        .redirect(redirect::Policy::none())
+        .connect_timeout(CONNECT)
+        .read_timeout(stall)
+        .pool_idle_timeout(Duration::from_secs(30))
+        .no_proxy();
+    let builder = match resolver {
+        Some(resolver) => builder.dns_resolver(resolver),
+        None => builder,
+    };
+    builder.build().expect("a client without custom certificates can be built")
+}
+
 /// Sends `request` and reads the answer, at most `max_bytes` of it.
 ///
 /// # Errors
@@ -108,7 +137,8 @@ pub async fn send_for_status(request: RequestBuilder, timeout: Duration, max_byt
     Ok(Answer { status: response.status(), headers: std::mem::take(response.headers_mut()), body: body.freeze() })
 }
 
-fn classify(error: &reqwest::Error, timeout: Duration) -> Error {
+/// What became of a request, or of reading its answer, that failed.
+pub(crate) fn classify(error: &reqwest::Error, timeout: Duration) -> Error {
     if error.is_connect() {
         Error::Connect(root_cause(error))
     } else if error.is_timeout() {

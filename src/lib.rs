@@ -3,7 +3,7 @@
 //! It proves who sent an event, keeps it before it answers, fetches the whole task, and hands the result on.
 //!
 //! ```text
-//! provider ─POST─▶ receive ─▶ store ─▶ worker ─▶ provider API (prove, fetch) ─▶ route ─▶ destination
+//! provider ─POST─▶ receive ─▶ store ─▶ worker ─▶ provider API (prove, fetch) ─▶ archive ─▶ route ─▶ destination
 //!                    │ verify, append, 200  │ claim, do, finish, retry, bury
 //! admin (JSON API, metrics) reads the store and asks `action` for what a person wants: create a task, release an event
 //! ```
@@ -11,7 +11,7 @@
 //! 1. [`server`] takes the connection, [`receive`] finds the source, reads the body, and has it verified by [`provider`] with
 //!    the keys of [`keys`].
 //! 2. [`store`] keeps the event and the job that starts its work, in one commit. Only then the sender is answered.
-//! 3. [`worker`] claims jobs: *prove* that the task is ours, *fetch* it, *deliver* to a destination. What follows from a job is
+//! 3. [`worker`] claims jobs: *prove* that the task is ours, *fetch* it, *archive* its files, *deliver* to a destination. What follows from a job is
 //!    inserted in the transaction that ends it.
 //! 4. [`route`] makes the envelope and picks destinations; [`destination`] renders the content once and sends it as often as it takes.
 //!
@@ -35,6 +35,7 @@
 //! | | [`telemetry`] | logs, metrics, what is degraded |
 //! | 4 | [`provider`] | vendors: verifying and reading their webhooks, calling their APIs |
 //! | | [`store`] | what is kept, and what is still to be done about it |
+//! | | [`archive`] | files of tasks: saved, and served by signed links |
 //! | | [`route`] | the envelope, and where it goes |
 //! | | [`simulator`] | stand-ins for providers that speak their real HTTP, with faults |
 //! | 5 | [`destination`] | rendering and sending |
@@ -65,6 +66,9 @@
 //! | the tables | `src/store/sqlite/schema/` |
 //! | when a task is ours, when it is quarantined | `src/worker/prove.rs` |
 //! | what waits for what, and how long | `src/worker/fetch.rs`, `src/store/sqlite/lane.rs` |
+//! | what an event waits for files, and for how long | `src/worker/archive.rs` |
+//! | which addresses of a payload are never asked | `src/http/guard.rs` |
+//! | what becomes of a download that breaks | `src/archive/save.rs` |
 //! | what a destination's answer means | `judge` in `src/destination/http.rs` |
 //! | the envelope | `src/route/envelope.rs` |
 //! | a default | `config/default.toml`; of a source or destination in the `Config` beside its code |
@@ -81,6 +85,7 @@
 pub mod action;
 pub mod admin;
 pub mod app;
+pub mod archive;
 pub mod cli;
 pub mod clock;
 pub mod config;
@@ -114,6 +119,9 @@ pub mod docs {
 
     #[doc = include_str!("docs/durability.md")]
     pub mod durability {}
+
+    #[doc = include_str!("docs/files.md")]
+    pub mod files {}
 
     #[doc = include_str!("docs/manus.md")]
     pub mod manus {}

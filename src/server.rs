@@ -155,6 +155,11 @@ pub fn public(receiver: Arc<Receiver>, probes: Probes) -> Router {
         .layer(axum::middleware::map_response(count))
 }
 
+/// `router` in which a panic is an answer.
+pub fn guarded(router: Router) -> Router {
+    router.layer(CatchPanicLayer::custom(panicked))
+}
+
 async fn count(response: Response) -> Response {
     metrics::counter!(name::RESPONSES, "status" => response.status().as_str().to_owned()).increment(1);
     response

@@ -3,9 +3,11 @@
 //! Every provider's answer is turned into these types, and nothing behind the provider knows any other. They are the `task` and
 //! `files` members of the envelope: what is not known is `null`, and no member is ever left out.
 
+use std::collections::HashMap;
 use std::fmt;
 use std::str::FromStr;
 
+use aws_lc_rs::digest::{SHA256, digest};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize, Serializer};
 use serde_json::Value;
@@ -193,6 +195,52 @@ pub enum FileStatus {
     Skipped,
 }
 
+impl FileStatus {
+    /// The word in the store, the API and the envelope.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Archived => "archived",
+            Self::Pending => "pending",
+            Self::Failed => "failed",
+            Self::TooLarge => "too_large",
+            Self::Skipped => "skipped",
+        }
+    }
+}
+
+impl FromStr for FileStatus {
+    type Err = ();
+
+    fn from_str(word: &str) -> Result<Self, ()> {
+        [Self::Archived, Self::Pending, Self::Failed, Self::TooLarge, Self::Skipped]
+            .into_iter()
+            .find(|status| status.as_str() == word)
+            .ok_or(())
+    }
+}
+
+/// A key for each of `files`, by which one is known again in a later answer, where its link is signed anew: of its message, its
+/// name, and its link up to `?` or `#`. Files that are alike in all three are told apart by their order, which does not change: what
+/// stands behind the `?` may well say which file it is.
+#[must_use]
+pub fn keys_of(files: &[File]) -> Vec<String> {
+    let mut seen: HashMap<String, usize> = HashMap::new();
+    let key = |file: &File| {
+        let url = file.provider_url.as_deref().unwrap_or_default();
+        let url = &url[..url.find(['?', '#']).unwrap_or(url.len())];
+        let message = file.message_id.as_deref().unwrap_or_default();
+        // Lengths keep the parts apart.
+        let text = format!("{} {message} {} {} {url}", message.len(), file.name.len(), file.name);
+        let alike = seen.entry(text.clone()).or_default();
+        *alike += 1;
+        let digest = digest(&SHA256, format!("{alike} {text}").as_bytes());
+        let half = digest.as_ref().first_chunk().map_or(0, |half| u128::from_be_bytes(*half));
+        format!("{half:032x}")
+    };
+    files.iter().map(key).collect()
+}
+
 /// A task and its files, as a provider's API tells it, and the answers that it was read from.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Fetched {
@@ -283,6 +331,31 @@ mod tests {
         for (number, text) in [(Some(22.0), "22"), (Some(0.5), "0.5"), (Some(1e300), "1e300"), (None, "null")] {
             assert_eq!(usage(number)["compute_seconds"].to_string().replace('+', ""), text);
         }
+    }
+
+    #[test]
+    fn a_file_is_known_again_when_its_link_is_signed_anew() {
+        let file = |message: &str, name: &str, url: &str| File {
+            name: name.to_owned(),
+            provider_url: Some(url.to_owned()),
+            message_id: Some(message.to_owned()),
+            ..File::default()
+        };
+        let keys = |signature: &str| {
+            keys_of(&[
+                file("m1", "a.md", &format!("https://cdn.example/1/a.md?{signature}")),
+                file("m1", "a.md", &format!("https://cdn.example/2/a.md#{signature}")),
+                file("m2", "a.md", &format!("https://cdn.example/1/a.md?{signature}")),
+                // Only what stands behind the `?` tells these apart, and their order.
+                file("m1", "x", &format!("https://cdn.example/download?id=1&{signature}")),
+                file("m1", "x", &format!("https://cdn.example/download?id=2&{signature}")),
+                File::default(),
+            ])
+        };
+        let first = keys("Signature=1");
+        assert_eq!(first, keys("Signature=2"));
+        assert_eq!(first.iter().collect::<std::collections::BTreeSet<_>>().len(), first.len());
+        assert!(first.iter().all(|key| key.len() == 32));
     }
 
     #[test]

@@ -15,6 +15,7 @@ use taskhook::app::{App, Start};
 use taskhook::clock::{Clock, rfc3339};
 use taskhook::config::{Config, Inputs};
 use taskhook::destination::log::{Format, Output};
+use taskhook::http::guard::Names;
 use taskhook::provider::{Budgets, Request, Source};
 use taskhook::server;
 use taskhook::signature::rsa::{PrivateKey, PublicKey};
@@ -85,7 +86,7 @@ pub(crate) async fn run(server: Server, load: &'static Load, provider: &Provider
     let config = config(provider, folder.path());
     let clock = Clock::system();
     if server == Server::Taskhook {
-        let start = Start { clock, format: Format::Text, output: Output::Null, by_itself: true };
+        let start = Start { clock, format: Format::Text, output: Output::Null, names: Names::System, by_itself: true };
         let app = App::start(&config, start).await.expect("the program starts");
         app.keys.load("manus").await.expect("the simulator has a key");
         let (to, store) = (app.public, app.store.clone());
@@ -116,7 +117,7 @@ pub(crate) async fn run(server: Server, load: &'static Load, provider: &Provider
 fn config(provider: &Provider, folder: &Path) -> Config {
     let file = folder.join("taskhook.toml");
     let text = format!(
-        "[server]\nlisten = \"127.0.0.1:0\"\npublic_url = \"{PUBLIC_URL}\"\n[admin]\nlisten = \"127.0.0.1:0\"\n[store]\nurl = \"sqlite://{}\"\n\
+        "[server]\nlisten = \"127.0.0.1:0\"\npublic_url = \"{PUBLIC_URL}\"\n[admin]\nlisten = \"127.0.0.1:0\"\n[store]\nurl = \"sqlite://{}\"\n[archive]\nurl = \"off\"\n\
          [sources.manus]\nprovider = \"manus\"\napi_key = \"{API_KEY}\"\nbase_url = \"{}\"\nrequests_per_minute = 6000000\n",
         folder.join("taskhook.db").display(),
         provider.manus.base_url(),

@@ -9,16 +9,18 @@ use super::client::{Client, Connection, TIMEOUT};
 use super::reach;
 use super::webhooks::advice;
 use super::{Context, Error, Exit, Result, output, runtime};
+use crate::archive::Archive;
 use crate::clock::Clock;
 use crate::config::Config;
 use crate::destination::log::{Format, Output};
 use crate::destination::{Destination, Parts};
+use crate::http::guard::{Guard, Names};
 use crate::keys::SKEW;
 use crate::provider::{ApiError, Budgets, Source, Use};
 use crate::store::{self, Store};
 use crate::text::one_line;
 
-/// Try everything that is configured: store, keys, destinations, public URL
+/// Try everything that is configured: store, archive, keys, destinations, public URLs
 ///
 /// Sends no event and creates no task. To see that the public URL leads here, `taskhook serve` must be running.
 #[derive(Debug, clap::Args)]
@@ -103,6 +105,9 @@ async fn check(config: &Config, client: Option<&Client>, mut report: Report<'_, 
     }
     report.add("configuration", Ok(summary(config)))?;
     report.add("store", try_store(config, &clock).await)?;
+    if !config.archive.is_off() {
+        report.add("archive", try_archive(config, &clock).await)?;
+    }
     for source in &sources {
         if source.verifies() && !source.is_keyed() {
             let what = format!("{} verifies by what its configuration says; there is nothing to ask", source.provider());
@@ -120,20 +125,52 @@ async fn check(config: &Config, client: Option<&Client>, mut report: Report<'_, 
         report.add(format!("destination {}", destination.name()), tried)?;
     }
     let instance = reach::our_instance(config, client).await;
+    let instance = instance.as_deref().ok();
     for public_url in config.server.public_url.iter() {
-        let tried = match &instance {
-            Ok(instance) => match reach::reach(public_url, instance).await {
-                Ok(()) => Ok(format!("{public_url} leads to this taskhook")),
-                Err(astray) => Err((astray.problem, vec![astray.hint, "does `taskhook serve` run?".to_owned()])),
-            },
-            Err(_) => Err((
-                format!("it cannot be told whether {public_url} leads here: this taskhook has never run"),
-                vec!["start `taskhook serve`, then check again".to_owned()],
-            )),
+        report.add("public URL", try_url(public_url, instance).await)?;
+    }
+    if let Some(public_url) = &config.files.public_url {
+        // What is said of the one listener holds for the other.
+        let tried = try_url(public_url, instance).await;
+        let told = |(problem, hints): (String, Vec<String>)| {
+            (problem, hints.iter().map(|hint| hint.replace("`server.", "`files.").replace("/webhooks/", "/files/")).collect())
         };
-        report.add("public URL", tried)?;
+        report.add("public URL of files", tried.map_err(told))?;
     }
     report.end()
+}
+
+/// Whether `public_url` leads to the taskhook with the id `instance`.
+async fn try_url(public_url: &str, instance: Option<&str>) -> Tried {
+    let Some(instance) = instance else {
+        return Err((
+            format!("it cannot be told whether {public_url} leads here: this taskhook has never run"),
+            vec!["start `taskhook serve`, then check again".to_owned()],
+        ));
+    };
+    match reach::reach(public_url, instance).await {
+        Ok(()) => Ok(format!("{public_url} leads to this taskhook")),
+        Err(astray) => Err((astray.problem, vec![astray.hint, "does `taskhook serve` run?".to_owned()])),
+    }
+}
+
+/// Writes, reads and deletes one small object; makes no folder, since it might then belong to the wrong user.
+async fn try_archive(config: &Config, clock: &Clock) -> Tried {
+    let folder = config.archive.url.strip_prefix("file://").map(Path::new);
+    if let Some(folder) = folder.filter(|folder| !folder.exists()) {
+        return match writable(folder) {
+            Ok(()) => Ok(format!("{} will be made at the first start", folder.display())),
+            Err((folder, error)) => {
+                let hint = store::unwritable(&folder, &error, "archive.url");
+                Err((format!("cannot write to {}: {error}", folder.display()), vec![hint]))
+            }
+        };
+    }
+    let archive = Archive::new(&config.archive, "check", Guard::new(config.outbound, Names::System), None, clock.clone());
+    match archive.check().await {
+        Ok(()) => Ok(format!("{} takes files and gives them back", archive.place())),
+        Err(error) => Err((error.to_string(), Vec::new())),
+    }
 }
 
 fn summary(config: &Config) -> String {

@@ -69,6 +69,21 @@ mod tests {
         url = "sqlite://data/taskhook.db"
         min_free_bytes = "256MiB"
 
+        [archive]
+        url = "file://data/files"
+        max_file_bytes = "1GiB"
+        max_task_bytes = "4GiB"
+        max_files = 500
+        file_timeout = "15m"
+        wait = "30m"
+        min_free_bytes = "512MiB"
+
+        [files]
+        link_expiry = "7days"
+
+        [outbound]
+        allow_private_addresses = false
+
         [sources.manus]
         provider = "manus"
         api_version = "v2"

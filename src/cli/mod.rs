@@ -196,7 +196,7 @@ mod tests {
 
         Commands:
           serve        Receive webhooks and do what follows from them, until SIGTERM or SIGINT
-          check        Try everything that is configured: store, keys, destinations, public URL
+          check        Try everything that is configured: store, archive, keys, destinations, public URLs
           demo         Show everything at work, without an account
           config       Print the effective configuration as TOML, secrets redacted
           webhooks     Tell the provider where to send webhooks

@@ -10,6 +10,7 @@ use crate::app::{self, App, Start};
 use crate::clock::Clock;
 use crate::config::Config;
 use crate::destination::log::{self, Output};
+use crate::http::guard::Names;
 use crate::setting::REDACTED;
 use crate::telemetry;
 
@@ -35,7 +36,7 @@ async fn serve(config: &Config, terminal: bool) -> Result {
         .collect::<std::result::Result<Vec<_>, _>>()
         .map_err(|error| Error::failed(format!("cannot listen for signals: {error}")))?;
     let format = if config.log.format.is_json(terminal) { log::Format::Json } else { log::Format::Text };
-    let start = Start { clock: Clock::system(), format, output: Output::Stdout, by_itself: true };
+    let start = Start { clock: Clock::system(), format, output: Output::Stdout, names: Names::System, by_itself: true };
     let app = App::start(config, start).await.map_err(|error| refused(&error))?;
     announce(config, &app);
     let mut first = any(&mut signals);
@@ -76,6 +77,15 @@ fn announce(config: &Config, app: &App) {
         app.public,
         app.admin
     );
+    let archive = &app.environment.archive;
+    if archive.is_on() {
+        tracing::info!(archive = archive.place(), "files of tasks are saved in {}", archive.place());
+    } else {
+        tracing::info!("files of tasks are not saved (`archive.url` is \"off\")");
+    }
+    if let (Some(files), Some(public_url)) = (app.files, &config.files.public_url) {
+        tracing::info!(files = %files, "saved files are served on {files}, with links that begin with {public_url}/files/");
+    }
     for source in app.environment.sources.values() {
         let token = if source.path_tokens().is_empty() { String::new() } else { format!("/{REDACTED}") };
         let url = config.server.public_url.first().map_or("", String::as_str);

@@ -171,11 +171,14 @@ fn write_task(out: &mut dyn Write, shown: &Value) -> io::Result<()> {
     if let Some(answer) = messages.rfind(|message| message["role"] == "assistant") {
         writeln!(out, "\nlast answer:\n{}", one_line(&text(answer, "text"), ANSWER))?;
     }
-    let files = shown["files"].as_array().map_or(&[][..], Vec::as_slice);
+    // The archive knows more of them, where there is one.
+    let listed = |name: &str| shown[name].as_array().map_or(&[][..], Vec::as_slice);
+    let files = if listed("archive").is_empty() { listed("files") } else { listed("archive") };
     if !files.is_empty() {
-        let mut table = Table::new(&[Column::Cut("FILE"), Column::Number("BYTES"), Column::Whole("STATUS")]);
+        let mut table =
+            Table::new(&[Column::Cut("FILE"), Column::Number("BYTES"), Column::Whole("STATUS"), Column::Cut("REASON")]);
         for file in files {
-            table.row([&text(file, "name"), &text(file, "size_bytes"), &text(file, "status")]);
+            table.row([&text(file, "name"), &text(file, "size_bytes"), &text(file, "status"), &text(file, "reason")]);
         }
         writeln!(out)?;
         table.write(out)?;

@@ -18,6 +18,7 @@ pub(super) fn everything(config: &mut Config, places: &Places, errors: &mut Vec<
     rules.listeners(config);
     rules.public_url(config);
     rules.store(config);
+    rules.archive(config);
     if let Some(filter) = &config.rust_log
         && let Err(reason) = telemetry::parse_filter(filter)
     {
@@ -98,6 +99,42 @@ impl Rules<'_> {
                     hints.extend(hint);
                 }
             }
+        }
+    }
+
+    fn archive(&mut self, config: &mut Config) {
+        for (key, reason) in config.archive.check() {
+            self.refuse(&format!("archive.{key}"), &reason);
+        }
+        let Config { server, admin, files, archive, .. } = config;
+        let (listen, url) = ("files.listen", "files.public_url");
+        match (files.listen, &mut files.public_url) {
+            (None, None) => {}
+            (Some(_), None) => {
+                self.refuse(url, "is not set, but `files.listen` is").push("set the URL under which readers reach it".to_owned());
+            }
+            (None, Some(_)) => {
+                let hints = self.refuse(listen, "is not set, but `files.public_url` is");
+                hints.push("set the address to listen on, such as `0.0.0.0:8082`".to_owned());
+            }
+            (Some(address), Some(text)) => {
+                for (other, key) in [(server.listen, "server.listen"), (admin.listen, "admin.listen")] {
+                    if overlap(other, address) {
+                        let hints = self.refuse(listen, &format!("({address}) overlaps with `{key}` ({other})"));
+                        hints.push("give each a port of its own".to_owned());
+                    }
+                }
+                match public_url(text, true) {
+                    Ok(clean) => *text = clean,
+                    Err((reason, hint)) => self.refuse(url, &reason).extend(hint),
+                }
+                if archive.is_off() {
+                    self.refuse(listen, "is set, but there is no archive (`archive.url` is \"off\")");
+                }
+            }
+        }
+        if config.files.link_expiry.is_zero() {
+            self.refuse("files.link_expiry", "must be more than 0");
         }
     }
 

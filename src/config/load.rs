@@ -12,8 +12,9 @@ use super::place::{Path, Place, Places, Step};
 use super::read::{Fault, Node, read};
 use super::secret::resolve;
 use super::{Config, Inputs, check};
-use crate::setting::Size;
-use crate::{admin, destination, provider, route, server, store, telemetry};
+use crate::http::guard;
+use crate::setting::{Secret, Size};
+use crate::{admin, archive, destination, provider, route, server, store, telemetry};
 
 const MANUS_API_KEY: &str = "MANUS_API_KEY";
 
@@ -37,6 +38,9 @@ pub(super) fn everything(inputs: &Inputs) -> Result<Config, Errors> {
     let server = loader.section::<server::Config>("server", &[]);
     let admin = loader.section::<admin::Config>("admin", admin::SECRETS);
     let store = loader.section::<store::Config>("store", &[]);
+    let archive = loader.section::<archive::Config>("archive", archive::SECRETS);
+    let files = loader.section::<archive::FilesConfig>("files", &[]);
+    let outbound = loader.section::<guard::Config>("outbound", &[]);
     let limit = server.as_ref().map(|server| server.max_body_bytes);
     let limit = limit.filter(|limit| limit.0 > 0 && loader.places.is_set(&Path::of("server.max_body_bytes")));
     let sources = loader.sources(limit);
@@ -46,7 +50,11 @@ pub(super) fn everything(inputs: &Inputs) -> Result<Config, Errors> {
     let (Some(log), Some(server), Some(admin), Some(store)) = (log, server, admin, store) else {
         return Err(Errors(loader.errors));
     };
-    let mut config = Config { log, server, admin, store, sources, destinations, routes, rust_log };
+    let (Some(mut archive), Some(files), Some(outbound)) = (archive, files, outbound) else {
+        return Err(Errors(loader.errors));
+    };
+    archive.aws = loader.aws();
+    let mut config = Config { log, server, admin, store, archive, files, outbound, sources, destinations, routes, rust_log };
     check::everything(&mut config, &loader.places, &mut loader.errors);
     if loader.errors.is_empty() { Ok(config) } else { Err(Errors(loader.errors)) }
 }
@@ -122,6 +130,13 @@ impl<'a> Loader<'a> {
         }
         let value = self.dot_env.0.get(name).map(|(value, _)| value).filter(set)?;
         Some((value.clone(), self.dot_env.place(name)))
+    }
+
+    /// The variables `AWS_…`, as every tool for S3 reads them: those of `.env`, and over them those of the environment.
+    fn aws(&self) -> BTreeMap<String, Secret> {
+        let dot_env = self.dot_env.0.iter().map(|(name, (value, _))| (name, value));
+        let all = dot_env.chain(&self.inputs.env).filter(|(name, value)| name.starts_with("AWS_") && !value.is_empty());
+        all.map(|(name, value)| (name.clone(), Secret::new(value))).collect()
     }
 
     /// `MANUS_API_KEY` makes a source where there is none, and fills the Manus sources that have no key.

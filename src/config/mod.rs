@@ -31,7 +31,8 @@ use serde::Serialize;
 
 pub use error::{Error, Errors};
 
-use crate::{admin, destination, provider, route, server, store, telemetry};
+use crate::http::guard;
+use crate::{admin, archive, destination, provider, route, server, store, telemetry};
 
 /// The embedded defaults, byte for byte.
 pub const DEFAULT: &str = include_str!("../../config/default.toml");
@@ -71,6 +72,12 @@ pub struct Config {
     pub admin: admin::Config,
     /// `[store]`
     pub store: store::Config,
+    /// `[archive]`
+    pub archive: archive::Config,
+    /// `[files]`
+    pub files: archive::FilesConfig,
+    /// `[outbound]`
+    pub outbound: guard::Config,
     /// `[sources.…]`: never empty.
     pub sources: BTreeMap<String, provider::Config>,
     /// `[destinations.…]`: `log` is always among them.

@@ -9,10 +9,23 @@ use super::read::Unknown;
 use super::secret::TWIN;
 
 /// All sections.
-pub(super) const SECTIONS: [&str; 7] = ["log", "server", "admin", "store", "sources", "destinations", "routes"];
+pub(super) const SECTIONS: [&str; 10] =
+    ["log", "server", "admin", "store", "archive", "files", "outbound", "sources", "destinations", "routes"];
 
 /// The keys of fixed sections that the built-in configuration leaves out.
-const WITHOUT_DEFAULT: [&str; 2] = ["admin.token", "admin.token_file"];
+const WITHOUT_DEFAULT: [&str; 11] = [
+    "admin.token",
+    "admin.token_file",
+    "archive.endpoint",
+    "archive.region",
+    "archive.access_key_id",
+    "archive.secret_access_key",
+    "archive.secret_access_key_file",
+    "archive.session_token",
+    "archive.session_token_file",
+    "files.listen",
+    "files.public_url",
+];
 
 impl Loader<'_> {
     /// `TASKHOOK_SERVER_LISTEN` sets nothing, and nobody would see why. Other variables that begin with `TASKHOOK_` are left
@@ -28,7 +41,7 @@ impl Loader<'_> {
 
     /// The keys of the sections that are always there.
     fn fixed_keys(&self) -> Vec<Path> {
-        let mut keys: Vec<_> = ["log", "server", "admin", "store"]
+        let mut keys: Vec<_> = ["log", "server", "admin", "store", "archive", "files", "outbound"]
             .into_iter()
             .filter_map(|section| Some((section, self.defaults.get(section)?)))
             .flat_map(|(section, value)| match &value.kind {
@@ -37,7 +50,11 @@ impl Loader<'_> {
             })
             .chain(WITHOUT_DEFAULT.map(Path::of))
             .collect();
-        keys.sort_unstable();
+        // Of keys with one name, that of the section which most users set comes first.
+        keys.sort_unstable_by_key(|path| {
+            let section = SECTIONS.iter().position(|section| path.0.first() == Some(&Step::Key((*section).to_owned())));
+            (section, path.clone())
+        });
         keys
     }
 

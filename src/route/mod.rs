@@ -99,6 +99,8 @@ pub struct Target {
     pub route: String,
     /// The destination.
     pub destination: String,
+    /// Whether that route waits until the files are saved.
+    pub wait_for_files: bool,
 }
 
 /// All routes, checked.
@@ -111,6 +113,7 @@ struct Route {
     when: Option<Expression>,
     to: Vec<String>,
     unknown: bool,
+    wait_for_files: bool,
 }
 
 impl Routes {
@@ -120,7 +123,8 @@ impl Routes {
     /// Everything that is wrong, in the order of the routes.
     pub fn compile(routes: &[Config], destinations: &[String]) -> Result<Self, Vec<Error>> {
         if routes.is_empty() {
-            let log = Route { name: DEFAULT.to_owned(), when: None, to: vec![LOG.to_owned()], unknown: false };
+            let log =
+                Route { name: DEFAULT.to_owned(), when: None, to: vec![LOG.to_owned()], unknown: false, wait_for_files: true };
             return Ok(Self(vec![log]));
         }
         let (mut compiled, mut errors, mut names) = (Vec::new(), Vec::new(), HashSet::new());
@@ -144,7 +148,10 @@ impl Routes {
             }));
             let when = config.when.as_deref().map(|when| Expression::condition(when, Envelope::schema())).transpose();
             match when {
-                Ok(when) => compiled.push(Route { name, when, to: config.to.0.clone(), unknown: config.unknown }),
+                Ok(when) => {
+                    let (to, unknown, wait_for_files) = (config.to.0.clone(), config.unknown, config.wait_for_files);
+                    compiled.push(Route { name, when, to, unknown, wait_for_files });
+                }
                 Err(problems) => {
                     errors.extend(problems.into_iter().map(|problem| Error::When { route: name.clone(), problem }));
                 }
@@ -178,11 +185,19 @@ impl Routes {
             }
             for destination in &route.to {
                 if !targets.iter().any(|target| target.destination == *destination) {
-                    targets.push(Target { route: route.name.clone(), destination: destination.clone() });
+                    let (route, wait_for_files) = (route.name.clone(), route.wait_for_files);
+                    targets.push(Target { route, destination: destination.clone(), wait_for_files });
                 }
             }
         }
         Ok(targets)
+    }
+
+    /// Whether `envelope` waits for its files: not if it goes to routes alone that do not. One that goes nowhere so far waits, since
+    /// a `when` may ask what became of the files; one whose `when` fails does not.
+    #[must_use]
+    pub fn wait_for_files(&self, envelope: &Envelope) -> bool {
+        self.select(envelope).is_ok_and(|targets| targets.is_empty() || targets.iter().any(|target| target.wait_for_files))
     }
 }
 
@@ -238,6 +253,20 @@ mod tests {
         assert!(routes.takes_unknown());
         assert_eq!(select(&routes, &unknown()), ["#2 -> log"]);
         assert_eq!(select(&routes, &Envelope::sample()), ["#1 -> crm", "#2 -> log"]);
+    }
+
+    #[test]
+    fn an_event_waits_for_files_unless_every_route_that_takes_it_does_not() {
+        let waits = |configs| routes(configs).unwrap().wait_for_files(&Envelope::sample());
+        assert!(waits(json!([])));
+        assert!(!waits(json!([{"to": "crm", "wait_for_files": false}])));
+        assert!(!waits(json!([{"to": "crm", "wait_for_files": false}, {"to": "log", "when": "event.type == 'x'"}])));
+        assert!(waits(json!([{"to": "crm", "wait_for_files": false}, {"to": "log"}])));
+        assert!(waits(json!([{"to": "crm", "wait_for_files": false, "when": "event.type == 'x'"}])));
+        let odd = routes(json!([{"to": "crm", "when": "'x' in event.payload.task_detail.message"}])).unwrap();
+        let mut envelope = Envelope::sample();
+        envelope.event.payload = json!({"task_detail": {"message": 7}});
+        assert!(!odd.wait_for_files(&envelope));
     }
 
     #[test]

@@ -7,6 +7,8 @@
 //! - A job is a row with a lease. [`Store::claim`] sets it, counts the attempt, and records a delivery's attempt as *started*
 //!   before anything can be sent. Every end ([`Store::finish`], [`Store::retry`], [`Store::bury`]) is fenced by (job, attempt): it
 //!   returns false, and changes nothing, where the lease is no longer held.
+//! - A job that takes long keeps what it has done so far with [`Store::progress`], fenced in the same way. A file that is to be
+//!   archived, and an event that waits for its files, always have a job.
 //! - A lease that runs out ([`Store::expire`]) closes its attempt as *unknown*, and the job is due again. In SQLite a lease belongs to
 //!   the running process: it cannot run out while that lives, and is void when the next one starts. No clock is involved.
 //! - Nothing is deleted that somebody was told is kept. What is given up on is a dead letter, and stays.
@@ -25,13 +27,16 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 pub use self::error::{Error, unwritable};
-use self::model::{Appended, Capacity, Claimed, Finish, Lease, NewRejection, Proof, Released, Setback};
+use self::model::{
+    Appended, Capacity, Claimed, FileRow, Finish, Lease, NewRejection, Progress, Proof, Released, Setback, Waiting,
+};
 use self::view::{
     Backlog, DeliveryRow, EventDetail, EventFilter, EventRow, Listed, Page, RejectionDetail, RejectionRow, TaskDetail, TaskRow,
 };
 use crate::clock::Clock;
 use crate::event::NewEvent;
 use crate::setting::Size;
+use crate::task::Fetched;
 
 /// `[store]`.
 #[derive(Clone, Debug, Deserialize, Serialize)]
@@ -136,6 +141,14 @@ impl Store {
         forward!(self.finish(lease, now, finish))
     }
 
+    /// Keeps what an archive job has done so far; false, and nothing is kept, where the lease is no longer held.
+    ///
+    /// # Errors
+    /// When the commit failed.
+    pub async fn progress(&self, lease: Lease, now: Timestamp, progress: Progress) -> Result<bool, Error> {
+        forward!(self.progress(lease, now, progress))
+    }
+
     /// Closes a failed attempt; the job is due again at `due`. False where the lease is no longer held.
     ///
     /// # Errors
@@ -198,6 +211,38 @@ impl Store {
     /// When the commit failed.
     pub async fn save_verification_keys(&self, source: &str, keys: Vec<String>, now: Timestamp) -> Result<(), Error> {
         forward!(self.save_verification_keys(source, keys, now))
+    }
+
+    /// The files of the subject of an archive job.
+    ///
+    /// # Errors
+    /// When the store could not be read.
+    pub async fn files(&self, subject: i64) -> Result<Vec<FileRow>, Error> {
+        forward!(self.files(subject))
+    }
+
+    /// The events of the subject of an archive job that wait for files, the first in the order of acceptance.
+    ///
+    /// # Errors
+    /// When the store could not be read.
+    pub async fn waiting_for_files(&self, subject: i64) -> Result<Vec<Waiting>, Error> {
+        forward!(self.waiting_for_files(subject))
+    }
+
+    /// A task and its files as last fetched, without the raw answers.
+    ///
+    /// # Errors
+    /// When the store could not be read.
+    pub async fn fetched(&self, source: &str, task_id: &str) -> Result<Option<Fetched>, Error> {
+        forward!(self.fetched(source, task_id))
+    }
+
+    /// The key `name` that this store made for itself, for ever the same; `candidate` becomes it where there is none yet.
+    ///
+    /// # Errors
+    /// When the commit failed.
+    pub async fn own_key(&self, name: &'static str, candidate: Vec<u8>, now: Timestamp) -> Result<Vec<u8>, Error> {
+        forward!(self.own_key(name, candidate, now))
     }
 
     /// Adds rejections to their ring, and drops the oldest over its bounds.

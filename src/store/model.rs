@@ -1,9 +1,12 @@
 //! What goes into the store and comes out of it, the same for every database.
 
+mod file;
+
 use bytes::Bytes;
 use jiff::Timestamp;
 use uuid::Uuid;
 
+pub use self::file::{FileRow, NewFile, Progress, TURN_EVENTS, Told, Waiting};
 use crate::clock;
 use crate::event::Verification;
 use crate::task::Fetched;
@@ -36,13 +39,15 @@ pub enum JobKind {
     Prove,
     /// Fetch a task.
     Fetch,
+    /// Save the files of a task.
+    Archive,
     /// Hand a delivery to its destination.
     Deliver,
 }
 
 impl JobKind {
     /// Every kind.
-    pub const ALL: [Self; 3] = [Self::Prove, Self::Fetch, Self::Deliver];
+    pub const ALL: [Self; 4] = [Self::Prove, Self::Fetch, Self::Archive, Self::Deliver];
 
     /// The word in the store and in metrics.
     #[must_use]
@@ -50,6 +55,7 @@ impl JobKind {
         match self {
             Self::Prove => "prove",
             Self::Fetch => "fetch",
+            Self::Archive => "archive",
             Self::Deliver => "deliver",
         }
     }
@@ -124,6 +130,13 @@ pub enum Work {
         /// The events that wait for this, in the order of acceptance.
         waiting: Vec<StoredEvent>,
     },
+    /// Files, for [`JobKind::Archive`]. What they are and who waits for them is read as the work goes on, since more may come.
+    Files {
+        /// The provider's id; `None` for an event that names no task.
+        task_id: Option<String>,
+        /// What the store calls it by: the task, or the event that names none.
+        subject: i64,
+    },
     /// A delivery.
     Delivery(Outgoing),
 }
@@ -139,6 +152,8 @@ pub struct Known {
     pub probes: u32,
     /// Whether an earlier event of it waits to be fetched.
     pub fetching: bool,
+    /// Whether an earlier event of it waits for files.
+    pub archiving: bool,
 }
 
 /// A delivery to be handed over.
@@ -190,6 +205,10 @@ pub struct Finish {
     pub task: TaskNews,
     /// What becomes of the events that waited.
     pub moves: Vec<Move>,
+    /// Files of it that are to be archived.
+    pub files: Vec<NewFile>,
+    /// Of an archive job: the newest event that it saw waiting, by [`StoredEvent::seq`]. A newer one is looked at at once.
+    pub seen: Option<i64>,
     /// Where some still wait: when to come back for them.
     pub again_at: Option<Timestamp>,
     /// What a delivery's destination answered.
@@ -225,6 +244,13 @@ pub struct Move {
 pub enum Stage {
     /// Its task is to be fetched.
     Fetch,
+    /// Its files are to be archived, or those of an event before it.
+    Archive {
+        /// How its task is known.
+        told: Told,
+        /// It goes before something that came earlier.
+        out_of_order: bool,
+    },
     /// It is done with; these are its deliveries, which may be none.
     Done(Vec<NewDelivery>),
     /// Nothing proves it ours.

@@ -1,7 +1,12 @@
 //! What is read from the store for people: rows and pages, as the admin API shows them.
 
+use jiff::Timestamp;
 use serde::Serialize;
 use serde_json::Value;
+
+use super::model::FileRow;
+use crate::clock;
+use crate::task::{File, FileStatus};
 
 /// A list's limits: the newest first, from `cursor` on.
 #[derive(Clone, Debug)]
@@ -131,12 +136,41 @@ pub struct TaskDetail {
     pub row: TaskRow,
     /// As last fetched.
     pub task: Option<Value>,
-    /// Its files, as last fetched.
-    pub files: Option<Value>,
+    /// Its files, as last fetched, and where each stands.
+    pub files: Option<Vec<File>>,
     /// The provider's raw answers.
     pub raw: Option<Value>,
+    /// What became of its files, those of earlier fetches among them.
+    pub archive: Vec<ArchiveRow>,
     /// Its events, newest first, at most 200.
     pub events: Vec<EventRow>,
+}
+
+/// A file, as the archive knows it.
+#[derive(Clone, Debug, Serialize)]
+pub struct ArchiveRow {
+    /// Its name: third-party text.
+    pub name: String,
+    /// Where it stands.
+    pub status: FileStatus,
+    /// Why it is not archived, or not yet.
+    pub reason: Option<String>,
+    /// How often it was tried.
+    pub attempts: u32,
+    /// When it is tried next.
+    #[serde(with = "clock::optional")]
+    pub due_at: Option<Timestamp>,
+    /// Its size in bytes.
+    pub size_bytes: Option<u64>,
+    /// Of its content.
+    pub sha256: Option<String>,
+}
+
+impl From<FileRow> for ArchiveRow {
+    fn from(row: FileRow) -> Self {
+        let FileRow { name, status, reason, attempts, due_at, size_bytes, sha256, .. } = row;
+        Self { name, status, reason, attempts, due_at, size_bytes, sha256 }
+    }
 }
 
 /// A delivery in a list.

@@ -31,6 +31,10 @@ pub mod name {
     pub const QUARANTINED: &str = "taskhook_quarantined_events";
     /// Counter, by `call` and `outcome` (`ok`, or the kind of error).
     pub const PROVIDER_CALLS: &str = "taskhook_provider_calls_total";
+    /// Counter, by `source` and `status` (`archived`, `failed`, `too_large`, `skipped`).
+    pub const FILES: &str = "taskhook_files_total";
+    /// Counter, by `source`.
+    pub const FILE_BYTES: &str = "taskhook_file_bytes_total";
     /// Gauge, by `part`: 1 while it is degraded.
     pub const DEGRADED: &str = "taskhook_degraded";
     /// Gauge.
@@ -61,6 +65,8 @@ pub const METRICS: &[(&str, Kind, &str)] = &[
     (name::DEAD_LETTERS, Kind::Gauge, "Dead letters: work that was given up on."),
     (name::QUARANTINED, Kind::Gauge, "Events of tasks that our API key cannot see."),
     (name::PROVIDER_CALLS, Kind::Counter, "Calls of provider APIs, by call and outcome."),
+    (name::FILES, Kind::Counter, "Files of tasks that were archived or given up on, by source and status."),
+    (name::FILE_BYTES, Kind::Counter, "Bytes of the files that were archived, by source."),
     (name::DEGRADED, Kind::Gauge, "1 while a part is degraded."),
     (name::STORE_FREE_BYTES, Kind::Gauge, "Free space on the disk of the store."),
 ];

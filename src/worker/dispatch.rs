@@ -7,8 +7,8 @@ use super::Environment;
 use crate::event::Facts;
 use crate::provider::{Kept, Source};
 use crate::route::{Envelope, Event};
-use crate::store::model::{NewDelivery, Stage, StoredEvent};
-use crate::task::{Fetched, File, Message, State, Task};
+use crate::store::model::{FileRow, NewDelivery, Stage, StoredEvent, Told};
+use crate::task::{Fetched, File, FileStatus, Message, State, Task};
 
 /// What is known of an event's task.
 #[derive(Clone, Copy, Debug)]
@@ -32,24 +32,40 @@ pub(super) fn kept(event: &StoredEvent) -> Kept<'_> {
     }
 }
 
-/// What becomes of `event` now.
-pub(super) fn stage(
+impl Known<'_> {
+    /// The same, as the store keeps it.
+    pub(super) fn told(self) -> Told {
+        match self {
+            Self::NotAsked => Told::Nothing,
+            Self::FromWebhook => Told::Webhook,
+            Self::Fetched(_) => Told::Fetched,
+        }
+    }
+}
+
+/// What destinations are to know of `event`; `rows` tell where its files stand.
+pub(super) fn envelope(
     environment: &Environment,
     source: &Source,
     event: &StoredEvent,
     task: Known<'_>,
     out_of_order: bool,
-) -> Stage {
+    rows: &[FileRow],
+) -> Envelope {
     let facts = source.tell(&kept(event));
-    let stopped = source.ends(&facts.kind);
     // Where nothing is fetched, an event may tell the whole task by itself.
-    let told = if stopped && !source.fetches() { source.told(&kept(event)) } else { None };
-    let (task, files) = match told.as_ref().map_or(task, Known::Fetched) {
+    let told = if source.ends(&facts.kind) && !source.fetches() { source.told(&kept(event)) } else { None };
+    let (task, mut files) = match told.as_ref().map_or(task, Known::Fetched) {
         Known::Fetched(fetched) => (Some(fetched.task.clone()), fetched.files.clone()),
         Known::FromWebhook => (Some(as_told(&facts)), attached(&facts)),
         Known::NotAsked => (None, attached(&facts)),
     };
-    let envelope = Envelope {
+    FileRow::tell(&mut files, rows);
+    let now = environment.clock.now();
+    for file in files.iter_mut().filter(|file| file.status == FileStatus::Archived) {
+        file.link = file.sha256.as_deref().and_then(|sha256| environment.archive.link(sha256, &file.name, now));
+    }
+    Envelope {
         id: event.id,
         kind: facts.kind.clone(),
         source: event.source.clone(),
@@ -64,15 +80,20 @@ pub(super) fn stage(
         event: Event { facts, valid: source.is_valid(&event.body), payload: payload(&event.body) },
         task,
         files,
-    };
-    let targets = match environment.routes.select(&envelope) {
+    }
+}
+
+/// The deliveries of `event` with this envelope.
+pub(super) fn deliveries(environment: &Environment, source: &Source, event: &StoredEvent, envelope: &Envelope) -> Stage {
+    let (stopped, out_of_order) = (source.ends(&envelope.kind), envelope.out_of_order);
+    let targets = match environment.routes.select(envelope) {
         Ok(targets) => targets,
         Err(error) => return dead(event, &error),
     };
     let mut deliveries = Vec::with_capacity(targets.len());
     for target in targets {
         let Some(destination) = environment.destinations.get(&target.destination) else { continue };
-        match destination.render(&envelope) {
+        match destination.render(envelope) {
             Ok(body) => deliveries.push(NewDelivery {
                 id: Uuid::now_v7(),
                 destination: target.destination,

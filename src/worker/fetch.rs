@@ -9,7 +9,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 
 use super::prove::{complain, part};
-use super::{Environment, dispatch, end, task_work};
+use super::{Environment, archive, dispatch, end, task_work};
 use crate::clock;
 use crate::provider::{ApiError, Source, Use};
 use crate::store::model::{Finish, Job, JobKind, Lease, Move, Setback, StoredEvent, TaskNews};
@@ -23,9 +23,10 @@ const FETCH_TIME: Duration = Duration::from_secs(30);
 /// Does `job`.
 pub(super) async fn run(environment: &Environment, source: &Source, job: Job) {
     let (lease, made_at) = (job.lease, job.created_at);
-    let Some((Some(task_id), _, waiting)) = task_work(job.work) else { return };
+    let Some((Some(task_id), known, waiting)) = task_work(job.work) else { return };
+    let entry = archive::Entry::new(known.archiving);
     let Some(last) = waiting.iter().rfind(|event| source.ends(&event.kind)) else {
-        return hand_on(environment, source, lease, TaskNews::default(), waiting).await;
+        return hand_on(environment, source, lease, TaskNews::default(), entry, waiting).await;
     };
     let patience = clock::after(made_at, source.fetch_patience());
     let begun = tokio::select! {
@@ -39,7 +40,7 @@ pub(super) async fn run(environment: &Environment, source: &Source, job: Job) {
             source = source.name(), task_id = ?task_id,
             "`requests_per_minute` left no call for the task in time; its events go out incomplete"
         );
-        return hand_on(environment, source, lease, TaskNews::default(), waiting).await;
+        return hand_on(environment, source, lease, TaskNews::default(), entry, waiting).await;
     }
     let (now, last) = (environment.clock.now(), dispatch::kept(last));
     let fetched = tokio::select! {
@@ -53,19 +54,19 @@ pub(super) async fn run(environment: &Environment, source: &Source, job: Job) {
         Ok(fetched) => {
             environment.health.recover(&part(source));
             let news = TaskNews { fetched: Some(Box::new(fetched)), ..TaskNews::default() };
-            hand_on(environment, source, lease, news, waiting).await;
+            hand_on(environment, source, lease, news, entry, waiting).await;
         }
         Err(ApiError::NotFound { .. }) => {
             tracing::info!(source = source.name(), task_id = ?task_id, "the task is gone; its events go out as their webhooks told them");
             let news = TaskNews { deleted: true, ..TaskNews::default() };
-            hand_on(environment, source, lease, news, waiting).await;
+            hand_on(environment, source, lease, news, entry, waiting).await;
         }
         Err(error) if error.degrades() => {
             let wait = complain(environment, source, lease.attempt, &error);
             let now = environment.clock.now();
             if now >= patience {
                 tracing::warn!(source = source.name(), task_id = ?task_id, "the task could not be fetched in time; its events go out incomplete");
-                return hand_on(environment, source, lease, TaskNews::default(), waiting).await;
+                return hand_on(environment, source, lease, TaskNews::default(), entry, waiting).await;
             }
             let setback = Setback { reason: error.to_string(), ..Setback::default() };
             let due = clock::after(now, wait).min(patience);
@@ -81,7 +82,14 @@ pub(super) async fn run(environment: &Environment, source: &Source, job: Job) {
 }
 
 /// Hands the events on that need not wait, and ends the job.
-async fn hand_on(environment: &Environment, source: &Source, lease: Lease, news: TaskNews, waiting: Vec<StoredEvent>) {
+async fn hand_on(
+    environment: &Environment,
+    source: &Source,
+    lease: Lease,
+    news: TaskNews,
+    mut entry: archive::Entry,
+    waiting: Vec<StoredEvent>,
+) {
     let now = environment.clock.now();
     let fetched = news.fetched.as_deref();
     let mut moves = Vec::new();
@@ -105,10 +113,11 @@ async fn hand_on(environment: &Environment, source: &Source, lease: Lease, news:
                 Some(fetched) => dispatch::Known::Fetched(fetched),
                 None => dispatch::Known::FromWebhook,
             };
-            moves.push(Move { event: event.seq, to: dispatch::stage(environment, source, &event, task, again_at.is_some()) });
+            let to = entry.next(environment, source, &event, task, again_at.is_some());
+            moves.push(Move { event: event.seq, to });
         }
     }
-    let finish = Finish { task: news, moves, again_at, ..Finish::default() };
+    let finish = Finish { moves, again_at, files: entry.files(), task: news, ..Finish::default() };
     end(environment, JobKind::Fetch, || environment.store.finish(lease, now, finish.clone())).await;
 }
 

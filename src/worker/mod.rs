@@ -10,6 +10,7 @@
 //! - At a stop nothing more is claimed, what runs may end, and what cannot end in time is handed back: a delivery that may have
 //!   arrived as one of unknown outcome.
 
+mod archive;
 mod breaker;
 mod deliver;
 mod dispatch;
@@ -30,6 +31,7 @@ use tokio_util::sync::CancellationToken;
 
 use self::breaker::Breaker;
 use self::pace::Pace;
+use crate::archive::Archive;
 use crate::clock::{self, Clock};
 use crate::destination::Destination;
 use crate::provider::Source;
@@ -59,6 +61,8 @@ pub struct Environment {
     pub destinations: BTreeMap<String, Destination>,
     /// Where results go.
     pub routes: Routes,
+    /// Where files are saved.
+    pub archive: Archive,
     /// Where a part that does not work says so.
     pub health: Health,
     /// Rung by whoever makes jobs.
@@ -177,6 +181,14 @@ impl Worker {
                     self.start(false, vec![job], |environment, mut jobs| async move {
                         while let Some(job) = jobs.pop() {
                             fetch::run(&environment, &source, job).await;
+                        }
+                    });
+                }
+                JobKind::Archive => {
+                    let Some(source) = environment.sources.get(&job.queue).cloned() else { continue };
+                    self.start(false, vec![job], |environment, mut jobs| async move {
+                        while let Some(job) = jobs.pop() {
+                            archive::run(&environment, &source, job).await;
                         }
                     });
                 }
@@ -360,8 +372,8 @@ async fn lost_lease(environment: &Environment, leases: &[Lease]) {
 }
 
 /// Writes down how a job ended, and rings for what follows from it. A store that does not take it now (a full disk) is asked
-/// again: what was done must not be done again for want of a note.
-async fn end<F, W>(environment: &Environment, kind: JobKind, mut write: F)
+/// again: what was done must not be done again for want of a note. False where nothing was written.
+async fn end<F, W>(environment: &Environment, kind: JobKind, mut write: F) -> bool
 where
     F: FnMut() -> W,
     W: Future<Output = Result<bool, store::Error>>,
@@ -369,16 +381,18 @@ where
     let mut attempt = 0;
     loop {
         match write().await {
-            Ok(true) => return environment.wake.notify_one(),
+            Ok(true) => {
+                environment.wake.notify_one();
+                return true;
+            }
             Ok(false) => {
-                return tracing::warn!(
-                    job.kind = kind.as_str(),
-                    "a job ended that somebody else holds; its end is theirs to write"
-                );
+                tracing::warn!(job.kind = kind.as_str(), "a job ended that somebody else holds; its end is theirs to write");
+                return false;
             }
             // The process ends as well; the next start finds the lease.
             Err(error @ (store::Error::Disk(_) | store::Error::Unavailable(_))) => {
-                return tracing::warn!(job.kind = kind.as_str(), error = %error, "the end of a job was not kept, it is done again after the next start: {error}");
+                tracing::warn!(job.kind = kind.as_str(), error = %error, "the end of a job was not kept, it is done again after the next start: {error}");
+                return false;
             }
             Err(error) => {
                 attempt += 1;
@@ -394,6 +408,6 @@ where
 fn task_work(work: Work) -> Option<(Option<String>, store::model::Known, Vec<store::model::StoredEvent>)> {
     match work {
         Work::Task { task_id, known, waiting } => Some((task_id, known, waiting)),
-        Work::Delivery(_) => None,
+        Work::Files { .. } | Work::Delivery(_) => None,
     }
 }

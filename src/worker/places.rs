@@ -15,6 +15,9 @@ const ASK_PLACES: usize = 64;
 const DELIVER_CLAIM: usize = 16;
 /// Fetches at once for a source.
 const FETCH_PLACES: usize = 8;
+/// Tasks at once for a source whose files are archived. Many: how many files are on their way is limited elsewhere, and whoever has
+/// no place cannot hand on the events that have waited long enough.
+const ARCHIVE_PLACES: usize = 256;
 
 impl Worker {
     /// How much of each kind can be started now.
@@ -34,6 +37,7 @@ impl Worker {
         };
         for (name, source) in &environment.sources {
             add(JobKind::Fetch, Which::Any, name, FETCH_PLACES.saturating_sub(in_flight(JobKind::Fetch, name)));
+            add(JobKind::Archive, Which::Any, name, ARCHIVE_PLACES.saturating_sub(in_flight(JobKind::Archive, name)));
             let places = PROVE_PLACES.saturating_sub(in_flight(JobKind::Prove, name));
             if !source.needs_proof() {
                 add(JobKind::Prove, Which::Any, name, places);

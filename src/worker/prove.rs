@@ -16,7 +16,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 use tokio::sync::Mutex;
 
-use super::{Environment, dispatch, end, task_work};
+use super::{Environment, archive, dispatch, end, task_work};
 use crate::clock;
 use crate::provider::{ApiError, Listed, Probe, Source, Use};
 use crate::retry::{self, LADDER};
@@ -47,7 +47,7 @@ pub(super) fn is_settled(source: &Source, job: &Job) -> bool {
             // One that a person released goes on by itself; those of its task that were not come back for their turn.
             known.proof.is_some() || !source.needs_proof() || waiting.iter().any(|event| event.released)
         }
-        Work::Delivery(_) => true,
+        Work::Files { .. } | Work::Delivery(_) => true,
     }
 }
 
@@ -96,7 +96,7 @@ pub(super) async fn run(environment: &Environment, source: &Source, listing: Opt
 fn heard_at(job: &Job) -> Option<Timestamp> {
     match &job.work {
         Work::Task { waiting, .. } => waiting.iter().map(|event| event.received_at).max(),
-        Work::Delivery(_) => None,
+        Work::Files { .. } | Work::Delivery(_) => None,
     }
 }
 
@@ -228,7 +228,8 @@ async fn refuse(
         );
         let moves = waiting.iter().map(|event| Move { event: event.seq, to: Stage::Quarantine(reason.clone()) }).collect();
         let finish = Finish { task: news, moves, ..Finish::default() };
-        return end(environment, JobKind::Prove, || environment.store.finish(lease, now, finish.clone())).await;
+        end(environment, JobKind::Prove, || environment.store.finish(lease, now, finish.clone())).await;
+        return;
     }
     let rung = retry::wait(&LADDER, lease.attempt, None).unwrap_or(LADDER[LADDER.len() - 1]);
     let due = clock::after(now, rung.max(LADDER[0])).min(deadline);
@@ -288,6 +289,7 @@ async fn go_on(
 ) {
     // Order of acceptance: what comes after a stop that is still to be fetched waits behind it.
     let mut behind = known.fetching;
+    let mut entry = archive::Entry::new(known.archiving);
     let ours = proof.is_some() || known.proof.is_some() || !source.needs_proof();
     let fetched = told(source, waiting.iter().filter(|event| ours || event.released));
     let moves = waiting
@@ -295,15 +297,13 @@ async fn go_on(
         .filter(|event| ours || event.released)
         .map(|event| {
             behind |= source.fetches() && task_id.is_some() && source.ends(&event.kind);
-            let to = if behind {
-                Stage::Fetch
-            } else {
-                dispatch::stage(environment, source, &event, dispatch::Known::NotAsked, false)
-            };
+            let to =
+                if behind { Stage::Fetch } else { entry.next(environment, source, &event, dispatch::Known::NotAsked, false) };
             Move { event: event.seq, to }
         })
         .collect();
-    let finish = Finish { task: TaskNews { proof, fetched, ..TaskNews::default() }, moves, ..Finish::default() };
+    let task = TaskNews { proof, fetched, ..TaskNews::default() };
+    let finish = Finish { task, moves, files: entry.files(), ..Finish::default() };
     let now = environment.clock.now();
     end(environment, JobKind::Prove, || environment.store.finish(lease, now, finish.clone())).await;
 }

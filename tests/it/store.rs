@@ -1,6 +1,7 @@
 //! The store's contract, held against every database that we speak to, and what is particular to one of them.
 
 mod append;
+mod files;
 mod jobs;
 mod lanes;
 mod opening;
@@ -113,6 +114,9 @@ impl Database {
             "attempts",
             "rejections",
             "verification_keys",
+            "files",
+            "archiving",
+            "own_keys",
         ];
         let mut rows = Vec::new();
         for table in tables {
@@ -238,7 +242,7 @@ fn setback(reason: &str) -> Setback {
 fn waiting(job: &Job) -> Vec<i64> {
     match &job.work {
         Work::Task { waiting, .. } => waiting.iter().map(|event| event.seq).collect(),
-        Work::Delivery(_) => panic!("a delivery has no events that wait"),
+        Work::Files { .. } | Work::Delivery(_) => panic!("no events are claimed with this job"),
     }
 }
 
@@ -246,6 +250,6 @@ fn waiting(job: &Job) -> Vec<i64> {
 fn outgoing(job: &Job) -> &taskhook::store::model::Outgoing {
     match &job.work {
         Work::Delivery(outgoing) => outgoing,
-        Work::Task { .. } => panic!("this is no delivery"),
+        Work::Task { .. } | Work::Files { .. } => panic!("this is no delivery"),
     }
 }

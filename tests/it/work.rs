@@ -77,6 +77,13 @@ pub(crate) fn types(crm: &Recorder) -> Vec<String> {
     crm.bodies().iter().map(|body| body["type"].as_str().expect("a type").to_owned()).collect()
 }
 
+/// The types of the deliveries that `crm` got, in the order in which they came; one that came again at once counts once.
+pub(crate) fn came(crm: &Recorder) -> Vec<String> {
+    let mut came: Vec<_> = crm.recorded().iter().map(|sent| sent.header("webhook-id").to_owned()).zip(types(crm)).collect();
+    came.dedup();
+    came.into_iter().map(|(_, kind)| kind).collect()
+}
+
 /// Lets time pass in steps, the worker running by itself all the while; what `see` says after each step.
 ///
 /// The work waits for calls that the budget allows only later, so that time cannot stand still until it is done.

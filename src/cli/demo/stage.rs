@@ -16,6 +16,7 @@ use crate::clock::Clock;
 use crate::config::{Config, Flag, Inputs};
 use crate::destination::log;
 use crate::http;
+use crate::http::guard::Names;
 use crate::provider::Source;
 use crate::signature::encode_base64;
 use crate::simulator::manus::{Drive, Manus, Options};
@@ -80,7 +81,13 @@ impl Stage {
                 // The story tells what happens; a log beside it is for whoever asks.
                 telemetry::init(&config.log, None, playing.terminal).map_err(Error::failed)?;
             }
-            let start = Start { clock: clock.clone(), format: log::Format::Text, output: log::Output::Null, by_itself: true };
+            let start = Start {
+                clock: clock.clone(),
+                format: log::Format::Text,
+                output: log::Output::Null,
+                names: Names::System,
+                by_itself: true,
+            };
             match App::start(&config, start).await {
                 Ok(app) => break (app, config.server.public_url.first().cloned().unwrap_or_default()),
                 Err(app::Error::Listen { .. }) if tries < TRIES => tries += 1,
@@ -165,6 +172,13 @@ listen = "127.0.0.1:0"
 url = "sqlite://{store}"
 min_free_bytes = "16MiB"
 
+[archive]
+url = "file://{files}"
+min_free_bytes = "16MiB"
+
+[outbound]
+allow_private_addresses = true
+
 [sources.{SOURCE}]
 provider = "manus"
 api_version = "v2"
@@ -184,6 +198,7 @@ when = 'event.type == "task_stopped"'
 to = ["app"]
 "#,
         store = store.display(),
+        files = folder.path().join("files").display(),
     );
     let file = folder.path().join("taskhook.toml");
     std::fs::write(&file, text).map_err(|error| Error::failed(format!("cannot write to the temporary folder: {error}")))?;

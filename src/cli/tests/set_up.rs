@@ -245,13 +245,14 @@ fn a_check_finds_nothing_where_all_is_well() {
     insta::with_settings!({filters => vec![(r"[0-9a-f]{16}", "FINGERPRINT")]}, { insta::assert_snapshot!(out, @"
     ok       configuration: 1 source, 1 destination, no route: everything goes to `log`
     ok       store: DIR/data/taskhook.db is in use by a taskhook that runs
+    ok       archive: DIR/data/files takes files and gives them back
     ok       key of source manus: loaded (FINGERPRINT)
     ok       API of source manus: answers; 0 task(s) are seen
     ok       destination log: writes to standard output
     ok       public URL: http://PUBLIC leads to this taskhook
     "); });
     let report = site.json(&["check", "--json"]);
-    assert_eq!((report["ok"].as_bool(), report["checks"].as_array().unwrap().len()), (Some(true), 6));
+    assert_eq!((report["ok"].as_bool(), report["checks"].as_array().unwrap().len()), (Some(true), 7));
 }
 
 #[test]
@@ -262,11 +263,12 @@ fn a_check_names_each_problem_and_what_to_do() {
     ]);
     site.set("MANUS_API_KEY", "sk-wr0ng");
     let (exit, out, err) = site.shell(&["check"]);
-    assert_eq!((exit, err.as_str()), (1, "error: 4 of 7 checks found a problem\n"));
+    assert_eq!((exit, err.as_str()), (1, "error: 4 of 8 checks found a problem\n"));
     assert!(!site.folder.path().join("data").exists(), "a check must not make a store");
     insta::assert_snapshot!(out, @r#"
     ok       configuration: 1 source, 2 destinations, no route: everything goes to `log`
     ok       store: DIR/data/taskhook.db will be made at the first start
+    ok       archive: DIR/data/files will be made at the first start
     problem  key of source manus: webhook.publicKey: 401, the API key is refused: a wrong key, or a v1 key used on v2 (invalid api key)
              hint: check `sources.manus.api_key` (or `MANUS_API_KEY`): is it whole, and of the right account?
              hint: if it is a key for the other version of the API, set `sources.manus.api_version` to "v1"
@@ -280,6 +282,33 @@ fn a_check_names_each_problem_and_what_to_do() {
     "#);
     let (exit, out, _) = site.shell(&["check", "--json"]);
     assert_eq!((exit, serde_json::from_str::<serde_json::Value>(&out).unwrap()["ok"].as_bool()), (1, Some(false)));
+}
+
+#[test]
+fn a_check_tries_the_archive_and_the_address_of_files() {
+    let mut site = Site::start(&[]);
+    std::fs::write(site.folder.path().join("blocked"), "").unwrap();
+    let folder = format!("file://{}", site.folder.path().join("blocked/files").display());
+    site.set("TASKHOOK__ARCHIVE__URL", &folder);
+    site.set("TASKHOOK__FILES__LISTEN", "127.0.0.1:0");
+    site.set("TASKHOOK__FILES__PUBLIC_URL", "http://127.0.0.1:1/base");
+    let (exit, out, _) = site.shell(&["check"]);
+    let told: Vec<_> = out.lines().skip_while(|line| !line.contains("archive:")).take(2).collect();
+    assert_eq!(exit, 1, "{out}");
+    assert!(told[0].starts_with("problem  archive: ") && told[1].contains("hint: "), "{out}");
+    let told: Vec<_> = out.lines().skip_while(|line| !line.contains("public URL of files")).collect();
+    assert!(told[0].starts_with("problem  public URL of files: http://127.0.0.1:1/base cannot be connected to"), "{out}");
+    assert!(told[1].contains("is `files.public_url` its address?"), "{out}");
+    // The public listener answers for this taskhook, and so does that for files.
+    site.set("TASKHOOK__FILES__PUBLIC_URL", &format!("http://{}", site.front.address));
+    site.set("TASKHOOK__ARCHIVE__MIN_FREE_BYTES", "1000TiB");
+    site.set("TASKHOOK__ARCHIVE__URL", &format!("file://{}", site.folder.path().join("data/files").display()));
+    let (_, out, _) = site.shell(&["check"]);
+    assert!(out.contains("leads to this taskhook"), "{out}");
+    assert!(
+        out.contains("problem  archive: the archive DIR/data/files: ") && out.contains("`archive.min_free_bytes` is 1000TiB"),
+        "{out}"
+    );
 }
 
 #[test]

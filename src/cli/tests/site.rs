@@ -14,6 +14,7 @@ use crate::app::{App, Start};
 use crate::clock::Clock;
 use crate::config::Config;
 use crate::destination::log::{Format, Output};
+use crate::http::guard::Names;
 use crate::simulator::manus::{Manus, Options};
 
 pub(in crate::cli) const KEY: &str = "sk-test";
@@ -125,6 +126,7 @@ impl Site {
         site.set("TASKHOOK__SERVER__LISTEN", "127.0.0.1:0");
         site.set("TASKHOOK__ADMIN__LISTEN", &site.admin.address.to_string());
         site.set("TASKHOOK__STORE__URL", &format!("sqlite://{}", site.folder.path().join("data/taskhook.db").display()));
+        site.set("TASKHOOK__ARCHIVE__URL", &format!("file://{}", site.folder.path().join("data/files").display()));
         for (name, value) in env {
             site.set(name, value);
         }
@@ -144,7 +146,8 @@ impl Site {
         // Behind its front.
         inputs.env.insert("TASKHOOK__ADMIN__LISTEN".to_owned(), "127.0.0.1:0".to_owned());
         let config = Config::load(&inputs).unwrap();
-        let start = Start { clock: Clock::system(), format: Format::Json, output: Output::Null, by_itself: true };
+        let start =
+            Start { clock: Clock::system(), format: Format::Json, output: Output::Null, names: Names::System, by_itself: true };
         let app = self.runtime.block_on(App::start(&config, start)).unwrap();
         // An event that came before the key would be asked to come again.
         self.runtime.block_on(app.keys.load("manus")).unwrap();

@@ -175,3 +175,53 @@ fn what_is_wrong_with_a_sender_is_told_with_its_place() {
     error: taskhook.toml:20:10: `sources.e`: `secret` is missing: set it, `secret_file`, or `public_key`; only `verify = "none"` does without
     "#);
 }
+
+#[test]
+fn an_archive_is_somewhere_and_has_room() {
+    insta::assert_snapshot!(Setup::whole().file("[archive]\nurl = \"data/files\"\nmax_files = 0").errors(), @"
+    error: taskhook.toml:2:1: `archive.url` must begin with `file://` or `s3://`, or be `off`
+    error: taskhook.toml:3:1: `archive.max_files` must be more than 0
+    ");
+    insta::assert_snapshot!(Setup::whole().env("TASKHOOK__ARCHIVE__URL", "s3://results").env("TASKHOOK__ARCHIVE__ACCESS_KEY_ID", "AK").errors(), @"
+    error: environment variable `TASKHOOK__ARCHIVE__ACCESS_KEY_ID`: `archive.access_key_id` is set, and `archive.secret_access_key` is not
+    ");
+    let aws = Setup::whole()
+        .env("TASKHOOK__ARCHIVE__URL", "s3://results")
+        .env("AWS_REGION", "eu-central-1")
+        .dot_env("AWS_REGION=x\nAWS_A=y\n");
+    let archive = aws.load().archive;
+    assert_eq!((archive.aws["AWS_REGION"].expose(), archive.aws["AWS_A"].expose(), archive.aws.len()), ("eu-central-1", "y", 2));
+    assert!(Setup::whole().env("TASKHOOK__ARCHIVE__URL", "off").load().archive.is_off());
+    let secret = Setup::whole()
+        .write("key", "s3-secret\n")
+        .file("[archive]\naccess_key_id = \"AK\"\nsecret_access_key_file = \"key\"")
+        .load();
+    assert_eq!(secret.archive.secret_access_key.as_ref().unwrap().expose(), "s3-secret");
+    assert!(!format!("{secret:?}{}", secret.to_toml()).contains("s3-secret"));
+}
+
+#[test]
+fn files_are_served_at_an_address_of_their_own() {
+    let setup = |keys: &str| Setup::whole().file(&format!("[files]\n{keys}"));
+    insta::assert_snapshot!(setup("listen = \"127.0.0.1:8082\"").errors(), @"
+    error: taskhook.toml:1:2: `files.public_url` is not set, but `files.listen` is
+    hint: set the URL under which readers reach it
+    ");
+    insta::assert_snapshot!(setup("public_url = \"https://files.example.com\"").errors(), @"
+    error: taskhook.toml:1:2: `files.listen` is not set, but `files.public_url` is
+    hint: set the address to listen on, such as `0.0.0.0:8082`
+    ");
+    insta::assert_snapshot!(setup("listen = \"0.0.0.0:8081\"\npublic_url = \"http://files.example.com\"\nlink_expiry = \"0s\"").errors(), @"
+    error: taskhook.toml:2:1: `files.listen` (0.0.0.0:8081) overlaps with `admin.listen` (127.0.0.1:8081)
+    hint: give each a port of its own
+    error: taskhook.toml:3:1: `files.public_url` must be https, unless its host is loopback
+    hint: did you mean `https://files.example.com`?
+    error: taskhook.toml:4:1: `files.link_expiry` must be more than 0
+    ");
+    let off = setup("listen = \"127.0.0.1:8082\"\npublic_url = \"https://files.example.com/\"\n[archive]\nurl = \"off\"");
+    insta::assert_snapshot!(off.errors(), @r#"
+    error: taskhook.toml:2:1: `files.listen` is set, but there is no archive (`archive.url` is "off")
+    "#);
+    let files = setup("listen = \"127.0.0.1:8082\"\npublic_url = \"https://files.example.com/base/\"").load().files;
+    assert_eq!(files.public_url.as_deref(), Some("https://files.example.com/base"));
+}

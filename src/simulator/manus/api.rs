@@ -207,6 +207,7 @@ async fn front(Extract(shared): Extract<Arc<Shared>>, request: Request, next: Ne
     }
     let mut response = match fault.and_then(|fault| fault.answer) {
         Some(WrongAnswer::Refuse { status, retry_after }) => refuse(status, retry_after.as_deref()),
+        Some(WrongAnswer::Redirect(to)) => (StatusCode::FOUND, [(header::LOCATION, to)]).into_response(),
         Some(wrong) => spoil(next.run(request).await, &wrong).await,
         None => next.run(request).await,
     };
@@ -248,7 +249,7 @@ async fn spoil(response: Response, wrong: &WrongAnswer) -> Response {
     let whole = to_bytes(body, MAX_ANSWER).await.unwrap_or_default();
     parts.headers.remove(header::CONTENT_LENGTH);
     let body = match wrong {
-        WrongAnswer::Refuse { .. } => Body::from(whole),
+        WrongAnswer::Refuse { .. } | WrongAnswer::Redirect(_) => Body::from(whole),
         WrongAnswer::Html => {
             parts.headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("text/html; charset=utf-8"));
             Body::from("<!doctype html>\n<title>Just a moment…</title>\n<p>Checking your browser.</p>\n")

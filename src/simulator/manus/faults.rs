@@ -20,7 +20,8 @@ Requests that carry them:
 API, the first that matches a call:
   "api": [{"only": "task.detail", "times": N, "slow_ms": M, "answer": A}]
   `only` is a part of path and query (absent: every call); A is absent (only slow), "html", "half", "huge" (10 MiB), "empty",
-  "lost" (done, but the connection closes without an answer), or {"refuse": {"status": 429, "retry_after": "2"}} (not done)
+  "lost" (done, but the connection closes without an answer), {"refuse": {"status": 429, "retry_after": "2"}} (not done), or
+  {"redirect": "https://..."} (not done). Files are calls as well: "only": "/files/"
 While set:
   "refused_keys": ["sk-..."]   "links_expired": true   "date_offset_seconds": S (the Date header alone)
   "clock_offset_seconds": S (everything the simulator says about time, signatures included)
@@ -94,6 +95,8 @@ pub enum WrongAnswer {
         #[serde(default)]
         retry_after: Option<String>,
     },
+    /// The call is sent elsewhere, and nothing is done.
+    Redirect(String),
     /// A page in HTML, as a proxy in between would answer; the call is done.
     Html,
     /// The first half of the answer, then the connection breaks; the call is done.

@@ -1,10 +1,11 @@
-//! Files behind links that are signed for a while, and differ on each answer, as links of a CDN do.
+//! Files behind links that are signed for a while, and differ on each answer, as links of a CDN do. What was cut off can be fetched
+//! on its own, as there.
 
 use std::sync::Arc;
 
 use aws_lc_rs::digest::{SHA256, digest};
 use axum::extract::{Path, State as Extract};
-use axum::http::{StatusCode, Uri, header};
+use axum::http::{HeaderMap, StatusCode, Uri, header};
 use axum::response::{IntoResponse as _, Response};
 use serde_json::Value;
 
@@ -59,14 +60,33 @@ impl State {
 }
 
 /// `GET /files/{id}/{name}?Policy=…`: the file, or 403 as a CDN says it.
-pub(super) async fn serve(Extract(shared): Extract<Arc<Shared>>, Path((id, _)): Path<(String, String)>, uri: Uri) -> Response {
+pub(super) async fn serve(
+    Extract(shared): Extract<Arc<Shared>>,
+    Path((id, _)): Path<(String, String)>,
+    uri: Uri,
+    asked: HeaderMap,
+) -> Response {
     let state = shared.lock();
     if !state.link_is_good(uri.path(), uri.query().unwrap_or_default()) {
         let denied = "<?xml version=\"1.0\" encoding=\"UTF-8\"?><Error><Code>AccessDenied</Code></Error>";
         return (StatusCode::FORBIDDEN, [(header::CONTENT_TYPE, "text/xml")], denied).into_response();
     }
     match state.files.get(&id) {
-        Some(file) => ([(header::CONTENT_TYPE, file.content_type.clone())], file.bytes.clone()).into_response(),
+        Some(file) => {
+            let (whole, tag) = (file.bytes.clone(), format!("\"{id}\""));
+            let headers = [(header::CONTENT_TYPE, file.content_type.clone()), (header::ETAG, tag.clone())];
+            let from = rest_asked_for(&asked, &tag).filter(|from| *from < whole.len());
+            let Some(from) = from else { return (headers, whole).into_response() };
+            let range = [(header::CONTENT_RANGE, format!("bytes {from}-{}/{}", whole.len() - 1, whole.len()))];
+            (StatusCode::PARTIAL_CONTENT, headers, range, whole.slice(from..)).into_response()
+        }
         None => StatusCode::NOT_FOUND.into_response(),
     }
+}
+
+/// Where the rest begins that a request asks for, if that is all that it asks for, and of this file.
+fn rest_asked_for(asked: &HeaderMap, tag: &str) -> Option<usize> {
+    let text = |name| asked.get(name)?.to_str().ok();
+    let same = text(header::IF_RANGE).is_none_or(|asked| asked == tag);
+    text(header::RANGE).filter(|_| same)?.strip_prefix("bytes=")?.strip_suffix('-')?.parse().ok()
 }

@@ -142,7 +142,7 @@ impl State {
     fn hand_out(&mut self, number: u64, files: &[File]) -> (Value, Value) {
         let (mut shown, mut announced) = (Vec::new(), Vec::new());
         for file in files {
-            let url = self.keep_file(number, file);
+            let url = file.link.clone().unwrap_or_else(|| self.keep_file(number, file));
             let kind = if file.content_type.starts_with("image/") { "image" } else { "file" };
             shown.push(json!({"type": kind, "filename": file.name, "url": url, "content_type": file.content_type}));
             announced.push(json!({"file_name": file.name, "url": url, "size_bytes": file.bytes.len()}));

@@ -96,6 +96,8 @@ pub struct File {
     pub content_type: String,
     /// Its bytes.
     pub bytes: Bytes,
+    /// The link that is given to it, if not the simulator's own.
+    pub link: Option<String>,
 }
 
 impl Turn {
@@ -176,13 +178,25 @@ impl Plan {
     /// The same with a file at the end of every turn that finishes.
     #[must_use]
     pub fn with_file(mut self, name: &str, content_type: &str, bytes: impl Into<Bytes>) -> Self {
-        let file = File { name: name.to_owned(), content_type: content_type.to_owned(), bytes: bytes.into() };
+        let (name, content_type) = (name.to_owned(), content_type.to_owned());
+        self.add_file(&File { name, content_type, bytes: bytes.into(), link: None });
+        self
+    }
+
+    /// The same with a file that lies behind `link`, wherever that leads, at the end of every turn that finishes.
+    #[must_use]
+    pub fn with_link(mut self, name: &str, content_type: &str, link: &str) -> Self {
+        let (name, content_type) = (name.to_owned(), content_type.to_owned());
+        self.add_file(&File { name, content_type, bytes: Bytes::new(), link: Some(link.to_owned()) });
+        self
+    }
+
+    fn add_file(&mut self, file: &File) {
         for turn in &mut self.turns {
             if let End::Finish { files, .. } = &mut turn.end {
                 files.push(file.clone());
             }
         }
-        self
     }
 
     /// The same with a structured output, `value`, at the end of every turn that finishes.

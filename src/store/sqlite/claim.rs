@@ -27,6 +27,7 @@ pub(super) fn claim(connection: &Connection, capacities: &[Capacity], now: Times
                 JobKind::Deliver => Work::Delivery(lane::outgoing(connection, subject, overdue_in_lane)?),
                 JobKind::Prove => task_work(connection, subject, "proving")?,
                 JobKind::Fetch => task_work(connection, subject, "fetching")?,
+                JobKind::Archive => Work::Files { task_id: task_id(connection, subject)?, subject },
             };
             let lease = Lease { job, attempt };
             claimed.jobs.push(Job { lease, kind: capacity.kind, queue: capacity.queue.clone(), created_at, work });
@@ -103,21 +104,33 @@ fn task_work(connection: &Connection, subject: i64, state: &str) -> Result<Work,
     let task = connection
         .prepare_cached(
             "SELECT task_id, proof, refused_at, probes, \
-             EXISTS (SELECT 1 FROM open_events WHERE subject = tasks.seq AND open_events.state = 'fetching') \
+             EXISTS (SELECT 1 FROM open_events WHERE subject = tasks.seq AND open_events.state = 'fetching'), \
+             EXISTS (SELECT 1 FROM open_events WHERE subject = tasks.seq AND open_events.state = 'archiving') \
              FROM tasks WHERE seq = ?1",
         )?
         .query_row([subject], |row| {
             let refused_at: Option<String> = row.get(2)?;
             let refused_at = refused_at.and_then(|at| at.parse().ok());
-            Ok((row.get(0)?, Known { proof: row.get(1)?, refused_at, probes: row.get(3)?, fetching: row.get(4)? }))
+            Ok((
+                row.get(0)?,
+                Known { proof: row.get(1)?, refused_at, probes: row.get(3)?, fetching: row.get(4)?, archiving: row.get(5)? },
+            ))
         })
         .optional()?;
     let (task_id, known) = task.unwrap_or_default();
     Ok(Work::Task { task_id, known, waiting })
 }
 
-/// Reads a row of the columns that [`task_work`] names.
-fn stored_event(row: &Row<'_>) -> rusqlite::Result<StoredEvent> {
+/// The provider's id of the task that `subject` is; `None` if it is an event.
+fn task_id(connection: &Connection, subject: i64) -> Result<Option<String>, Error> {
+    Ok(connection
+        .prepare_cached("SELECT task_id FROM tasks WHERE seq = ?1")?
+        .query_row([subject], |row| row.get(0))
+        .optional()?)
+}
+
+/// Reads a row of the columns that [`task_work`] names. `archive.rs` has them once more.
+pub(super) fn stored_event(row: &Row<'_>) -> rusqlite::Result<StoredEvent> {
     Ok(StoredEvent {
         seq: row.get(0)?,
         id: id(row.get_ref(1)?)?,

@@ -1,6 +1,7 @@
 //! The store in one SQLite file: one thread writes ([`writer`]), a few connections read.
 
 mod append;
+mod archive;
 mod checkpoint;
 mod claim;
 mod lane;
@@ -20,13 +21,16 @@ use jiff::Timestamp;
 use rusqlite::{Connection, params};
 
 use self::writer::Writer;
-use super::model::{Appended, Capacity, Claimed, Finish, Lease, NewRejection, Proof, Released, Setback, text};
+use super::model::{
+    Appended, Capacity, Claimed, FileRow, Finish, Lease, NewRejection, Progress, Proof, Released, Setback, Waiting, text,
+};
 use super::view::{
     Backlog, DeliveryRow, EventDetail, EventFilter, EventRow, Listed, Page, RejectionDetail, RejectionRow, TaskDetail, TaskRow,
 };
 use super::{Config, Error};
 use crate::clock::{Clock, millis};
 use crate::event::NewEvent;
+use crate::task::Fetched;
 use crate::telemetry::name;
 
 /// Connections that read.
@@ -175,6 +179,10 @@ impl Sqlite {
         self.write(move |connection| work::finish(connection, lease, now, &finish)).await
     }
 
+    pub(super) async fn progress(&self, lease: Lease, now: Timestamp, progress: Progress) -> Result<bool, Error> {
+        self.write(move |connection| archive::progress(connection, lease, now, &progress)).await
+    }
+
     pub(super) async fn retry(&self, lease: Lease, now: Timestamp, due: Timestamp, setback: Setback) -> Result<bool, Error> {
         self.write(move |connection| work::retry(connection, lease, now, due, &setback)).await
     }
@@ -219,6 +227,23 @@ impl Sqlite {
             Ok(())
         })
         .await
+    }
+
+    pub(super) async fn files(&self, subject: i64) -> Result<Vec<FileRow>, Error> {
+        self.read(move |connection| archive::files(connection, subject)).await
+    }
+
+    pub(super) async fn waiting_for_files(&self, subject: i64) -> Result<Vec<Waiting>, Error> {
+        self.read(move |connection| archive::waiting(connection, subject)).await
+    }
+
+    pub(super) async fn fetched(&self, source: &str, task_id: &str) -> Result<Option<Fetched>, Error> {
+        let (source, task_id) = (source.to_owned(), task_id.to_owned());
+        self.read(move |connection| archive::fetched(connection, &source, &task_id)).await
+    }
+
+    pub(super) async fn own_key(&self, name: &'static str, candidate: Vec<u8>, now: Timestamp) -> Result<Vec<u8>, Error> {
+        self.write(move |connection| archive::own_key(connection, name, &candidate, now)).await
     }
 
     pub(super) async fn record_rejections(&self, rejections: Vec<NewRejection>) -> Result<(), Error> {

@@ -7,10 +7,14 @@ use rusqlite::{Connection, OptionalExtension as _, Row, params};
 use serde_json::{Value, json};
 
 use super::append::body;
+use super::archive;
 use crate::store::Error;
+use crate::store::model::FileRow;
 use crate::store::view::{
-    AttemptRow, Backlog, BacklogRow, DeliveryRow, EventDetail, EventFilter, EventRow, Listed, Page, TaskDetail, TaskRow,
+    ArchiveRow, AttemptRow, Backlog, BacklogRow, DeliveryRow, EventDetail, EventFilter, EventRow, Listed, Page, TaskDetail,
+    TaskRow,
 };
+use crate::task::File;
 
 /// The most events that are shown with a task.
 const TASK_EVENTS: usize = 200;
@@ -141,6 +145,7 @@ fn work(connection: &Connection, state: &str, subject: Option<i64>) -> Result<Op
     let kind = match state {
         "proving" => "prove",
         "fetching" => "fetch",
+        "archiving" => "archive",
         _ => return Ok(None),
     };
     Ok(connection
@@ -206,13 +211,22 @@ pub(super) fn task(connection: &Connection, source: &str, task_id: &str) -> Resu
                 let text: Option<String> = row.get(column)?;
                 Ok(text.and_then(|text| serde_json::from_str(&text).ok()))
             };
-            Ok((task_row(row)?.1, json(13)?, json(14)?, json(15)?))
+            let files: Option<String> = row.get(14)?;
+            let files = files.and_then(|text| serde_json::from_str(&text).ok());
+            let (seq, task) = task_row(row)?;
+            Ok((seq, task, json(13)?, files, json(15)?))
         })
         .optional()?;
-    let Some((row, task, files, raw)) = found else { return Ok(None) };
+    let Some((seq, row, task, files, raw)) = found else { return Ok(None) };
     let of_task = EventFilter { source: Some(source.to_owned()), task_id: Some(task_id.to_owned()), ..EventFilter::default() };
     let events = events(connection, &of_task, &Page { limit: TASK_EVENTS, cursor: None })?.data;
-    Ok(Some(TaskDetail { row, task, files, raw, events }))
+    let rows = archive::files(connection, seq)?;
+    let files = files.map(|mut files: Vec<File>| {
+        FileRow::tell(&mut files, &rows);
+        files
+    });
+    let archive = rows.into_iter().map(ArchiveRow::from).collect();
+    Ok(Some(TaskDetail { row, task, files, raw, archive, events }))
 }
 
 pub(super) fn deliveries(connection: &Connection, state: Option<&str>, at: &Page) -> Result<Listed<DeliveryRow>, Error> {

@@ -7,13 +7,13 @@ use jiff::Timestamp;
 use rusqlite::{Connection, OptionalExtension as _, params};
 
 use super::append::add_job;
-use super::lane;
+use super::{archive, lane};
 use crate::store::Error;
-use crate::store::model::{Finish, JobKind, Lease, Proof, Released, Setback, Stage, TaskNews, text};
+use crate::store::model::{Finish, JobKind, Lease, Move, Proof, Released, Setback, Stage, TaskNews, text};
 use crate::task::Fetched;
 
 /// The kind, queue and subject of the job that `lease` holds; `None` if it holds it no more.
-fn held(connection: &Connection, lease: Lease) -> Result<Option<(String, String, i64)>, Error> {
+pub(super) fn held(connection: &Connection, lease: Lease) -> Result<Option<(String, String, i64)>, Error> {
     Ok(connection
         .prepare_cached("SELECT kind, queue, subject FROM jobs WHERE id = ?1 AND attempt = ?2 AND state = 'leased'")?
         .query_row(params![lease.job, lease.attempt], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)))
@@ -34,32 +34,25 @@ pub(super) fn finish(connection: &Connection, lease: Lease, now: Timestamp, fini
         lane::end(connection, subject, "delivered", None, &at)?;
         return delete_job(connection, lease);
     }
+    if kind == JobKind::Archive.as_str() {
+        return archive::finish(connection, lease, now, finish);
+    }
     learn(connection, subject, &finish.task, &at)?;
     for step in &finish.moves {
-        match &step.to {
-            Stage::Fetch => {
-                move_event(connection, subject, step.event, "fetching", None)?;
-                add_job(connection, JobKind::Fetch.as_str(), &queue, subject, &at)?;
-            }
-            Stage::Quarantine(reason) => move_event(connection, subject, step.event, "quarantined", Some(reason))?,
-            Stage::Dead(reason) => move_event(connection, subject, step.event, "dead", Some(reason))?,
-            Stage::Done(deliveries) => {
-                connection
-                    .prepare_cached("DELETE FROM open_events WHERE subject = ?1 AND event = ?2")?
-                    .execute([subject, step.event])?;
-                for delivery in deliveries {
-                    lane::add(connection, step.event, subject, delivery, &at, now)?;
-                }
-            }
-        }
+        take_step(connection, &queue, subject, step, now)?;
     }
+    archive::register(connection, &queue, subject, &finish.files, true, &at)?;
     if !still_waiting(connection, subject, stage_of(&kind))? {
         return delete_job(connection, lease);
     }
     // Either they are held on purpose until `again_at`, or they came while this job ran: then it is their turn now. Patience
     // with the provider begins anew, since it answered.
-    let due_at = finish.again_at.map_or(at, text);
-    // A new row, since attempts begin anew: a number that was used once must never open the fence again.
+    begin_anew(connection, lease, &finish.again_at.map_or(at, text))
+}
+
+/// Makes a job due at `due_at` with its attempts to begin anew. A new row: a number that was used once must never open the fence
+/// again.
+pub(super) fn begin_anew(connection: &Connection, lease: Lease, due_at: &str) -> Result<bool, Error> {
     connection
         .prepare_cached(
             "INSERT OR REPLACE INTO jobs (kind, queue, subject, state, due_at, created_at) \
@@ -67,6 +60,29 @@ pub(super) fn finish(connection: &Connection, lease: Lease, now: Timestamp, fini
         )?
         .execute(params![lease.job, due_at])?;
     Ok(true)
+}
+
+/// Takes an event of the job of `queue` and `subject` where it goes.
+pub(super) fn take_step(connection: &Connection, queue: &str, subject: i64, step: &Move, now: Timestamp) -> Result<(), Error> {
+    let at = text(now);
+    match &step.to {
+        Stage::Fetch => {
+            move_event(connection, subject, step.event, "fetching", None)?;
+            add_job(connection, JobKind::Fetch.as_str(), queue, subject, &at)
+        }
+        Stage::Archive { told, out_of_order } => {
+            let event = (step.event, *told, *out_of_order);
+            archive::enter(connection, queue, subject, event, &at)
+        }
+        Stage::Quarantine(reason) => move_event(connection, subject, step.event, "quarantined", Some(reason)),
+        Stage::Dead(reason) => move_event(connection, subject, step.event, "dead", Some(reason)),
+        Stage::Done(deliveries) => {
+            connection
+                .prepare_cached("DELETE FROM open_events WHERE subject = ?1 AND event = ?2")?
+                .execute([subject, step.event])?;
+            deliveries.iter().try_for_each(|delivery| lane::add(connection, step.event, subject, delivery, &at, now))
+        }
+    }
 }
 
 /// The state of the events that wait for a job of this kind.
@@ -80,12 +96,18 @@ fn still_waiting(connection: &Connection, subject: i64, state: &str) -> Result<b
         .query_row(params![subject, state], |row| row.get(0))?)
 }
 
-fn delete_job(connection: &Connection, lease: Lease) -> Result<bool, Error> {
+pub(super) fn delete_job(connection: &Connection, lease: Lease) -> Result<bool, Error> {
     connection.prepare_cached("DELETE FROM jobs WHERE id = ?1")?.execute([lease.job])?;
     Ok(true)
 }
 
-fn move_event(connection: &Connection, subject: i64, event: i64, state: &str, reason: Option<&str>) -> Result<(), Error> {
+pub(super) fn move_event(
+    connection: &Connection,
+    subject: i64,
+    event: i64,
+    state: &str,
+    reason: Option<&str>,
+) -> Result<(), Error> {
     connection
         .prepare_cached("UPDATE open_events SET state = ?3, reason = ?4 WHERE subject = ?1 AND event = ?2")?
         .execute(params![subject, event, state, reason])?;
@@ -93,7 +115,7 @@ fn move_event(connection: &Connection, subject: i64, event: i64, state: &str, re
 }
 
 /// Writes down what was learnt of a task. Of an event that names none nothing is ever learnt.
-fn learn(connection: &Connection, task: i64, news: &TaskNews, at: &str) -> Result<(), Error> {
+pub(super) fn learn(connection: &Connection, task: i64, news: &TaskNews, at: &str) -> Result<(), Error> {
     if let Some(how) = news.proof {
         connection
             .prepare_cached("UPDATE tasks SET proof = ?2, proven_at = ?3 WHERE seq = ?1 AND proof IS NULL")?
@@ -175,6 +197,8 @@ pub(super) fn bury(connection: &Connection, lease: Lease, now: Timestamp, setbac
     close_failed(connection, &kind, subject, lease, now, setback)?;
     if kind == JobKind::Deliver.as_str() {
         lane::end(connection, subject, "dead", Some(&setback.reason), &text(now))?;
+    } else if kind == JobKind::Archive.as_str() {
+        archive::bury(connection, lease, subject, &setback.reason, &text(now))?;
     } else {
         connection
             .prepare_cached(
@@ -213,7 +237,7 @@ pub(super) fn hand_back(connection: &Connection, leases: &[Lease], now: Timestam
         if held(connection, *lease)?.is_none() {
             continue;
         }
-        // A new row, for the same reason as in [`finish`].
+        // A new row, for the same reason as in [`begin_anew`].
         connection
             .prepare_cached(
                 "INSERT OR REPLACE INTO jobs (kind, queue, subject, state, due_at, attempt, reasons, created_at) \

@@ -20,6 +20,7 @@ use serde_json::Value;
 use taskhook::app::App;
 use taskhook::clock::{self, Clock};
 use taskhook::destination::log::Output;
+use taskhook::http::guard::Names;
 use taskhook::http::{self, Answer};
 use taskhook::receive::rejections::Keeper;
 use taskhook::simulator::manus::Manus;
@@ -55,6 +56,7 @@ pub(crate) struct Harness {
     toml: String,
     keys: bool,
     by_itself: bool,
+    names: Names,
     leftover: bool,
     folder: TempDir,
     /// Holds the port of the public listener over restarts.

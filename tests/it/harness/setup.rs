@@ -11,6 +11,7 @@ use taskhook::clock::Clock;
 use taskhook::config::{Config, Inputs};
 use taskhook::destination::log::{Format, Output};
 use taskhook::http;
+use taskhook::http::guard::Names;
 use taskhook::signature::rsa::PrivateKey;
 use taskhook::simulator::manus::{Manus, Options};
 use taskhook::store;
@@ -33,6 +34,9 @@ listen = "127.0.0.1:0"
 [store]
 url = "sqlite://{folder}/taskhook.db"
 min_free_bytes = "0B"
+[archive]
+url = "off"
+min_free_bytes = "0B"
 [sources.manus]
 provider = "manus"
 api_key = "sk-test"
@@ -45,13 +49,14 @@ pub(crate) struct Setup {
     begin: Timestamp,
     keys: bool,
     by_itself: bool,
+    names: Names,
     simulator: Box<dyn FnOnce(&mut Options)>,
 }
 
 impl Setup {
     pub(crate) fn new() -> Self {
         let begin = BEGIN.parse().expect("a time");
-        Self { toml: TOML.to_owned(), begin, keys: true, by_itself: false, simulator: Box::new(|_| {}) }
+        Self { toml: TOML.to_owned(), begin, keys: true, by_itself: false, names: Names::System, simulator: Box::new(|_| {}) }
     }
 
     /// Lays `toml` over the configuration, table by table.
@@ -75,6 +80,12 @@ impl Setup {
     /// Lets the program work by itself, instead of [`Harness::drain`].
     pub(crate) fn by_itself(mut self) -> Self {
         self.by_itself = true;
+        self
+    }
+
+    /// Looks names in links of payloads up here.
+    pub(crate) fn names(mut self, names: Names) -> Self {
+        self.names = names;
         self
     }
 
@@ -110,6 +121,7 @@ impl Setup {
             toml: self.toml,
             keys: self.keys,
             by_itself: self.by_itself,
+            names: self.names,
             leftover: false,
             folder: tempfile::tempdir().expect("a folder"),
             port: reserve(),
@@ -180,9 +192,11 @@ pub(super) async fn launch(harness: &Harness) -> App {
             clock: harness.clock.clone(),
             format: Format::Text,
             output: harness.log.clone(),
+            names: harness.names.clone(),
             by_itself: harness.by_itself,
         };
-        match App::start(&config, start).await {
+        // On the heap: a future that holds this one would be too large for a stack.
+        match Box::pin(App::start(&config, start)).await {
             Ok(app) => return app,
             Err(error) if is_held(&error) => tokio::task::yield_now().await,
             Err(error) => panic!("{error}"),
@@ -198,7 +212,13 @@ fn is_held(error: &Error) -> bool {
 /// Starts the program of `setup`, which must be refused.
 pub(crate) async fn refusal(setup: Setup) -> Error {
     let harness = setup.prepare().await;
-    let start = Start { clock: harness.clock.clone(), format: Format::Text, output: Output::memory(), by_itself: false };
+    let start = Start {
+        clock: harness.clock.clone(),
+        format: Format::Text,
+        output: Output::memory(),
+        names: Names::System,
+        by_itself: false,
+    };
     App::start(&load(&harness), start).await.expect_err("it must not start")
 }
 

@@ -245,14 +245,17 @@ async fn what_is_learnt_of_a_task_is_known_to_its_next_job(database: Database) {
     let setback = Setback { task: refused.clone(), ..setback("not visible") };
     assert!(database.store().retry(lease, at(1), at(2), setback).await.unwrap());
     let (lease, once) = known("e2", at(2)).await;
-    assert_eq!(once, Known { proof: None, refused_at: Some(at(1)), probes: 1, fetching: false });
+    assert_eq!(once, Known { proof: None, refused_at: Some(at(1)), probes: 1, ..Known::default() });
     let moves = vec![Move { event: 1, to: Stage::Fetch }, Move { event: 2, to: Stage::Done(Vec::new()) }];
     let news = TaskNews { proof: Some("private"), ..refused };
     assert!(database.store().finish(lease, at(3), Finish { task: news, moves, ..Finish::default() }).await.unwrap());
     let proofs = vec![Proof { task_id: "t1".into(), how: "listed", title: Some("T".into()), url: None }];
     database.store().record_proofs("manus", proofs, at(4)).await.unwrap();
     let (_, all) = known("e3", at(4)).await;
-    assert_eq!(all, Known { proof: Some("private".into()), refused_at: Some(at(1)), probes: 2, fetching: true });
+    assert_eq!(
+        all,
+        Known { proof: Some("private".into()), refused_at: Some(at(1)), probes: 2, fetching: true, archiving: false }
+    );
 
     let fetch = database.claim_one(JobKind::Fetch, "manus", at(5)).await;
     let task = Task { id: "t1".into(), title: Some("Title".into()), credits: Some(22.0), ..Task::default() };
