@@ -31,7 +31,7 @@ use crate::telemetry::name as metric;
 /// Files of a task at once.
 const AT_ONCE: usize = 3;
 /// How often a turn looks whether more events came.
-const LOOK_EVERY: Duration = Duration::from_secs(5);
+const LOOK_EVERY: Duration = Duration::from_secs(15);
 /// How long a turn begins with new files: then the jobs of other tasks have theirs.
 const TURN_TIME: Duration = Duration::from_mins(10);
 /// How often in a row the link of a file may be dead, fresh ones among them.
