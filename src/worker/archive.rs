@@ -70,7 +70,7 @@ impl Entry {
             return dispatch::deliveries(environment, source, event, &envelope);
         }
         self.behind = true;
-        for file in new_files(environment, files) {
+        for file in new_files(environment, event.seq, files) {
             if !self.files.iter().any(|known| known.key == file.key) {
                 self.files.push(file);
             }
@@ -84,11 +84,12 @@ impl Entry {
     }
 }
 
-/// `files`, all those of one task, as they are to be archived.
-fn new_files(environment: &Environment, files: &[File]) -> Vec<NewFile> {
+/// `files`, all those of one task, as they are to be archived; they are told with `event`.
+fn new_files(environment: &Environment, event: i64, files: &[File]) -> Vec<NewFile> {
     let most = environment.archive.config().max_files;
     let new = |(number, (file, key)): (usize, (&File, String))| NewFile {
         key,
+        event,
         name: file.name.clone(),
         url: file.provider_url.clone(),
         content_type: file.content_type.clone(),
@@ -362,7 +363,7 @@ impl Turn<'_> {
             Ok(fetched) => {
                 self.environment.health.recover(&part(self.source));
                 self.stands.clear();
-                let renewed = new_files(self.environment, &fetched.files);
+                let renewed = new_files(self.environment, row.event, &fetched.files);
                 let known = renewed.iter().any(|file| file.key == row.key && file.refused.is_none());
                 let task = TaskNews { fetched: Some(Box::new(fetched)), ..TaskNews::default() };
                 let progress = if known {

@@ -54,9 +54,9 @@ pub(super) fn register(
         };
         connection
             .prepare_cached(
-                "INSERT INTO files (source, subject, key, name, url, content_type, size_bytes, status, reason, due_at, first_seen_at) \
-                 VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11) ON CONFLICT (source, subject, key) DO UPDATE SET \
-                 url = excluded.url, status = excluded.status, reason = excluded.reason, \
+                "INSERT INTO files (source, subject, key, name, url, content_type, size_bytes, status, reason, due_at, first_seen_at, \
+                 event) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?13) ON CONFLICT (source, subject, key) DO UPDATE SET \
+                 url = excluded.url, event = excluded.event, status = excluded.status, reason = excluded.reason, \
                  due_at = iif(?12, excluded.due_at, due_at), ended_at = NULL, attempts = iif(status = 'pending', attempts, 0), \
                  dead_links = iif(status = 'pending', dead_links, 0) \
                  WHERE status = 'pending' OR (?12 AND status IN ('failed', 'skipped'))",
@@ -74,6 +74,7 @@ pub(super) fn register(
                 due_at,
                 at,
                 revive,
+                file.event,
             ])?;
     }
     if files.iter().any(|file| file.refused.is_none()) {
@@ -167,7 +168,7 @@ pub(super) fn bury(
 pub(super) fn files(connection: &Connection, source: &str, subject: &str) -> Result<Vec<FileRow>, Error> {
     Ok(connection
         .prepare_cached(
-            "SELECT key, name, url, content_type, size_bytes, sha256, status, reason, attempts, due_at, dead_links FROM files \
+            "SELECT key, name, url, content_type, size_bytes, sha256, status, reason, attempts, due_at, dead_links, event FROM files \
              WHERE source = ?1 AND subject = ?2 ORDER BY seq",
         )?
         .query_map(params![source, subject], file_row)?
@@ -189,6 +190,7 @@ fn file_row(row: &Row<'_>) -> rusqlite::Result<FileRow> {
         attempts: row.get(8)?,
         due_at: due_at.and_then(|at| at.parse().ok()),
         dead_links: row.get(10)?,
+        event: row.get(11)?,
     })
 }
 

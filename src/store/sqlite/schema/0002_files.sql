@@ -7,6 +7,8 @@ CREATE TABLE files (
     -- the task; or the word event, a space and the id of the event
     subject       TEXT NOT NULL,
     key           TEXT NOT NULL,
+    -- the newest event that it was told with: by it the provider can be asked again
+    event         INTEGER NOT NULL REFERENCES events (seq),
     name          TEXT NOT NULL,
     -- the provider's link, as last told
     url           TEXT,
