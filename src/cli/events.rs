@@ -66,7 +66,7 @@ struct Filter {
     #[arg(long, value_name = "TASK_ID")]
     task: Option<String>,
     /// Only events in this state
-    #[arg(long, value_parser = ["proving", "fetching", "done", "kept", "quarantined", "dead"])]
+    #[arg(long, value_parser = ["proving", "fetching", "archiving", "done", "kept", "quarantined", "dead"])]
     state: Option<String>,
 }
 

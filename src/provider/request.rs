@@ -46,7 +46,7 @@ pub struct Reply {
 }
 
 /// An event that was kept, as its provider reads it again.
-#[derive(Clone, Copy, Default)]
+#[derive(Clone, Copy)]
 pub struct Kept<'a> {
     /// See [`Facts::event_id`].
     pub event_id: &'a str,

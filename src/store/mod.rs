@@ -28,7 +28,7 @@ use serde::{Deserialize, Serialize};
 
 pub use self::error::{Error, unwritable};
 use self::model::{
-    Appended, Capacity, Claimed, FileRow, Finish, Lease, NewRejection, Progress, Proof, Released, Setback, Waiting,
+    Appended, Capacity, Claimed, FileRow, Finish, Lease, NewRejection, Progress, Proof, Released, Setback, StoredEvent, Waiting,
 };
 use self::view::{
     Backlog, DeliveryRow, EventDetail, EventFilter, EventRow, Listed, Page, RejectionDetail, RejectionRow, TaskDetail, TaskRow,
@@ -227,6 +227,14 @@ impl Store {
     /// When the store could not be read.
     pub async fn waiting_for_files(&self, subject: i64) -> Result<Vec<Waiting>, Error> {
         forward!(self.waiting_for_files(subject))
+    }
+
+    /// An event, by [`model::StoredEvent::seq`].
+    ///
+    /// # Errors
+    /// When the store could not be read.
+    pub async fn stored_event(&self, seq: i64) -> Result<Option<StoredEvent>, Error> {
+        forward!(self.stored_event(seq))
     }
 
     /// A task and its files as last fetched, without the raw answers.

@@ -20,7 +20,7 @@ use super::prove::{complain, part};
 use super::{Environment, end};
 use crate::archive::{Failure, Room, Saved, type_of};
 use crate::clock;
-use crate::provider::{ApiError, Kept, Source, Use};
+use crate::provider::{ApiError, Source, Use};
 use crate::retry::{self, LADDER};
 use crate::store::model::{
     FileRow, Finish, Job, JobKind, Lease, Move, NewFile, Progress, Stage, StoredEvent, TURN_EVENTS, TaskNews, Told, Waiting, Work,
@@ -31,7 +31,7 @@ use crate::telemetry::name as metric;
 /// Files of a task at once.
 const AT_ONCE: usize = 3;
 /// How often a turn looks whether more events came.
-const LOOK_EVERY: Duration = Duration::from_secs(5);
+const LOOK_EVERY: Duration = Duration::from_secs(15);
 /// How long a turn begins with new files: then the jobs of other tasks have theirs.
 const TURN_TIME: Duration = Duration::from_mins(10);
 /// How often in a row the link of a file may be dead, fresh ones among them.
@@ -70,7 +70,7 @@ impl Entry {
             return dispatch::deliveries(environment, source, event, &envelope);
         }
         self.behind = true;
-        for file in new_files(environment, files) {
+        for file in new_files(environment, event.seq, files) {
             if !self.files.iter().any(|known| known.key == file.key) {
                 self.files.push(file);
             }
@@ -84,11 +84,12 @@ impl Entry {
     }
 }
 
-/// `files`, all those of one task, as they are to be archived.
-fn new_files(environment: &Environment, files: &[File]) -> Vec<NewFile> {
+/// `files`, all those of one task, as they are to be archived; they are told with `event`.
+fn new_files(environment: &Environment, event: i64, files: &[File]) -> Vec<NewFile> {
     let most = environment.archive.config().max_files;
     let new = |(number, (file, key)): (usize, (&File, String))| NewFile {
         key,
+        event,
         name: file.name.clone(),
         url: file.provider_url.clone(),
         content_type: file.content_type.clone(),
@@ -106,7 +107,7 @@ fn new_files(environment: &Environment, files: &[File]) -> Vec<NewFile> {
 pub(super) async fn run(environment: &Environment, source: &Source, job: Job) {
     let Work::Files { task_id, subject } = job.work else { return };
     let (stands, renewed) = (HashMap::new(), false);
-    let turn = Turn { environment, source, lease: job.lease, task_id: task_id.as_deref(), subject, last: None, stands, renewed };
+    let turn = Turn { environment, source, lease: job.lease, task_id: task_id.as_deref(), subject, stands, renewed };
     turn.run().await;
 }
 
@@ -119,8 +120,6 @@ struct Turn<'a> {
     task_id: Option<&'a str>,
     /// What the store calls it by.
     subject: i64,
-    /// The newest event that ended it, as far as one was seen waiting.
-    last: Option<StoredEvent>,
     /// What is known of events that wait, by [`StoredEvent::seq`].
     stands: HashMap<i64, Stand>,
     /// Whether fresh links were asked for.
@@ -149,8 +148,6 @@ impl Turn<'_> {
         let (mut room, last_begin) = (None, clock::after(clock.now(), TURN_TIME));
         loop {
             let found = self.look().await;
-            let ended = found.waiting.iter().rfind(|waiting| self.source.ends(&waiting.event.kind));
-            self.last = ended.map(|waiting| waiting.event.clone()).or(self.last);
             let now = clock.now();
             let (moves, next) = self.moves(&found, now);
             let files = self.hopeless(&found.rows, &in_hand);
@@ -354,9 +351,14 @@ impl Turn<'_> {
             );
         }
         self.renewed = true;
-        let last = self.last.as_ref().map_or_else(Kept::default, dispatch::kept);
+        let event = match self.environment.store.stored_event(row.event).await {
+            Ok(Some(event)) => event,
+            Ok(None) => return self.ended(row, FileStatus::Failed, format!("{reason}, and its event is gone")),
+            Err(error) => return self.again(row, format!("{reason}, and its event cannot be read: {error}"), None),
+        };
+        let kept = dispatch::kept(&event);
         let fetched = tokio::select! {
-            fetched = self.source.fetch(task_id, &last) => fetched,
+            fetched = self.source.fetch(task_id, &kept) => fetched,
             () = self.environment.clock.sleep(RENEW_TIME) => {
                 let reason = "it took too long".to_owned();
                 Err(ApiError::Unavailable { call: "fetch", reason, after: None, arrived: false })
@@ -366,7 +368,7 @@ impl Turn<'_> {
             Ok(fetched) => {
                 self.environment.health.recover(&part(self.source));
                 self.stands.clear();
-                let renewed = new_files(self.environment, &fetched.files);
+                let renewed = new_files(self.environment, row.event, &fetched.files);
                 let known = renewed.iter().any(|file| file.key == row.key && file.refused.is_none());
                 let task = TaskNews { fetched: Some(Box::new(fetched)), ..TaskNews::default() };
                 let progress = if known {

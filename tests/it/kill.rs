@@ -27,6 +27,8 @@ const KILLS: u32 = 30;
 const SENDERS: u32 = 8;
 /// How long anything may take before the test fails.
 const PATIENCE: Duration = Duration::from_mins(1);
+/// Tasks that the events are about; each has a file of its own.
+const TASKS: usize = 200;
 /// What the URL that is signed begins with: not where the process listens, which is behind it.
 const PUBLIC_URL: &str = "https://hooks.example.com";
 
@@ -37,7 +39,8 @@ async fn thirty_kills_under_load_lose_no_acknowledged_event() {
     let stop = CancellationToken::new();
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let manus = Manus::start(listener, Options { limits: None, ..Options::new(clock.clone()) }, stop.clone());
-    let tasks: Vec<String> = (0..20).map(|_| manus.create_task(KEY, Plan::finish("done"))).collect();
+    let plan = |task| Plan::finish("done").with_file("result.txt", "text/plain", content(task));
+    let tasks: Vec<String> = (0..TASKS).map(|task| manus.create_task(KEY, plan(task))).collect();
     manus.finish_all().await;
     let destination = Recorder::start().await;
     // Held for the whole test, so that each process in turn listens on the same ports.
@@ -94,9 +97,34 @@ async fn thirty_kills_under_load_lose_no_acknowledged_event() {
         assert!(times <= 1 + unknowns, "it arrived {times} times, after {unknowns} attempts of unknown outcome: {event}");
         unknown += unknowns;
     }
+    // Every file that a result says to be saved is there, whole, and nothing lies beside.
+    let (results, archive) = (destination.bodies(), folder.path().join("data/files"));
+    let results: Vec<_> = results.iter().filter(|envelope| envelope["type"] == "task_stopped").collect();
+    let mut saved = BTreeSet::new();
+    for envelope in &results {
+        let file = &envelope["files"][0];
+        assert_eq!(file["status"], "archived", "{envelope}");
+        let task = tasks.iter().position(|task| *task == envelope["task"]["id"]).expect("a task of ours");
+        let sha256 = file["sha256"].as_str().unwrap();
+        let kept = std::fs::read(archive.join("sha256").join(&sha256[..2]).join(sha256)).expect("it is kept");
+        assert_eq!(kept, content(task).into_bytes(), "{envelope}");
+        saved.insert(task);
+    }
+    assert!(saved.len() > TASKS / 10, "there were files: {} of {TASKS}", saved.len());
+    let swept = async {
+        while std::fs::read_dir(archive.join("incoming")).is_ok_and(|mut left| left.next().is_some()) {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    };
+    tokio::time::timeout(PATIENCE, swept).await.expect("nothing is left on its way");
     assert!(unknown <= (KILLS * 8) as usize, "{unknown} attempts of unknown outcome: more than can be in hand at {KILLS} kills");
     process.kill();
     stop.cancel();
+}
+
+/// What the file of a task holds: enough to be cut off in the midst of it.
+fn content(task: usize) -> String {
+    format!("the result of task {task}\n").repeat(4_000)
 }
 
 /// Sends events one after the other.
@@ -113,7 +141,8 @@ impl Sender {
     async fn run(self, first: u32) -> Vec<String> {
         let mut acknowledged = Vec::new();
         for number in first..first + 10_000 {
-            let task = &self.tasks[number as usize % self.tasks.len()];
+            // Each sender begins with other tasks.
+            let task = &self.tasks[(number / 10_000 * 7 + number) as usize % self.tasks.len()];
             let body = match number % 5 {
                 0 => json!({"event_id": format!("task_stopped_{task}_{number}"), "event_type": "task_stopped",
                     "task_detail": {"task_id": task, "task_title": "T", "message": "done", "stop_reason": "finish"}}),
@@ -192,6 +221,7 @@ fn configure(folder: &Path, public: SocketAddr, admin: SocketAddr, manus: &Manus
     let file = folder.join("taskhook.toml");
     let toml = format!(
         "[server]\nlisten = \"{public}\"\npublic_url = \"{PUBLIC_URL}\"\n[admin]\nlisten = \"{admin}\"\n[store]\nmin_free_bytes = 0\n\
+         [archive]\nmin_free_bytes = 0\n[outbound]\nallow_private_addresses = true\n\
          [sources.manus]\nprovider = \"manus\"\napi_key = \"{KEY}\"\nbase_url = \"{}\"\nrequests_per_minute = 6000000\n\
          {}\n[[routes]]\nto = \"crm\"\n",
         manus.base_url(),

@@ -57,6 +57,8 @@ pub const TURN_EVENTS: usize = 20;
 pub struct NewFile {
     /// See [`keys_of`].
     pub key: String,
+    /// The event that it is told with, by [`StoredEvent::seq`].
+    pub event: i64,
     /// Its name: third-party text.
     pub name: String,
     /// Its link.
@@ -74,6 +76,8 @@ pub struct NewFile {
 pub struct FileRow {
     /// See [`keys_of`].
     pub key: String,
+    /// The newest event that it was told with, by [`StoredEvent::seq`].
+    pub event: i64,
     /// Its name: third-party text.
     pub name: String,
     /// Its link, as last told.
@@ -136,6 +140,7 @@ mod tests {
     fn row(key: &str, status: FileStatus) -> FileRow {
         FileRow {
             key: key.to_owned(),
+            event: 1,
             name: "a.md".to_owned(),
             url: None,
             content_type: Some("text/markdown".to_owned()),

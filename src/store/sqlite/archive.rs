@@ -10,7 +10,7 @@ use super::append::add_job;
 use super::claim::stored_event;
 use super::work::{begin_anew, delete_job, held, learn, move_event, take_step};
 use crate::store::Error;
-use crate::store::model::{FileRow, Finish, JobKind, Lease, NewFile, Progress, TURN_EVENTS, Told, Waiting, text};
+use crate::store::model::{FileRow, Finish, JobKind, Lease, NewFile, Progress, StoredEvent, TURN_EVENTS, Told, Waiting, text};
 use crate::task::{Fetched, File, FileStatus, Task};
 
 /// Lets an event wait for files: which, how its task is known, and whether it goes before something that came earlier.
@@ -47,9 +47,9 @@ pub(super) fn register(
         };
         connection
             .prepare_cached(
-                "INSERT INTO files (subject, key, name, url, content_type, size_bytes, status, reason, due_at, first_seen_at) \
-                 VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10) ON CONFLICT (subject, key) DO UPDATE SET \
-                 url = excluded.url, status = excluded.status, reason = excluded.reason, \
+                "INSERT INTO files (subject, key, name, url, content_type, size_bytes, status, reason, due_at, first_seen_at, event) \
+                 VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?12) ON CONFLICT (subject, key) DO UPDATE SET \
+                 url = excluded.url, event = excluded.event, status = excluded.status, reason = excluded.reason, \
                  due_at = iif(?11, excluded.due_at, due_at), ended_at = NULL, attempts = iif(status = 'pending', attempts, 0), \
                  dead_links = iif(status = 'pending', dead_links, 0) \
                  WHERE status = 'pending' OR (?11 AND status IN ('failed', 'skipped'))",
@@ -66,6 +66,7 @@ pub(super) fn register(
                 due_at,
                 at,
                 revive,
+                file.event,
             ])?;
     }
     if files.iter().any(|file| file.refused.is_none()) {
@@ -84,7 +85,7 @@ pub(super) fn progress(connection: &Connection, lease: Lease, now: Timestamp, pr
         connection
             .prepare_cached(
                 "UPDATE files SET status = ?3, reason = ?4, sha256 = ?5, size_bytes = coalesce(?6, size_bytes), \
-                 content_type = coalesce(content_type, ?7), attempts = ?8, due_at = ?9, ended_at = ?10, dead_links = ?10 \
+                 content_type = coalesce(content_type, ?7), attempts = ?8, due_at = ?9, ended_at = ?10, dead_links = ?11 \
                  WHERE subject = ?1 AND key = ?2",
             )?
             .execute(params![
@@ -149,7 +150,7 @@ pub(super) fn bury(connection: &Connection, lease: Lease, subject: i64, reason: 
 pub(super) fn files(connection: &Connection, subject: i64) -> Result<Vec<FileRow>, Error> {
     Ok(connection
         .prepare_cached(
-            "SELECT key, name, url, content_type, size_bytes, sha256, status, reason, attempts, due_at, dead_links FROM files \
+            "SELECT key, name, url, content_type, size_bytes, sha256, status, reason, attempts, due_at, dead_links, event FROM files \
              WHERE subject = ?1 ORDER BY seq",
         )?
         .query_map([subject], file_row)?
@@ -171,6 +172,7 @@ fn file_row(row: &Row<'_>) -> rusqlite::Result<FileRow> {
         attempts: row.get(8)?,
         due_at: due_at.and_then(|at| at.parse().ok()),
         dead_links: row.get(10)?,
+        event: row.get(11)?,
     })
 }
 
@@ -190,6 +192,17 @@ pub(super) fn waiting(connection: &Connection, subject: i64) -> Result<Vec<Waiti
             Ok(Waiting { told, since, out_of_order: row.get(15)?, event })
         })?
         .collect::<Result<_, _>>()?)
+}
+
+/// The event `seq`.
+pub(super) fn stored(connection: &Connection, seq: i64) -> Result<Option<StoredEvent>, Error> {
+    Ok(connection
+        .prepare_cached(
+            "SELECT seq, id, source, provider, type, task_id, received_at, verification, collision_of, \
+             released_at IS NOT NULL, body, event_id, provider_type FROM events WHERE seq = ?1",
+        )?
+        .query_row([seq], stored_event)
+        .optional()?)
 }
 
 /// A task and its files as last fetched.

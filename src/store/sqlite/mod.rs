@@ -22,7 +22,8 @@ use rusqlite::{Connection, params};
 
 use self::writer::Writer;
 use super::model::{
-    Appended, Capacity, Claimed, FileRow, Finish, Lease, NewRejection, Progress, Proof, Released, Setback, Waiting, text,
+    Appended, Capacity, Claimed, FileRow, Finish, Lease, NewRejection, Progress, Proof, Released, Setback, StoredEvent, Waiting,
+    text,
 };
 use super::view::{
     Backlog, DeliveryRow, EventDetail, EventFilter, EventRow, Listed, Page, RejectionDetail, RejectionRow, TaskDetail, TaskRow,
@@ -235,6 +236,10 @@ impl Sqlite {
 
     pub(super) async fn waiting_for_files(&self, subject: i64) -> Result<Vec<Waiting>, Error> {
         self.read(move |connection| archive::waiting(connection, subject)).await
+    }
+
+    pub(super) async fn stored_event(&self, seq: i64) -> Result<Option<StoredEvent>, Error> {
+        self.read(move |connection| archive::stored(connection, seq)).await
     }
 
     pub(super) async fn fetched(&self, source: &str, task_id: &str) -> Result<Option<Fetched>, Error> {

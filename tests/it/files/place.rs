@@ -31,7 +31,9 @@ async fn an_archive_that_cannot_be_written_is_told_and_holds_nothing_back_for_ev
             harness.reconfigure("[archive]\nmin_free_bytes = \"0B\"\n");
             harness.restart().await;
         }
-        harness.advance(Duration::from_hours(1)).await;
+        for _ in 0..4 {
+            harness.advance(Duration::from_hours(3)).await;
+        }
         assert_eq!(rows(&harness, &task).await[0]["status"], "archived", "{broken}");
         assert_eq!(harness.admin("/readyz").await["status"], "ready", "{broken}");
     }

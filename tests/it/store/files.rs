@@ -18,6 +18,7 @@ contract! {
 fn file(key: &str, url: &str) -> NewFile {
     NewFile {
         key: key.into(),
+        event: 0,
         name: format!("{key}.md"),
         url: Some(url.into()),
         content_type: None,
@@ -35,6 +36,7 @@ impl Database {
         let id = self.stopped(event_id, "t1").await;
         let job = self.claim_one(JobKind::Prove, "manus", now).await;
         let seq = waiting(&job)[0];
+        let files = files.into_iter().map(|file| NewFile { event: seq, ..file }).collect();
         let moves = vec![Move { event: seq, to: Stage::Archive { told: Told::Fetched, out_of_order: false } }];
         assert!(self.store().finish(job.lease, now, Finish { moves, files, ..Finish::default() }).await.unwrap());
         (id, seq)
@@ -111,8 +113,8 @@ async fn a_file_that_backs_off_and_one_that_came_meanwhile_say_when_the_job_is_d
     assert!(database.end(job.lease, Some(seq), Some(at(1800)), at(62)).await);
     let job = database.claim_one(JobKind::Archive, "manus", at(62)).await;
     let rows = database.files().await;
-    let seen: Vec<_> = rows.iter().map(|row| (row.key.as_str(), row.url.as_deref(), row.attempts)).collect();
-    assert_eq!(seen, [("a", Some("https://x/2"), 1), ("b", Some("https://x/b"), 0)]);
+    let seen: Vec<_> = rows.iter().map(|row| (row.key.as_str(), row.url.as_deref(), row.attempts, row.event)).collect();
+    assert_eq!(seen, [("a", Some("https://x/2"), 1, newer), ("b", Some("https://x/b"), 0, newer)]);
     // Nothing is left but events that wait for something else.
     let files = rows.iter().map(archived).collect();
     assert!(database.progress(job.lease, Progress { files, ..Progress::default() }, at(63)).await);

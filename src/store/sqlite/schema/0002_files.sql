@@ -6,6 +6,8 @@ CREATE TABLE files (
     -- as in `open_events`
     subject       INTEGER NOT NULL,
     key           TEXT NOT NULL,
+    -- the newest event that it was told with: by it the provider can be asked again
+    event         INTEGER NOT NULL REFERENCES events (seq),
     name          TEXT NOT NULL,
     -- the provider's link, as last told
     url           TEXT,
