@@ -8,9 +8,11 @@ use std::sync::Arc;
 use tokio::sync::Notify;
 
 use crate::clock::Clock;
+use crate::event::is_id;
 use crate::provider::{ApiError, Created, NewTask, Source};
 use crate::store::model::{Proof, Released};
 use crate::store::{self, Store};
+use crate::text::one_line;
 
 /// Does what is asked for.
 #[derive(Clone, Debug)]
@@ -30,6 +32,19 @@ pub enum Error {
     /// The source must be named.
     #[error("name the source: there are {0}")]
     WhichSource(String),
+    /// This provider has no tasks of this kind.
+    #[error("`{kind}` is no kind of task of {provider}: write {}", .kinds.join(", "))]
+    NoKind {
+        /// What was asked for.
+        kind: String,
+        /// The provider.
+        provider: &'static str,
+        /// What there is.
+        kinds: &'static [&'static str],
+    },
+    /// No task has such an id.
+    #[error("no task can have this id")]
+    NoId,
     /// There is no such event.
     #[error("there is no event `{0}`")]
     NoEvent(String),
@@ -86,6 +101,30 @@ impl Actions {
         }
         self.wake.notify_one();
         Ok((source.name().to_owned(), created))
+    }
+
+    /// Writes down that a task is to be expected: it counts as ours, and is in the list of tasks before its first event.
+    ///
+    /// # Errors
+    /// [`Error::NoSource`], [`Error::NoKind`] and [`Error::NoId`].
+    pub async fn track(&self, source: &str, kind: &str, task_id: &str) -> Result<(), Error> {
+        let source = self.source(Some(source))?;
+        if !source.kinds().contains(&kind) {
+            let (kind, provider, kinds) = (one_line(kind, 40), source.provider(), source.kinds());
+            return Err(Error::NoKind { kind, provider, kinds });
+        }
+        if !is_id(task_id) || task_id.chars().any(char::is_whitespace) {
+            return Err(Error::NoId);
+        }
+        self.store.track(source.name(), task_id, kind, self.clock.now()).await?;
+        self.wake.notify_one();
+        Ok(())
+    }
+
+    /// `shown`, a body of `source` or the beginning of one, without what people must not see; `None` where there is no such thing.
+    #[must_use]
+    pub fn mask(&self, source: &str, shown: &str) -> Option<String> {
+        self.sources.get(source)?.mask(shown)
     }
 
     /// Lets an event out of quarantine: whoever asks vouches for it.

@@ -61,6 +61,9 @@
 //! | what a key of a custom sender means | `src/provider/custom/build.rs` |
 //! | which address a request came from | `src/receive/peer.rs` |
 //! | how a Manus event or task becomes ours | `src/provider/manus/event.rs`, `v1.rs`, `v2.rs` |
+//! | how one of Magic Hour or WebRun does | `convert` in `src/provider/magic_hour.rs`, `src/provider/webrun/task.rs` |
+//! | what hides WebRun's sessions | `src/provider/webrun/mask.rs` |
+//! | what all simulators do | `src/simulator/core.rs`; what each sends, its `deliver.rs` |
 //! | what makes a duplicate or a collision | `src/event.rs` (key, content), `src/store/sqlite/append.rs` |
 //! | what one commit holds | `src/store/sqlite/writer.rs` |
 //! | the tables | `src/store/sqlite/schema/` |
@@ -125,6 +128,9 @@ pub mod docs {
 
     #[doc = include_str!("docs/manus.md")]
     pub mod manus {}
+
+    #[doc = include_str!("docs/senders.md")]
+    pub mod senders {}
 
     #[doc = include_str!("docs/custom.md")]
     pub mod custom {}

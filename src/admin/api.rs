@@ -75,10 +75,12 @@ impl From<store::Error> for Refused {
 
 impl From<action::Error> for Refused {
     fn from(error: action::Error) -> Self {
-        use action::Error::{NoEvent, NoSource, NotQuarantined, Provider, Store, Unknown, WhichSource};
+        use action::Error::{NoEvent, NoId, NoKind, NoSource, NotQuarantined, Provider, Store, Unknown, WhichSource};
         let (status, code) = match &error {
             NoSource(_) | NoEvent(_) => (StatusCode::NOT_FOUND, "not_found"),
             WhichSource(_) => (StatusCode::BAD_REQUEST, "source_missing"),
+            NoKind { .. } => (StatusCode::BAD_REQUEST, "kind_unknown"),
+            NoId => (StatusCode::BAD_REQUEST, "id_invalid"),
             NotQuarantined(_) => (StatusCode::CONFLICT, "not_quarantined"),
             Provider(_) => (StatusCode::BAD_GATEWAY, "provider_refused"),
             Unknown(_) => (StatusCode::BAD_GATEWAY, "outcome_unknown"),
@@ -104,6 +106,7 @@ impl Admin {
             .route("/api/v1/events/{id}", get(event))
             .route("/api/v1/events/{id}/release", post(release))
             .route("/api/v1/tasks", get(tasks).post(create_task))
+            .route("/api/v1/tasks/track", post(track))
             .route("/api/v1/tasks/{source}/{task_id}", get(task))
             .route("/api/v1/deliveries", get(deliveries))
             .route("/api/v1/rejections", get(rejections))
@@ -186,7 +189,13 @@ async fn whole_id(admin: &Admin, id: String) -> Result<String, Refused> {
 
 async fn event(State(admin): State<Arc<Admin>>, Path(id): Path<String>) -> Result<Response, Refused> {
     let id = whole_id(&admin, id).await?;
-    let event = admin.store.event(&id).await?.ok_or_else(|| Refused::absent("event"))?;
+    let mut event = admin.store.event(&id).await?.ok_or_else(|| Refused::absent("event"))?;
+    let mask = |shown: &str| admin.actions.mask(&event.row.source, shown);
+    let masked = match &event.payload {
+        Value::String(text) => mask(text).map(Value::from),
+        json => mask(&json.to_string()).and_then(|text| serde_json::from_str(&text).ok()),
+    };
+    event.payload = masked.unwrap_or(event.payload);
     Ok(Json(event).into_response())
 }
 
@@ -232,6 +241,25 @@ async fn create_task(
     Ok((StatusCode::CREATED, Json(body)))
 }
 
+/// What `POST /api/v1/tasks/track` takes.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct TrackTask {
+    source: String,
+    kind: String,
+    task_id: String,
+}
+
+async fn track(
+    State(admin): State<Arc<Admin>>,
+    body: Result<Json<TrackTask>, JsonRejection>,
+) -> Result<(StatusCode, Json<Value>), Refused> {
+    let Json(wish) = body.map_err(|error| Refused::new(StatusCode::BAD_REQUEST, "body_invalid", error.body_text()))?;
+    admin.actions.track(&wish.source, &wish.kind, &wish.task_id).await?;
+    let body = json!({"source": wish.source, "task_id": wish.task_id, "kind": wish.kind});
+    Ok((StatusCode::CREATED, Json(body)))
+}
+
 async fn deliveries(State(admin): State<Arc<Admin>>, asked: Asked) -> Result<Response, Refused> {
     let (search, page) = search(asked)?;
     Ok(Json(admin.store.deliveries(search.state, page).await?).into_response())
@@ -243,7 +271,10 @@ async fn rejections(State(admin): State<Arc<Admin>>, asked: Asked) -> Result<Res
 }
 
 async fn rejection(State(admin): State<Arc<Admin>>, Path(id): Path<i64>) -> Result<Response, Refused> {
-    let rejection = admin.store.rejection(id).await?.ok_or_else(|| Refused::absent("rejection"))?;
+    let mut rejection = admin.store.rejection(id).await?.ok_or_else(|| Refused::absent("rejection"))?;
+    if let Some(masked) = admin.actions.mask(&rejection.row.source, &rejection.body) {
+        rejection.body = masked;
+    }
     Ok(Json(rejection).into_response())
 }
 

@@ -1,4 +1,4 @@
-//! `taskhook demo`: a simulated Manus, the receiver, the worker and an application that gets the results, in one process.
+//! `taskhook demo`: a simulated provider, the receiver, the worker and an application that gets the results, in one process.
 //!
 //! What must hold: nothing of the user's is read or touched: no environment, no `.env`, no configuration file, no account. All of
 //! it listens on loopback, and what it keeps lies in a temporary folder that is gone at the end. What it shows was read from the
@@ -6,10 +6,14 @@
 
 mod application;
 mod check;
+mod happening;
+mod magic_hour;
+mod manus;
 mod news;
-mod script;
+mod round;
 mod stage;
 mod watch;
+mod webrun;
 
 use std::io::{self, Write};
 use std::pin::pin;
@@ -20,7 +24,6 @@ use tokio::sync::oneshot;
 
 use self::check::Verdict;
 use self::news::{Paint, Teller};
-use self::script::Script;
 use self::stage::Stage;
 use self::watch::Watcher;
 use super::{Context, Error, Result, runtime};
@@ -31,18 +34,33 @@ const BETWEEN: Duration = Duration::from_secs(5);
 
 /// Show everything at work, without an account
 ///
-/// A simulated Manus, the receiver, the worker and an application run in one process. Tasks finish, ask, and are announced twice; a stranger and a forger try as well. It goes on until Ctrl-C, so that other
+/// A simulated provider, the receiver, the worker and an application run in one process. Tasks finish, fail or ask, and are announced twice; a forger tries as well. It goes on until Ctrl-C, so that other
 /// commands can be tried against it. It reads no environment, no `.env` and no configuration, and leaves nothing behind.
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
     /// Play one round, check it, and exit: 0 if all ended as it should
     #[arg(long)]
     once: bool,
+    /// Who sends
+    #[arg(long, value_enum, value_name = "PROVIDER", default_value_t = Provider::Manus)]
+    provider: Provider,
+}
+
+/// Who sends in the demo.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+enum Provider {
+    /// Agents' tasks, signed with one key for all customers
+    Manus,
+    /// Videos, images and sound, signed with a secret
+    MagicHour,
+    /// A browser agent's tasks, authorised by a value that was agreed
+    #[value(name = "webrun")]
+    WebRun,
 }
 
 pub(super) fn run(args: &Args, context: &mut Context<'_>) -> Result {
     let flags = context.inputs.flags.clone();
-    let options = Options { once: args.once, refuse: false, flags, terminal: context.terminal };
+    let options = Options { provider: args.provider, once: args.once, refuse: false, flags, terminal: context.terminal };
     let no_color = context.inputs.env.get("NO_COLOR").is_some_and(|value| !value.is_empty());
     let paint = Paint::new(context.out_terminal && !no_color);
     let runtime = runtime()?;
@@ -54,6 +72,7 @@ pub(super) fn run(args: &Args, context: &mut Context<'_>) -> Result {
 /// How to play.
 #[derive(Debug)]
 struct Options {
+    provider: Provider,
     /// One round only.
     once: bool,
     /// The application answers 410 to everything: then the demo must fail.
@@ -119,7 +138,7 @@ async fn rounds(stage: &Stage, once: bool, teller: &mut Teller<'_>) -> Result<Ve
     teller.introduce(stage, once)?;
     let mut watcher = Watcher::new(stage);
     for number in 1.. {
-        let round = async { Script::begin(stage, number).await.play().await };
+        let round = round::play(stage, number);
         let checks = Box::pin(teller.during(watcher.beside(round))).await???;
         teller.judged(&checks);
         if once {
@@ -149,26 +168,28 @@ fn conclude(verdict: &Verdict, teller: &mut Teller<'_>) -> Result {
 mod tests {
     use super::*;
 
-    async fn once(refuse: bool) -> (Result, String) {
+    async fn once(provider: Provider, refuse: bool) -> (Result, String) {
         let mut out = Vec::new();
-        let options = Options { once: true, refuse, flags: Vec::new(), terminal: false };
+        let options = Options { provider, once: true, refuse, flags: Vec::new(), terminal: false };
         let ended = play(&options, std::future::pending(), Paint::new(false), &mut out).await;
         (ended, String::from_utf8(out).unwrap())
     }
 
     #[tokio::test(flavor = "multi_thread")]
     async fn a_destination_that_refuses_fails_the_demo_and_is_named() {
-        let (ended, out) = once(true).await;
-        let error = ended.unwrap_err().to_string();
-        assert!(error.starts_with("error: not all ended as it should: delivered: "), "{error}\n{out}");
-        assert!(error.contains("410 Gone: the demo was told to refuse"), "{error}\n{out}");
-        assert!(out.contains("✗ delivered") && out.contains("✓ accepted"), "{out}");
+        for provider in [Provider::Manus, Provider::MagicHour, Provider::WebRun] {
+            let (ended, out) = once(provider, true).await;
+            let error = ended.unwrap_err().to_string();
+            assert!(error.starts_with("error: not all ended as it should: delivered: "), "{error}\n{out}");
+            assert!(error.contains("410 Gone: the demo was told to refuse"), "{error}\n{out}");
+            assert!(out.contains("✗ delivered") && out.contains("✓ accepted"), "{out}");
+        }
     }
 
     #[tokio::test(flavor = "multi_thread")]
     async fn a_stop_before_the_end_of_the_round_is_a_failure_and_leaves_nothing() {
         let mut out = Vec::new();
-        let options = Options { once: true, refuse: false, flags: Vec::new(), terminal: false };
+        let options = Options { provider: Provider::Manus, once: true, refuse: false, flags: Vec::new(), terminal: false };
         let ended = play(&options, std::future::ready(()), Paint::new(false), &mut out).await;
         assert_eq!(ended.unwrap_err().to_string(), "error: it was stopped before the round had ended");
     }

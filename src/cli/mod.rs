@@ -154,6 +154,7 @@ pub fn run(world: World<'_>) -> Exit {
 #[cfg(test)]
 mod tests {
     mod look;
+    mod senders;
     mod set_up;
     mod site;
 

@@ -1,54 +1,19 @@
-//! `taskhook simulate manus`: a Manus to try things with, without an account.
+//! `taskhook simulate`: stand-ins for providers to try things with, without an account.
+
+mod magic_hour;
+mod manus;
+mod webrun;
 
 use std::time::Duration;
 
 use jiff::SignedDuration;
 use tokio::net::TcpListener;
+use tokio::sync::broadcast;
 use tokio::sync::broadcast::error::RecvError;
 use tokio_util::sync::CancellationToken;
 
 use super::Error;
-use crate::clock::Clock;
-use crate::simulator::manus::{Call, Delivery, Drive, FAULTS, Happening, Limits, Manus, Options, PROMPTS};
-
-/// The wait between two tries of the webhook that is to be registered.
-const REGISTER_AGAIN: Duration = Duration::from_secs(2);
-
-/// Run a stand-in for Manus: its API in both versions, signed webhooks, files, and faults on request.
-///
-/// Nothing is kept: everything is gone when it ends. It checks nothing about who calls it, and sends webhooks to any address:
-/// do not let others reach it.
-#[derive(Clone, Debug, clap::Args)]
-#[command(after_long_help = format!("Prompts:\n{PROMPTS}\n\nFaults:\n{FAULTS}"))]
-pub(super) struct SimulateManus {
-    /// The address to listen on.
-    #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:8090")]
-    pub listen: String,
-    /// The address that others reach it at, for links to files [default: the listener's].
-    #[arg(long, value_name = "URL")]
-    pub base_url: Option<url::Url>,
-    /// A webhook to register at the start; tried every 2 s until it answers the test request with 200.
-    #[arg(long, value_name = "URL")]
-    pub webhook: Option<url::Url>,
-    /// The API key of an account; may be repeated for more accounts. A webhook is registered in the first.
-    #[arg(long, value_name = "KEY", default_value = "sk-simulator", hide_env_values = true)]
-    pub api_key: Vec<String>,
-    /// How often a webhook request that was not answered 2xx is sent again, a second later. What Manus does is not documented.
-    #[arg(long, value_name = "COUNT", default_value_t = 0)]
-    pub retries: u32,
-    /// The wait between the steps of a task.
-    #[arg(long, value_name = "DURATION", default_value = "1s", value_parser = duration)]
-    pub pace: Duration,
-    /// How long a link to a file is good.
-    #[arg(long, value_name = "DURATION", default_value = "1h", value_parser = duration)]
-    pub link_lifetime: Duration,
-    /// Send every number as a string, as Manus was seen to do.
-    #[arg(long)]
-    pub numbers_as_strings: bool,
-    /// Allow any number of calls a minute; without it 10 creates, 40 other changes and 100 reads, as Manus does.
-    #[arg(long)]
-    pub no_rate_limit: bool,
-}
+use crate::simulator::{Call, Delivery, Happening};
 
 /// Why the simulator did not run.
 #[derive(Debug, thiserror::Error)]
@@ -77,14 +42,16 @@ pub(super) struct Args {
 
 #[derive(Debug, clap::Subcommand)]
 enum Provider {
-    Manus(SimulateManus),
+    Manus(manus::SimulateManus),
+    MagicHour(magic_hour::SimulateMagicHour),
+    #[command(name = "webrun")]
+    WebRun(webrun::SimulateWebRun),
 }
 
 pub(super) fn run(args: Args) -> super::Result {
-    let Provider::Manus(args) = args.provider;
     let stop = CancellationToken::new();
     super::runtime()?.block_on(async {
-        let simulated = simulate(args, stop.clone());
+        let simulated = simulate(args.provider, stop.clone());
         tokio::pin!(simulated);
         let ended = tokio::select! {
             ended = &mut simulated => ended,
@@ -97,80 +64,20 @@ pub(super) fn run(args: Args) -> super::Result {
     })
 }
 
-/// Runs a simulator until `stop`, telling on standard error what happens, a line each.
-///
-/// # Errors
-/// [`SimulateError`] if it cannot listen.
-pub(super) async fn simulate(args: SimulateManus, stop: CancellationToken) -> Result<(), SimulateError> {
-    let listener =
-        TcpListener::bind(&args.listen).await.map_err(|source| SimulateError::Listen { address: args.listen.clone(), source })?;
-    let clock = Clock::system();
-    let key = args.api_key.first().cloned().unwrap_or_default();
-    let options = Options {
-        drive: Drive::Clock,
-        accounts: args.api_key,
-        limits: (!args.no_rate_limit).then(Limits::default),
-        retries: args.retries,
-        retry_delay: Duration::from_secs(1),
-        numbers_as_strings: args.numbers_as_strings,
-        pace: args.pace,
-        link_lifetime: args.link_lifetime,
-        base_url: args.base_url.map(String::from),
-        ..Options::new(clock.clone())
-    };
-    let manus = Manus::start(listener, options, stop.clone());
-    eprintln!("{}", greeting(&manus.base_url(), &key));
-    tokio::join!(narrate(&manus, &stop), async {
-        if let Some(webhook) = &args.webhook {
-            tokio::select! {
-                () = stop.cancelled() => {}
-                () = register(&manus, &clock, &key, webhook.as_str()) => {}
-            }
-        }
-    });
-    manus.stopped().await;
-    Ok(())
-}
-
-/// What to do with it, for people.
-fn greeting(base_url: &str, key: &str) -> String {
-    format!(
-        "A stand-in for Manus listens on {base_url}. To use it with taskhook:
-
-  export MANUS_API_KEY={key}
-  export TASKHOOK__SOURCES__MANUS__PROVIDER=manus
-  export TASKHOOK__SOURCES__MANUS__API_VERSION=v2
-  export TASKHOOK__SOURCES__MANUS__BASE_URL={base_url}
-
-To make a task:
-
-  curl -H 'x-manus-api-key: {key}' -d '{{\"message\":{{\"content\":\"Write a file\"}}}}' {base_url}/v2/task.create
-
-{PROMPTS}
-Faults: `taskhook simulate manus --help` tells.
-"
-    )
-}
-
-async fn register(manus: &Manus, clock: &Clock, key: &str, url: &str) {
-    let mut told = None;
-    loop {
-        let tried = manus.register_with_ping(key, url).await;
-        if tried.status == Some(200) {
-            eprintln!("The webhook is registered.");
-            return;
-        }
-        let outcome = outcome(&tried);
-        if told.as_ref() != Some(&outcome) {
-            eprintln!("The webhook is not registered yet: {outcome}. Trying again every {} s.", REGISTER_AGAIN.as_secs());
-            told = Some(outcome);
-        }
-        clock.sleep(REGISTER_AGAIN).await;
+async fn simulate(provider: Provider, stop: CancellationToken) -> Result<(), SimulateError> {
+    match provider {
+        Provider::Manus(args) => manus::simulate(args, stop).await,
+        Provider::MagicHour(args) => magic_hour::simulate(args, stop).await,
+        Provider::WebRun(args) => webrun::simulate(args, stop).await,
     }
 }
 
-async fn narrate(manus: &Manus, stop: &CancellationToken) {
-    let mut happenings = manus.happenings();
+async fn listen(address: &str) -> Result<TcpListener, SimulateError> {
+    TcpListener::bind(address).await.map_err(|source| SimulateError::Listen { address: address.to_owned(), source })
+}
+
+/// Tells what happens until `stop`, a line each, on standard error.
+async fn narrate(mut happenings: broadcast::Receiver<Happening>, stop: &CancellationToken) {
     loop {
         let happening = tokio::select! {
             () = stop.cancelled() => return,
@@ -185,10 +92,14 @@ async fn narrate(manus: &Manus, stop: &CancellationToken) {
     }
 }
 
-/// The query is left out: it may hold the signature of a link.
+/// The query is left out: it may hold the signature of a link. So is a session of WebRun: who knows it can read its tasks.
 fn called(call: &Call) -> String {
     let account = call.account.as_deref().unwrap_or("no account");
-    format!("API      {} {} -> {} ({account})", call.method, printable(&call.path), call.status)
+    let path = match call.path.strip_prefix("/task/").and_then(|ids| ids.split_once('/')) {
+        Some((_, task)) => format!("/task/…/{task}"),
+        None => call.path.clone(),
+    };
+    format!("API      {} {} -> {} ({account})", call.method, printable(&path), call.status)
 }
 
 /// The webhook's address is left out: it may hold a token.
@@ -212,48 +123,6 @@ fn printable(text: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use clap::{Args as _, FromArgMatches as _};
-
-    fn parse(args: &[&str]) -> Result<SimulateManus, clap::Error> {
-        let command = SimulateManus::augment_args(clap::Command::new("manus"));
-        SimulateManus::from_arg_matches(&command.try_get_matches_from([&["manus"], args].concat())?)
-    }
-
-    #[test]
-    fn flags_are_read_and_have_defaults() {
-        let args = parse(&[]).unwrap();
-        assert_eq!((args.listen.as_str(), args.pace), ("127.0.0.1:8090", Duration::from_secs(1)));
-        assert_eq!(args.api_key, ["sk-simulator"]);
-        let args = parse(&["--pace", "250ms", "--api-key", "a", "--api-key", "b", "--webhook", "http://x/y"]).unwrap();
-        assert_eq!((args.pace, args.api_key.len()), (Duration::from_millis(250), 2));
-        assert!(parse(&["--pace", "soon"]).is_err());
-        assert!(parse(&["--pace", "-1s"]).is_err());
-        assert!(parse(&["--webhook", "nowhere"]).is_err());
-    }
-
-    #[test]
-    fn the_help_tells_of_prompts_and_faults() {
-        let mut command = SimulateManus::augment_args(clap::Command::new("manus"));
-        let help = command.render_long_help().to_string();
-        assert!(help.contains("ends in an error; no webhook tells") && help.contains("POST /_simulator/faults"), "{help}");
-    }
-
-    #[tokio::test]
-    async fn a_taken_address_is_named() {
-        let taken = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let listen = taken.local_addr().unwrap().to_string();
-        let args = SimulateManus { listen: listen.clone(), ..parse(&[]).unwrap() };
-        let error = simulate(args, CancellationToken::new()).await.unwrap_err().to_string();
-        assert!(error.contains(&listen), "{error}");
-    }
-
-    #[tokio::test]
-    async fn it_ends_at_its_stop_signal() {
-        let stop = CancellationToken::new();
-        stop.cancel();
-        let args = parse(&["--listen", "127.0.0.1:0", "--webhook", "http://127.0.0.1:9/"]).unwrap();
-        simulate(args, stop).await.unwrap();
-    }
 
     #[test]
     fn lines_hold_no_address_and_no_query() {
@@ -265,6 +134,8 @@ mod tests {
             account: None,
         };
         assert_eq!(called(&call), "API      GET /files/a/b?.md -> 200 (no account)");
+        let poll = Call { path: "/task/sess_abc123/task_xyz789".to_owned(), ..call };
+        assert_eq!(called(&poll), "API      GET /task/…/task_xyz789 -> 200 (no account)");
         let delivery = Delivery {
             url: "https://h.example/webhooks/manus/token".to_owned(),
             event_id: "e".to_owned(),

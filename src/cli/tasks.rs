@@ -42,6 +42,20 @@ enum Command {
         #[arg(long)]
         json: bool,
     },
+    /// Tell of a task that was made elsewhere: it counts as yours, and is listed before its first event
+    ///
+    /// For a job whose id only the call that made it told, as with Magic Hour, whose API has no list.
+    Track {
+        /// Its source
+        source: String,
+        /// Its kind: `video`, `image` or `audio` for Magic Hour, else `task`
+        kind: String,
+        /// The provider's id
+        id: String,
+        /// Print the JSON of the admin API
+        #[arg(long)]
+        json: bool,
+    },
     /// Create a task; prints its id and its address. It costs what the provider charges, and is tried once
     Create {
         /// The source whose account pays, if there are several
@@ -90,6 +104,15 @@ pub(super) fn run(args: &Args, context: &mut Context<'_>) -> Result {
             }
             Ok(write_task(context.out, &shown)?)
         }
+        Command::Track { source, kind, id, json } => {
+            let body = json!({"source": source, "kind": kind, "task_id": id});
+            let tracked =
+                runtime.block_on(client.post(&["tasks", "track"], Some(&body))).map_err(|fault| client.explain(&fault))?;
+            if *json {
+                return Ok(output::json(context.out, &tracked)?);
+            }
+            Ok(writeln!(context.err, "The task `{}` of `{}` is expected.", one_line(id, 80), one_line(source, 40))?)
+        }
         Command::Create { source, profile, prompt, json } => {
             let body = json!({"source": source, "profile": profile, "prompt": prompt});
             let created = runtime.block_on(client.post(&["tasks"], Some(&body))).map_err(|fault| not_created(&client, &fault))?;
@@ -130,6 +153,8 @@ fn table(rows: &[Value]) -> Table {
     for row in rows {
         let id = one_line(&text(row, "task_id"), 40);
         let state = match text(row, "state") {
+            // Told of, and not heard of since.
+            state if state.is_empty() && row["proof"] == "tracked" => "expected".to_owned(),
             state if state.is_empty() => "-".to_owned(),
             state => state,
         };
@@ -153,6 +178,7 @@ fn write_task(out: &mut dyn Write, shown: &Value) -> io::Result<()> {
         &[
             ("task", text(shown, "task_id")),
             ("source", text(shown, "source")),
+            ("kind", text(shown, "kind")),
             ("title", text(shown, "title")),
             ("url", text(shown, "url")),
             ("state", text(shown, "state")),

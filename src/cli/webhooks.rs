@@ -6,6 +6,7 @@
 mod ping;
 
 use serde_json::{Value, json};
+use uuid::Uuid;
 
 use super::client::{Client, Connection, TIMEOUT};
 use super::output::{self, Column, Table};
@@ -52,8 +53,17 @@ enum Command {
         /// Its id, from `webhooks list`
         id: String,
     },
-    /// Print the URL to paste where the provider asks for it; it holds the path token, if there is one
-    Url,
+    /// Print what to paste where the provider asks for the webhook: its URL, or all of it; it holds secrets, if there are any
+    ///
+    /// For WebRun it is the whole `webhook` object of the call that asks for a task.
+    Url {
+        /// The source, if there are several
+        #[arg(value_name = "SOURCE")]
+        name: Option<String>,
+        /// Name the delivery, so that a repeat is known: `new`, or a name of your own (WebRun's `ai_response`, which has no id)
+        #[arg(long, value_name = "NAME")]
+        r#ref: Option<String>,
+    },
 }
 
 /// What these commands work with.
@@ -64,12 +74,13 @@ pub(super) struct Registrar {
 
 pub(super) fn run(args: &Args, context: &mut Context<'_>) -> Result {
     let config = Config::load(&context.inputs)?;
-    let registrar = Registrar::new(config, args.source.as_deref())?;
+    let named = match &args.command {
+        Command::Url { name, .. } => name.as_deref(),
+        _ => None,
+    };
+    let registrar = Registrar::new(config, named.or(args.source.as_deref()))?;
     match &args.command {
-        Command::Url => {
-            writeln!(context.out, "{}", registrar.url()?)?;
-            Ok(())
-        }
+        Command::Url { r#ref, .. } => registrar.paste(r#ref.as_deref(), context),
         Command::Register { skip_check, json } => {
             let client = Client::new(context, &args.connection, TIMEOUT).ok();
             runtime()?.block_on(registrar.register(client, *skip_check, *json, context))
@@ -117,6 +128,35 @@ impl Registrar {
         };
         let token = self.source.path_tokens().first().map(|token| format!("/{}", token.expose())).unwrap_or_default();
         Ok(format!("{base}/webhooks/{}{token}", self.source.name()))
+    }
+
+    /// Prints what to paste where the provider asks for the webhook.
+    fn paste(&self, reference: Option<&str>, context: &mut Context<'_>) -> Result {
+        let mut url = self.url()?;
+        if let Some(reference) = reference {
+            let usage = |text: String| Error::failed(text).with_exit(Exit::Usage);
+            if !self.source.takes_ref() {
+                let text = format!("deliveries of `{}` have ids of their own: leave `--ref` out", self.source.name());
+                return Err(usage(text).into());
+            }
+            let name = if reference == "new" { Uuid::now_v7().to_string() } else { reference.to_owned() };
+            if name.is_empty()
+                || name.len() > 128
+                || !name.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte))
+            {
+                return Err(usage("`--ref` takes letters, digits, `-`, `_` and `.`, at most 128 of them".to_owned()).into());
+            }
+            url = format!("{url}?ref={name}");
+        }
+        match self.source.webhook_object(&url) {
+            Some(object) => output::json(context.out, &object)?,
+            None => writeln!(context.out, "{url}")?,
+        }
+        if self.source.takes_ref() && reference.is_none() {
+            context.out.flush()?;
+            writeln!(context.err, "Without a name, every delivery is an event of its own: `--ref new` makes one for each task.")?;
+        }
+        Ok(())
     }
 
     /// Whether a registered URL leads to this source, by any public URL and any path token.
@@ -301,7 +341,9 @@ pub(super) fn advice(config: &Config, name: &str, error: &ApiError) -> Vec<Strin
     let key = |key: &str| format!("`sources.{name}.{key}`");
     match error {
         ApiError::Refused { status: 401, .. } => {
-            let Some(Own::Manus(manus)) = config.sources.get(name).map(|source| &source.own) else { return Vec::new() };
+            let Some(Own::Manus(manus)) = config.sources.get(name).map(|source| &source.own) else {
+                return vec![format!("check {}: is it whole, and of the right account?", key("api_key"))];
+            };
             let other = if manus.api_version == ApiVersion::V1 { "v2" } else { "v1" };
             vec![
                 format!("check {} (or `MANUS_API_KEY`): is it whole, and of the right account?", key("api_key")),

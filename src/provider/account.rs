@@ -7,6 +7,7 @@ use std::fmt;
 use std::time::Duration;
 
 use futures_util::future::BoxFuture;
+use serde_json::Value;
 
 use super::{ApiError, Budget, Created, Kept, KeyAnswer, Listed, NewTask, Probe, Reading, Refusal, Request, Webhook};
 use crate::event::{Facts, Verification};
@@ -123,6 +124,26 @@ pub trait Account: fmt::Debug + Send + Sync {
     /// The task as `event`, which ended it, tells it, for a source that does not fetch; `None` where an event says too little.
     fn told(&self, _event: &Kept<'_>) -> Option<Fetched> {
         None
+    }
+
+    /// The kinds of task that can be told to be expected, see `taskhook tasks track`.
+    fn kinds(&self) -> &'static [&'static str] {
+        &["task"]
+    }
+
+    /// `shown`, a body or the beginning of one, without what people must not see; `None` where there is no such thing.
+    fn mask(&self, _shown: &str) -> Option<String> {
+        None
+    }
+
+    /// What the user pastes where the provider asks for the webhook at `url`, where that is more than the URL. It holds secrets.
+    fn webhook_object(&self, _url: &str) -> Option<Value> {
+        None
+    }
+
+    /// Whether a delivery is named by the `ref` in the URL that was handed out for it.
+    fn takes_ref(&self) -> bool {
+        false
     }
 
     /// Creates a task.

@@ -139,7 +139,7 @@ fn hint(status: u16) -> &'static str {
     match status {
         402 => "no credit is left",
         403 => "this API key may not do that",
-        _ => "the API key is refused: a wrong key, or a v1 key used on v2",
+        _ => "the API key is refused",
     }
 }
 
@@ -185,7 +185,7 @@ mod tests {
         let texts: Vec<_> = every_kind().iter().map(|(error, ..)| error.to_string()).collect();
         insta::assert_snapshot!(texts.join("\n"), @"
         task.detail: the provider knows no such thing, or does not show it to this key
-        task.detail: 401, the API key is refused: a wrong key, or a v1 key used on v2
+        task.detail: 401, the API key is refused
         task.detail: 429, too many calls a minute
         task.detail: 503
         task.detail: 200, the answer makes no sense: HTML

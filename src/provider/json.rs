@@ -71,6 +71,12 @@ pub(super) fn time(of: &Value, name: &str) -> Option<Timestamp> {
     Timestamp::from_millisecond(milliseconds.round() as i64).ok()
 }
 
+/// The last part of a link's path. Never a part of its query, which holds the signature.
+pub(super) fn name_in_url(url: &str) -> Option<String> {
+    let url = url::Url::parse(url).ok()?;
+    url.path_segments()?.next_back().filter(|name| !name.is_empty()).map(ToOwned::to_owned)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

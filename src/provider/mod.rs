@@ -4,8 +4,9 @@
 //! an event, and ask the provider's API. Nothing behind this module knows any provider's words: what comes out are
 //! [`crate::event::Facts`] and [`task::Fetched`].
 //!
-//! What must hold: verifying and reading are pure and never panic, whatever bytes come; a source's key goes to its own
-//! `base_url` and nowhere else; and no `Debug`, error or explanation shows a key or a path token.
+//! What must hold: verifying and reading are pure (but that an event which nothing names gets an id of chance) and never panic,
+//! whatever bytes come; a source's key goes to its own `base_url` and nowhere else; and no `Debug`, error or explanation shows a
+//! key or a path token.
 
 mod account;
 mod agreed;
@@ -15,13 +16,16 @@ pub mod custom;
 pub mod error;
 mod header;
 mod json;
+pub mod magic_hour;
 pub mod manus;
 mod request;
+mod rest;
 mod schema;
 mod settings;
 mod signed;
 mod source;
 pub mod standard_webhooks;
+pub mod webrun;
 mod word;
 
 use std::path::PathBuf;
@@ -97,10 +101,14 @@ macro_rules! providers {
 providers! {
     /// A sender that is described by configuration.
     "custom" => Custom(custom),
+    /// <https://magichour.ai>
+    "magic_hour" => MagicHour(magic_hour),
     /// <https://manus.im>
     "manus" => Manus(manus),
     /// Who signs by <https://www.standardwebhooks.com>
     "standard_webhooks" => StandardWebhooks(standard_webhooks),
+    /// <https://webrun.ai>
+    "webrun" => WebRun(webrun),
 }
 
 /// One `[sources.NAME]` section.

@@ -3,6 +3,8 @@
 use std::net::IpAddr;
 use std::time::Duration;
 
+use serde_json::Value;
+
 use super::schema::Schema;
 use super::{
     Account, ApiError, Budget, Budgets, Common, Config, Created, Error, Kept, KeyAnswer, Listed, NewTask, Probe, Reading,
@@ -257,6 +259,30 @@ impl Source {
     /// [`ApiError`].
     pub async fn fetch(&self, task_id: &str, event: &Kept<'_>) -> Result<task::Fetched, ApiError> {
         self.account.fetch(task_id, event).await
+    }
+
+    /// The kinds of task that can be told to be expected.
+    #[must_use]
+    pub fn kinds(&self) -> &'static [&'static str] {
+        self.account.kinds()
+    }
+
+    /// `shown`, a body or the beginning of one, without what people must not see; `None` where there is no such thing.
+    #[must_use]
+    pub fn mask(&self, shown: &str) -> Option<String> {
+        self.account.mask(shown)
+    }
+
+    /// What the user pastes where the provider asks for the webhook at `url`, where that is more than the URL. It holds secrets.
+    #[must_use]
+    pub fn webhook_object(&self, url: &str) -> Option<Value> {
+        self.account.webhook_object(url)
+    }
+
+    /// Whether a delivery is named by the `ref` in the URL that was handed out for it.
+    #[must_use]
+    pub fn takes_ref(&self) -> bool {
+        self.account.takes_ref()
     }
 
     /// Creates a task. It costs money, so never call it again for the same wish: see [`ApiError::outcome_unknown`].

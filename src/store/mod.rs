@@ -189,6 +189,14 @@ impl Store {
         forward!(self.record_proofs(source, proofs, now))
     }
 
+    /// Writes down that a task of `source` is to be expected, on a person's word: it is ours, and of this kind.
+    ///
+    /// # Errors
+    /// When the commit failed.
+    pub async fn track(&self, source: &str, task_id: &str, kind: &str, now: Timestamp) -> Result<(), Error> {
+        forward!(self.track(source, task_id, kind, now))
+    }
+
     /// Lets an event out of quarantine, on a person's word.
     ///
     /// # Errors

@@ -307,7 +307,7 @@ pub enum Released {
 pub struct Proof {
     /// The provider's id.
     pub task_id: String,
-    /// How: `created`, `listed`, `private`, `readable` or `visible`.
+    /// How: `created`, `tracked`, `listed`, `private`, `readable` or `visible`.
     pub how: &'static str,
     /// Its title, where that was told.
     pub title: Option<String>,

@@ -106,6 +106,8 @@ pub struct TaskRow {
     pub source: String,
     /// The provider's id.
     pub task_id: String,
+    /// Its kind, in the provider's word, where it was told.
+    pub kind: Option<String>,
     /// How it was proven ours.
     pub proof: Option<String>,
     /// When.

@@ -53,12 +53,20 @@ pub(super) fn envelope(
     rows: &[FileRow],
 ) -> Envelope {
     let facts = source.tell(&kept(event));
-    // Where nothing is fetched, an event may tell the whole task by itself.
-    let told = if source.ends(&facts.kind) && !source.fetches() { source.told(&kept(event)) } else { None };
-    let (task, mut files) = match told.as_ref().map_or(task, Known::Fetched) {
+    let stopped = source.ends(&facts.kind);
+    // An event may tell the whole task by itself.
+    let told = || if stopped { source.told(&kept(event)) } else { None };
+    let (task, mut files) = match task {
         Known::Fetched(fetched) => (Some(fetched.task.clone()), fetched.files.clone()),
-        Known::FromWebhook => (Some(as_told(&facts)), attached(&facts)),
-        Known::NotAsked => (None, attached(&facts)),
+        Known::FromWebhook => match told() {
+            // What was to be fetched may be more than this.
+            Some(told) => (Some(Task { complete: false, ..told.task }), told.files),
+            None => (Some(as_told(&facts)), attached(&facts)),
+        },
+        Known::NotAsked => match told().filter(|_| !source.fetches()) {
+            Some(told) => (Some(told.task), told.files),
+            None => (None, attached(&facts)),
+        },
     };
     FileRow::tell(&mut files, rows);
     let now = environment.clock.now();

@@ -291,7 +291,7 @@ async fn go_on(
     let mut behind = known.fetching;
     let mut entry = archive::Entry::new(known.archiving);
     let ours = proof.is_some() || known.proof.is_some() || !source.needs_proof();
-    let fetched = told(source, waiting.iter().filter(|event| ours || event.released));
+    let fetched = task_id.and_then(|_| told(source, waiting.iter().filter(|event| ours || event.released)));
     let moves = waiting
         .into_iter()
         .filter(|event| ours || event.released)

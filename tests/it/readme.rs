@@ -80,8 +80,9 @@ fn it_names_every_command() {
 #[test]
 fn every_configuration_in_it_loads() {
     let (readme, custom) = (blocks("toml"), blocks_of(include_str!("../../src/docs/custom.md"), "toml"));
-    assert!(!readme.is_empty() && !custom.is_empty());
-    for block in readme.into_iter().chain(custom) {
+    let senders = blocks_of(include_str!("../../src/docs/senders.md"), "toml");
+    assert!(!readme.is_empty() && !custom.is_empty() && !senders.is_empty());
+    for block in readme.into_iter().chain(custom).chain(senders) {
         let folder = tempfile::tempdir().unwrap();
         let file = folder.path().join("taskhook.toml");
         std::fs::write(&file, &block).unwrap();

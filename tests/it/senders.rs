@@ -13,7 +13,8 @@ use schemes::{Scheme, schemes};
 
 /// An event that has everything that any scheme reads, under this id.
 fn body(id: &str) -> Vec<u8> {
-    json!({"id": id, "event_id": id, "run_id": id, "status": "done", "type": "job.done", "event": {"type": "job.done"}})
+    let kind = "video.completed";
+    json!({"id": id, "event_id": id, "run_id": id, "status": "done", "type": kind, "event": {"type": kind}, "payload": {"id": id}})
         .to_string()
         .into_bytes()
 }

@@ -119,8 +119,11 @@ async fn receive(State(shared): State<Arc<Shared>>, headers: HeaderMap, body: By
         complete: envelope["task"]["complete"] == true,
         files: envelope["files"].as_array().into_iter().flatten().map(|file| word(&file["name"])).collect(),
     };
-    let about = word(&envelope["event"]["title"]);
-    let line = |tone, outcome| Line::new(at, Actor::App, &word(&envelope["type"]), &about, tone, outcome);
+    let (kind, title) = (word(&envelope["type"]), word(&envelope["event"]["title"]));
+    let line = |tone, outcome| match title.as_str() {
+        "" => Line::of_task(at, Actor::App, &kind, &arrival.task_id, tone, outcome),
+        title => Line::new(at, Actor::App, &kind, title, tone, outcome),
+    };
     if shared.refuse {
         shared.news.line(line(Tone::Bad, "410 Gone: the demo was told to refuse".to_owned()));
     } else {
@@ -147,6 +150,9 @@ fn told(arrival: &Arrival, envelope: &Value) -> String {
     }
     let state = envelope["task"]["state"].as_str().unwrap_or("unknown");
     let credits = envelope["task"]["credits"].as_f64().map(|credits| format!(", {credits} credits")).unwrap_or_default();
-    let state = format!("{state}{credits}");
-    std::iter::once(state.as_str()).chain(arrival.files.iter().map(String::as_str)).collect::<Vec<_>>().join(", ")
+    let cost = envelope["task"]["usage"]["cost_usd"].as_f64().map(|cost| format!(", ${cost}")).unwrap_or_default();
+    let error = envelope["task"]["error"].as_str().map(|error| format!(": {error}")).unwrap_or_default();
+    let state = format!("{state}{error}{credits}{cost}");
+    let output = Some(&envelope["task"]["structured_output"]).filter(|output| !output.is_null()).map(ToString::to_string);
+    std::iter::once(state).chain(output).chain(arrival.files.iter().cloned()).collect::<Vec<_>>().join(", ")
 }

@@ -1,12 +1,11 @@
 //! What should have come of a round, and what the store and the application say.
 
-use super::script::{OTHER_URL, Script};
+use super::stage::Stage;
 use crate::cli::{Error, Failure, Result};
+use crate::simulator::Delivery;
 use crate::store;
 use crate::store::view::{DeliveryRow, EventFilter, EventRow, Page};
 
-/// The task of the request that Manus tries a webhook with.
-const PING: &str = "test_task_id";
 /// How many rows of a list are looked at; a round makes fewer.
 const ROWS: usize = 200;
 
@@ -26,6 +25,21 @@ pub(super) struct Check {
 }
 
 impl Check {
+    /// An expectation of which nothing was seen yet.
+    pub(super) fn new(what: &'static str, expected: usize, means: &'static str) -> Self {
+        Self { what, expected, seen: 0, means, wrong: None }
+    }
+
+    /// The same with what was seen.
+    pub(super) fn seen(self, seen: usize) -> Self {
+        Self { seen, ..self }
+    }
+
+    /// The same with what is wrong, if anything is.
+    pub(super) fn wrong(self, wrong: Option<String>) -> Self {
+        Self { wrong, ..self }
+    }
+
     /// Whether it is as it should be.
     pub(super) fn is_right(&self) -> bool {
         self.seen == self.expected && self.wrong.is_none()
@@ -80,99 +94,76 @@ pub(super) fn unread(error: store::Error) -> Failure {
     Error::from(error).into()
 }
 
-/// Looks at what came of a round so far.
-pub(super) async fn look(script: &Script<'_>) -> Result<Vec<Check>> {
-    let stage = script.stage;
-    let mut events: Vec<EventRow> = Vec::new();
-    let tasks = script.ours().into_iter().chain([script.strangers.as_str()]);
-    for task_id in tasks.clone().chain(script.first.then_some(PING)) {
-        let filter = EventFilter { task_id: Some(task_id.to_owned()), ..EventFilter::default() };
-        events.extend(stage.store.events(filter, page()).await.map_err(unread)?.data);
-    }
-    let deliveries = stage.store.deliveries(None, page()).await.map_err(unread)?.data;
-    let of_round = |delivery: &&DeliveryRow| events.iter().any(|event| event.id == delivery.event);
-    let deliveries: Vec<&DeliveryRow> = deliveries.iter().filter(of_round).collect();
-    let sent = stage.manus.deliveries().into_iter().filter(|sent| sent.attempt > 0);
-    let sent = sent.filter(|sent| tasks.clone().any(|task_id| task_id == sent.task_id) || script.first && sent.task_id == PING);
+/// What the store and the simulator say of the tasks of a round.
+pub(super) struct Seen {
+    /// The events of its tasks.
+    pub(super) events: Vec<EventRow>,
+    /// What was made of them.
+    pub(super) deliveries: Vec<DeliveryRow>,
+    /// How many requests the simulator sent.
+    pub(super) sent: usize,
+}
 
-    let (ping, ours, strangers, repeated, posted) = (usize::from(script.first), 3 + 3 + 2, 2, 1, 2);
-    let check = |what, expected, seen, means, wrong| Check { what, expected, seen, means, wrong };
-    Ok(vec![
-        check("sent", ping + ours + strangers + repeated + posted, sent.count() + script.posted(), "requests to our URL", None),
-        check("accepted", ping + ours + strangers, events.len(), "answered 200, on disk before", misplaced(&events, script)),
-        check("duplicates", repeated, repeats(&events), "came again: answered 200, done once", None),
-        refused(script, posted, check("refused", posted, 0, "not genuine: 401, told what would have matched", None)).await?,
-        check(
-            "quarantined",
-            strangers,
-            events.iter().filter(|event| event.state == "quarantined").count(),
-            "genuine, of somebody else's account: kept, never sent",
-            leaked(&events, &deliveries, script),
-        ),
-        delivered(script, &deliveries, check("delivered", 4, 0, "to the application, signed, once each", None)),
-    ])
+impl Seen {
+    pub(super) async fn of(stage: &Stage, tasks: &[&str]) -> Result<Self> {
+        let mut events: Vec<EventRow> = Vec::new();
+        for task_id in tasks {
+            let filter = EventFilter { task_id: Some((*task_id).to_owned()), ..EventFilter::default() };
+            events.extend(stage.store.events(filter, page()).await.map_err(unread)?.data);
+        }
+        let mut deliveries = stage.store.deliveries(None, page()).await.map_err(unread)?.data;
+        deliveries.retain(|delivery| events.iter().any(|event| event.id == delivery.event));
+        let of_round = |sent: &&Delivery| sent.attempt > 0 && tasks.contains(&sent.task_id.as_str());
+        let sent = stage.cast.deliveries().iter().filter(of_round).count();
+        Ok(Self { events, deliveries, sent })
+    }
+
+    /// How often one of them came again.
+    pub(super) fn repeats(&self) -> usize {
+        self.events.iter().map(|event| usize::try_from(event.repeats).unwrap_or(0)).sum()
+    }
 }
 
 fn page() -> Page {
     Page { limit: ROWS, cursor: None }
 }
 
-fn repeats(events: &[EventRow]) -> usize {
-    events.iter().map(|event| usize::try_from(event.repeats).unwrap_or(0)).sum()
+/// Whether an event was given up on.
+pub(super) fn buried(events: &[EventRow]) -> Option<String> {
+    let dead = events.iter().find(|event| event.state == "dead")?;
+    Some(format!("a dead letter: {}", dead.reason.as_deref().unwrap_or("no reason is known")))
 }
 
-/// Events that are not where they belong.
-fn misplaced(events: &[EventRow], script: &Script<'_>) -> Option<String> {
-    let ping = events.iter().find(|event| event.task_id.as_deref() == Some(PING));
-    let dead = events.iter().find(|event| event.state == "dead");
-    let collision = events.iter().find(|event| event.collision_of.is_some());
-    if script.first && ping.is_some_and(|event| !event.ping) {
-        Some("the registration ping is not marked as one".to_owned())
-    } else if let Some(event) = dead {
-        Some(format!("a dead letter: {}", event.reason.as_deref().unwrap_or("no reason is known")))
-    } else {
-        collision.map(|event| format!("`{}` counts as a collision", event.event_id))
-    }
-}
-
-/// Whether something went out that is not ours.
-fn leaked(events: &[EventRow], deliveries: &[&DeliveryRow], script: &Script<'_>) -> Option<String> {
-    let strangers = |task_id: &Option<String>| task_id.as_deref() == Some(&script.strangers);
-    let delivery = deliveries.iter().any(|delivery| strangers(&delivery.task_id));
-    let arrived = !script.stage.application.of_task(&script.strangers).is_empty();
-    let state = events.iter().any(|event| !strangers(&event.task_id) && event.state == "quarantined");
-    if delivery || arrived {
-        Some("the stranger's task was dispatched".to_owned())
-    } else {
-        state.then(|| "one of our own events is quarantined".to_owned())
-    }
-}
-
-/// Whether requests that are not genuine were refused, and explained.
-async fn refused(script: &Script<'_>, posted: usize, mut check: Check) -> Result<Check> {
+/// Whether the requests that are not genuine were refused with `code`, and one of them explained in `words`. `of_round` tells their
+/// bodies from those of others.
+pub(super) async fn refused(
+    stage: &Stage,
+    of_round: impl Fn(&str) -> bool,
+    (code, words): (&str, &str),
+    posted: usize,
+) -> Result<Check> {
     let newest = Page { limit: 20, cursor: None };
-    let mut told = false;
-    for row in script.stage.store.rejections(newest).await.map_err(unread)?.data {
+    let (mut seen, mut told) = (0, false);
+    for row in stage.store.rejections(newest).await.map_err(unread)?.data {
         // Others may try as well, and the ring holds earlier rounds.
-        let Some(rejection) = script.stage.store.rejection(row.id).await.map_err(unread)? else { continue };
-        if script.ours().into_iter().any(|task_id| rejection.body.contains(task_id)) && row.code == "signature_invalid" {
-            check.seen += 1;
-            told |= row.explanation.is_some_and(|text| text.contains(OTHER_URL));
+        let Some(rejection) = stage.store.rejection(row.id).await.map_err(unread)? else { continue };
+        if of_round(&rejection.body) && row.code == code {
+            seen += 1;
+            told |= row.explanation.is_some_and(|text| text.contains(words));
         }
     }
-    check.wrong = (check.seen == posted && !told).then(|| "what would have matched was not told".to_owned());
-    Ok(check)
+    let wrong = (seen == posted && !told).then(|| "what would have matched was not told".to_owned());
+    Ok(Check::new("refused", posted, "not genuine: 401, told what would have matched").seen(seen).wrong(wrong))
 }
 
-/// Whether every result arrived, once, whole and signed.
-fn delivered(script: &Script<'_>, deliveries: &[&DeliveryRow], mut check: Check) -> Check {
-    let done: Vec<_> = deliveries.iter().filter(|delivery| delivery.state == "delivered").collect();
-    let arrivals: Vec<_> = script.ours().into_iter().flat_map(|task_id| script.stage.application.of_task(task_id)).collect();
-    check.seen = done.len();
-    let dead = deliveries.iter().find(|delivery| delivery.state == "dead");
-    check.wrong = if let Some(delivery) = dead {
+/// Whether every result of `tasks` arrived, once, whole and signed, and the task `of` with its file.
+pub(super) fn delivered(stage: &Stage, seen: &Seen, tasks: &[&str], expected: usize, (of, file): (&str, &str)) -> Check {
+    let done: Vec<_> = seen.deliveries.iter().filter(|delivery| delivery.state == "delivered").collect();
+    let arrivals: Vec<_> = tasks.iter().flat_map(|task_id| stage.application.of_task(task_id)).collect();
+    let dead = seen.deliveries.iter().find(|delivery| delivery.state == "dead");
+    let wrong = if let Some(delivery) = dead {
         Some(format!("a dead letter: {}", delivery.reason.as_deref().unwrap_or("no reason is known")))
-    } else if done.len() != check.expected {
+    } else if done.len() != expected {
         None
     } else if arrivals.len() != done.len() {
         Some(format!("the application got {}", arrivals.len()))
@@ -180,12 +171,12 @@ fn delivered(script: &Script<'_>, deliveries: &[&DeliveryRow], mut check: Check)
         Some("a signature did not verify".to_owned())
     } else if arrivals.iter().any(|arrival| !arrival.complete) {
         Some("a task was not fetched whole".to_owned())
-    } else if !arrivals.iter().any(|arrival| arrival.task_id == script.files && arrival.files == ["lisbon.md"]) {
+    } else if !arrivals.iter().any(|arrival| arrival.task_id == of && arrival.files == [file]) {
         Some("the file was not named".to_owned())
     } else if done.iter().any(|delivery| delivery.attempts.len() != 1) {
         Some("one took more than one attempt".to_owned())
     } else {
         None
     };
-    check
+    Check::new("delivered", expected, "to the application, signed, once each").seen(done.len()).wrong(wrong)
 }

@@ -10,14 +10,14 @@ use std::pin::pin;
 use std::time::Duration;
 
 use jiff::Timestamp;
-use serde_json::Value;
 use tokio::sync::broadcast::{self, error::RecvError};
 use tokio::sync::mpsc;
 
 use super::check::{Check, Verdict};
+use super::happening::{self, called, sent};
 use super::stage::Stage;
 use crate::clock::{self, Clock};
-use crate::simulator::manus::{Call, Delivery, Happening};
+use crate::simulator::Happening;
 
 /// How long a line waits for what began before it.
 const WINDOW: Duration = Duration::from_millis(100);
@@ -28,31 +28,35 @@ const TITLES: usize = 1_000;
 /// Where long texts are broken.
 const WIDTH: usize = 104;
 /// How wide the columns are: who, what, about which task.
-const COLUMNS: [usize; 3] = [9, 14, 23];
+const COLUMNS: [usize; 3] = [10, 15, 23];
 /// Where the second column begins.
 const INDENT: usize = 11 + COLUMNS[0] + 2;
 
 /// Who does something.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Actor {
-    Manus,
+    /// Who sends, by name.
+    Sender(&'static str),
     Taskhook,
     App,
     You,
     Forger,
     Proxy,
+    /// A program that tries the webhook out.
+    Script,
 }
 
 impl Actor {
     /// The name, and its colour.
     fn shown(self) -> (&'static str, &'static str) {
         match self {
-            Self::Manus => ("Manus", "36"),
+            Self::Sender(name) => (name, "36"),
             Self::Taskhook => ("taskhook", "32"),
             Self::App => ("your app", "35"),
             Self::You => ("you", "34"),
             Self::Forger => ("a forger", "31"),
             Self::Proxy => ("a proxy", "33"),
+            Self::Script => ("a script", "33"),
         }
     }
 }
@@ -73,14 +77,14 @@ pub(super) enum Tone {
 /// Something that happened.
 #[derive(Clone, Debug)]
 pub(super) struct Line {
-    at: Timestamp,
+    pub(super) at: Timestamp,
     actor: Actor,
     what: String,
     about: String,
     /// Whether `about` is a task's id, to be shown as its title.
     is_task: bool,
-    tone: Tone,
-    outcome: String,
+    pub(super) tone: Tone,
+    pub(super) outcome: String,
     more: String,
 }
 
@@ -152,6 +156,8 @@ pub(super) struct Teller<'a> {
     paint: Paint,
     clock: Clock,
     began: Timestamp,
+    /// Who sends, by name.
+    sender: &'static str,
     news: mpsc::UnboundedReceiver<News>,
     happenings: broadcast::Receiver<Happening>,
     titles: HashMap<String, String>,
@@ -162,7 +168,8 @@ pub(super) struct Teller<'a> {
 impl<'a> Teller<'a> {
     pub(super) fn new(stage: &Stage, news: mpsc::UnboundedReceiver<News>, paint: Paint, out: &'a mut dyn Write) -> Self {
         Self {
-            happenings: stage.manus.happenings(),
+            happenings: stage.cast.happenings(),
+            sender: stage.cast.name(),
             began: stage.clock.now(),
             clock: stage.clock.clone(),
             titles: HashMap::new(),
@@ -229,8 +236,8 @@ impl<'a> Teller<'a> {
     fn happened(&mut self, happening: Happening) {
         let now = self.clock.now();
         let line = match happening {
-            Happening::Sent(delivery) => Some(sent(&delivery, now)),
-            Happening::Called(call) => called(&call, now),
+            Happening::Sent(delivery) => Some(sent(self.sender, &delivery, now)),
+            Happening::Called(call) => called(self.sender, &call, now),
         };
         self.waiting.extend(line);
     }
@@ -274,8 +281,9 @@ impl<'a> Teller<'a> {
     /// What runs where.
     pub(super) fn introduce(&mut self, stage: &Stage, once: bool) -> io::Result<()> {
         let events = format!("curl http://{}/api/v1/events", stage.admin);
+        let simulated = format!("{}, simulated", stage.cast.name());
         let parts = [
-            ("Manus, simulated", stage.manus.base_url(), "has tasks, signs webhooks, answers API calls"),
+            (simulated.as_str(), stage.cast.base_url(), "has tasks, sends webhooks, answers API calls"),
             ("taskhook receives", stage.webhook.clone(), "verifies, keeps, then answers 200"),
             ("taskhook admin", format!("http://{}", stage.admin), if once { "" } else { events.as_str() }),
             ("your application", stage.application.url(), "gets what stops, signed"),
@@ -283,7 +291,7 @@ impl<'a> Teller<'a> {
         writeln!(self.out, "taskhook demo: three programs in this one process. No account; nothing leaves this machine.\n")?;
         let wide = parts.iter().map(|(_, url, _)| url.len()).max().unwrap_or(0);
         for (name, url, does) in parts {
-            let line = format!("  {name:<19}{}  {}", self.paint.with("1", &fit(&url, wide)), self.paint.with("2", does));
+            let line = format!("  {name:<22}{}  {}", self.paint.with("1", &fit(&url, wide)), self.paint.with("2", does));
             writeln!(self.out, "{}", line.trim_end())?;
         }
         writeln!(self.out)?;
@@ -317,13 +325,10 @@ impl<'a> Teller<'a> {
     /// What to try while it goes on.
     pub(super) fn invite(&mut self, stage: &Stage) -> io::Result<()> {
         let url = format!("http://{}", stage.admin);
-        let json = r#"-H 'content-type: application/json' -d '{"prompt":"write a file"}'"#;
         writeln!(self.out, "It goes on until Ctrl-C. Meanwhile, in another terminal:\n")?;
-        for command in [
-            format!("taskhook events list --url {url}"),
-            format!("curl {url}/api/v1/deliveries"),
-            format!("curl {json} {url}/api/v1/tasks"),
-        ] {
+        for command in
+            [format!("taskhook events list --url {url}"), format!("curl {url}/api/v1/deliveries"), happening::create(stage)]
+        {
             writeln!(self.out, "  {}", self.paint.with("1", &command))?;
         }
         writeln!(self.out)?;
@@ -342,42 +347,6 @@ impl<'a> Teller<'a> {
         }
         self.out.flush()
     }
-}
-
-/// A webhook request of the simulator.
-fn sent(delivery: &Delivery, now: Timestamp) -> Line {
-    let took = Duration::try_from_secs_f64(delivery.took_ms / 1e3).unwrap_or_default();
-    let at = now.checked_sub(took).unwrap_or(now);
-    let answer: Value = serde_json::from_str(&delivery.answer).unwrap_or_default();
-    let took = format!("({:.1} ms)", delivery.took_ms);
-    let ping = delivery.task_id == "test_task_id";
-    let (tone, outcome) = match (delivery.status, answer["status"].as_str()) {
-        (Some(200), Some("accepted")) if ping => (Tone::Plain, format!("200: kept as a test {took}")),
-        (Some(200), Some("duplicate")) => (Tone::Plain, format!("200: known already, done once {took}")),
-        (Some(200), _) => (Tone::Plain, format!("200: kept {took}")),
-        (Some(status), _) => (Tone::Bad, format!("{status} {}", answer["code"].as_str().unwrap_or_default())),
-        (None, _) => (Tone::Bad, delivery.error.clone().unwrap_or_else(|| "not sent".to_owned())),
-    };
-    if ping {
-        return Line::new(at, Actor::Manus, "ping", "tries the webhook", tone, outcome);
-    }
-    Line::of_task(at, Actor::Manus, &delivery.event_type, &delivery.task_id, tone, outcome)
-}
-
-/// An API call of taskhook, if it is worth a line.
-fn called(call: &Call, now: Timestamp) -> Option<Line> {
-    let task_id = url::form_urlencoded::parse(call.query.as_bytes()).find(|(name, _)| name == "task_id").map(|(_, id)| id);
-    let first_page = !call.query.contains("cursor=");
-    let (what, tone, outcome) = match (call.path.as_str(), call.status) {
-        ("/v2/task.detail", 404) => ("prove", Tone::Plain, "404: our key does not see this task"),
-        ("/v2/task.listMessages", 200) if first_page => ("fetch", Tone::Plain, "200: the task, its messages, its files"),
-        ("/v2/task.create", 200) => {
-            return Some(Line::new(now, Actor::Taskhook, "create", "a task, as you asked", Tone::Plain, "200".to_owned()));
-        }
-        (path, 400..) if path.starts_with("/v2/task.") => ("call", Tone::Bad, "Manus refused a call"),
-        _ => return None,
-    };
-    Some(Line::of_task(now, Actor::Taskhook, what, &task_id.unwrap_or_default(), tone, outcome.to_owned()))
 }
 
 /// `text`, as wide as `width`.
@@ -424,26 +393,5 @@ mod tests {
     fn there_is_colour_only_where_it_is_wanted() {
         assert_eq!(Paint::new(true).with("32", "x"), "\x1b[32mx\x1b[0m");
         assert_eq!(Paint::new(false).with("32", "x"), "x");
-    }
-
-    #[test]
-    fn a_webhook_is_told_at_the_time_it_began() {
-        let delivery = Delivery {
-            url: String::new(),
-            event_id: "e".to_owned(),
-            event_type: "task_stopped".to_owned(),
-            task_id: "t".to_owned(),
-            attempt: 1,
-            status: Some(200),
-            answer: r#"{"status":"duplicate","id":"x"}"#.to_owned(),
-            took_ms: 250.0,
-            error: None,
-        };
-        let line = sent(&delivery, "2025-11-18T23:05:01.500Z".parse().unwrap());
-        assert_eq!(line.at, "2025-11-18T23:05:01.250Z".parse().unwrap());
-        assert_eq!(line.outcome, "200: known already, done once (250.0 ms)");
-        let refused = Delivery { status: Some(503), answer: r#"{"code":"store_full","status":503}"#.to_owned(), ..delivery };
-        let line = sent(&refused, line.at);
-        assert_eq!((line.tone, line.outcome.as_str()), (Tone::Bad, "503 store_full"));
     }
 }

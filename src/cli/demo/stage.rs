@@ -5,9 +5,11 @@ use std::time::Duration;
 
 use tempfile::TempDir;
 use tokio::net::TcpListener;
+use tokio::sync::broadcast::Receiver;
 use tokio::sync::mpsc::UnboundedReceiver;
 use tokio_util::sync::CancellationToken;
 
+use super::Provider;
 use super::application::Application;
 use super::news::{News, Sender, channel};
 use crate::app::{self, App, Start};
@@ -19,7 +21,10 @@ use crate::http;
 use crate::http::guard::Names;
 use crate::provider::Source;
 use crate::signature::encode_base64;
-use crate::simulator::manus::{Drive, Manus, Options};
+use crate::simulator::magic_hour::{self, MagicHour};
+use crate::simulator::manus::{self, Manus};
+use crate::simulator::webrun::{self, WebRun};
+use crate::simulator::{Delivery, Drive, Happening};
 use crate::store::Store;
 use crate::telemetry;
 
@@ -27,8 +32,10 @@ use crate::telemetry;
 pub(super) const OUR_KEY: &str = "sk-demo";
 /// The API key of somebody else's.
 pub(super) const STRANGERS_KEY: &str = "sk-somebody-else";
-/// The name of the source.
-pub(super) const SOURCE: &str = "manus";
+/// What signs Magic Hour's webhooks.
+pub(super) const WEBHOOK_SECRET: &str = "whsec_demo";
+/// What authorises WebRun's.
+pub(super) const AUTHORIZATION: &str = "Bearer demo-token";
 /// How long a stranger's event is kept back before it is quarantined.
 const QUARANTINE_AFTER: &str = "1300ms";
 /// How often another port is tried: the one that was free may be taken a moment later.
@@ -39,14 +46,16 @@ const CLOSING: Duration = Duration::from_secs(2);
 /// Everything but taskhook's own parts, which the caller runs.
 pub(super) struct Stage {
     pub(super) clock: Clock,
-    pub(super) manus: Manus,
+    pub(super) cast: Cast,
+    /// The name of the source.
+    pub(super) source: &'static str,
     pub(super) application: Application,
     pub(super) store: Store,
     /// The address of the admin listener.
     pub(super) admin: SocketAddr,
     /// Where webhooks go.
     pub(super) webhook: String,
-    /// What sends the requests that are not Manus's.
+    /// What sends the requests that are not the simulator's.
     pub(super) client: reqwest::Client,
     pub(super) news: Sender,
     stop: CancellationToken,
@@ -63,20 +72,13 @@ impl Stage {
             .prefix("taskhook-demo-")
             .tempdir()
             .map_err(|error| Error::failed(format!("cannot make a temporary folder: {error}")))?;
-        let options = Options {
-            drive: Drive::Clock,
-            accounts: vec![OUR_KEY.to_owned(), STRANGERS_KEY.to_owned()],
-            limits: None,
-            // Of tasks that the user makes.
-            pace: Duration::from_millis(400),
-            ..Options::new(clock.clone())
-        };
-        let manus = Manus::start(listen().await?, options, stop.clone());
+        let cast = Cast::start(playing.provider, &clock, &stop).await?;
+        let source = cast.source();
         let secret = secret()?;
         let application = Application::start(listen().await?, &secret, playing.refuse, clock.clone(), news.clone(), stop.clone());
         let mut tries = 0;
         let (app, public_url) = loop {
-            let config = configuration(&folder, &manus, &application, &secret, &playing.flags).await?;
+            let config = configuration(&folder, &cast, &application, &secret, &playing.flags).await?;
             if !playing.flags.is_empty() {
                 // The story tells what happens; a log beside it is for whoever asks.
                 telemetry::init(&config.log, None, playing.terminal).map_err(Error::failed)?;
@@ -95,11 +97,12 @@ impl Stage {
             }
         };
         let stage = Self {
-            manus,
+            cast,
+            source,
             application,
             store: app.store.clone(),
             admin: app.admin,
-            webhook: format!("{public_url}/webhooks/{SOURCE}"),
+            webhook: format!("{public_url}/webhooks/{source}"),
             client: http::client(Duration::from_secs(10)),
             news,
             clock,
@@ -110,7 +113,7 @@ impl Stage {
         Ok((stage, app, heard))
     }
 
-    /// Waits until the key that webhooks are verified with is loaded.
+    /// Waits until the key that webhooks are verified with is loaded, where one is.
     async fn ready(&self, app: &App) -> Result {
         for _ in 0..1_000 {
             if app.keys.any_can_verify() {
@@ -126,12 +129,121 @@ impl Stage {
     pub(super) async fn close(self) {
         self.stop.cancel();
         let all = async {
-            self.manus.stopped().await;
+            self.cast.stopped().await;
             self.application.stopped().await;
         };
         let _ = tokio::time::timeout(CLOSING, all).await;
         // What is left then lies where the system tidies up; there is nothing better to do about it.
         let _ = self.folder.close();
+    }
+}
+
+/// Who sends, simulated.
+pub(super) enum Cast {
+    Manus(Manus),
+    MagicHour(MagicHour),
+    WebRun(WebRun),
+}
+
+/// The same verb of whichever it is.
+macro_rules! each {
+    ($cast:expr, $simulator:ident => $does:expr) => {
+        match $cast {
+            Cast::Manus($simulator) => $does,
+            Cast::MagicHour($simulator) => $does,
+            Cast::WebRun($simulator) => $does,
+        }
+    };
+}
+
+impl Cast {
+    async fn start(provider: Provider, clock: &Clock, stop: &CancellationToken) -> Result<Self> {
+        // Of tasks that the user makes.
+        let pace = Duration::from_millis(400);
+        let (listener, stop, clock) = (listen().await?, stop.clone(), clock.clone());
+        Ok(match provider {
+            Provider::Manus => {
+                let accounts = vec![OUR_KEY.to_owned(), STRANGERS_KEY.to_owned()];
+                let usual = manus::Options::new(clock);
+                let options = manus::Options { drive: Drive::Clock, accounts, limits: None, pace, ..usual };
+                Self::Manus(Manus::start(listener, options, stop))
+            }
+            Provider::MagicHour => {
+                let usual = magic_hour::Options::new(clock);
+                let options = magic_hour::Options { drive: Drive::Clock, accounts: vec![OUR_KEY.to_owned()], pace, ..usual };
+                Self::MagicHour(MagicHour::start(listener, options, stop))
+            }
+            Provider::WebRun => {
+                let accounts = vec![OUR_KEY.to_owned()];
+                let usual = webrun::Options::new(clock);
+                let options = webrun::Options { drive: Drive::Clock, accounts, per_minute: None, pace, ..usual };
+                Self::WebRun(WebRun::start(listener, options, stop))
+            }
+        })
+    }
+
+    /// Its name, for people.
+    pub(super) fn name(&self) -> &'static str {
+        match self {
+            Self::Manus(_) => "Manus",
+            Self::MagicHour(_) => "Magic Hour",
+            Self::WebRun(_) => "WebRun",
+        }
+    }
+
+    fn source(&self) -> &'static str {
+        match self {
+            Self::Manus(_) => "manus",
+            Self::MagicHour(_) => "magic_hour",
+            Self::WebRun(_) => "webrun",
+        }
+    }
+
+    /// The section of its source, as a user would write it.
+    fn section(&self) -> String {
+        let (name, base_url) = (self.source(), self.base_url());
+        let keys = match self {
+            Self::Manus(_) => format!(
+                "api_version = \"v2\"\napi_key = \"{OUR_KEY}\"\nrequests_per_minute = 6000\nquarantine_after = \"{QUARANTINE_AFTER}\""
+            ),
+            Self::MagicHour(_) => {
+                format!("secret = \"{WEBHOOK_SECRET}\"\napi_key = \"{OUR_KEY}\"\nrequests_per_minute = 6000")
+            }
+            Self::WebRun(_) => format!(
+                "authorization = \"{AUTHORIZATION}\"\npayload = \"full_response\"\noutput = \"json\"\nfetch = \"on\"\n\
+                 requests_per_minute = 6000"
+            ),
+        };
+        format!("[sources.{name}]\nprovider = \"{name}\"\nbase_url = \"{base_url}\"\n{keys}")
+    }
+
+    /// The condition under which an event is a result.
+    fn ends(&self) -> &'static str {
+        match self {
+            Self::Manus(_) => r#"event.type == "task_stopped""#,
+            Self::MagicHour(_) => "event.stop_reason is not none",
+            Self::WebRun(_) => r#"event.type == "task_completed""#,
+        }
+    }
+
+    pub(super) fn base_url(&self) -> String {
+        each!(self, simulator => simulator.base_url())
+    }
+
+    pub(super) fn deliveries(&self) -> Vec<Delivery> {
+        each!(self, simulator => simulator.deliveries())
+    }
+
+    pub(super) fn happenings(&self) -> Receiver<Happening> {
+        each!(self, simulator => simulator.happenings())
+    }
+
+    pub(super) async fn idle(&self) {
+        each!(self, simulator => simulator.idle().await);
+    }
+
+    async fn stopped(&self) {
+        each!(self, simulator => simulator.stopped().await);
     }
 }
 
@@ -149,16 +261,11 @@ fn secret() -> Result<String> {
 }
 
 /// The configuration, as a user would write it.
-async fn configuration(
-    folder: &TempDir,
-    manus: &Manus,
-    application: &Application,
-    secret: &str,
-    flags: &[Flag],
-) -> Result<Config> {
+async fn configuration(folder: &TempDir, cast: &Cast, application: &Application, secret: &str, flags: &[Flag]) -> Result<Config> {
     // Signatures cover the public URL, so its port must be known before anything listens on it.
     let public = listen().await?.local_addr().map_err(|error| Error::failed(format!("a listener has no address: {error}")))?;
-    let (store, base_url, results) = (folder.path().join("taskhook.db"), manus.base_url(), application.url());
+    let (store, results) = (folder.path().join("taskhook.db"), application.url());
+    let (source, when) = (cast.section(), cast.ends());
     let text = format!(
         r#"
 [server]
@@ -179,13 +286,7 @@ min_free_bytes = "16MiB"
 [outbound]
 allow_private_addresses = true
 
-[sources.{SOURCE}]
-provider = "manus"
-api_version = "v2"
-base_url = "{base_url}"
-api_key = "{OUR_KEY}"
-requests_per_minute = 6000
-quarantine_after = "{QUARANTINE_AFTER}"
+{source}
 
 [destinations.app]
 kind = "http"
@@ -194,7 +295,7 @@ secret = "{secret}"
 
 [[routes]]
 name = "results"
-when = 'event.type == "task_stopped"'
+when = '{when}'
 to = ["app"]
 "#,
         store = store.display(),

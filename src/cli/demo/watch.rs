@@ -5,8 +5,8 @@ use std::convert::Infallible;
 
 use super::check::unread;
 use super::news::{Actor, Line, Tone};
-use super::script::LOOK_EVERY;
-use super::stage::{SOURCE, Stage};
+use super::round::LOOK_EVERY;
+use super::stage::Stage;
 use crate::cli::Result;
 use crate::store::view::{EventFilter, Page};
 
@@ -47,7 +47,7 @@ impl<'a> Watcher<'a> {
     async fn look(&mut self) -> Result {
         let (stage, mut seen) = (self.stage, HashSet::new());
         let page = || Page { limit: ROWS, cursor: None };
-        let tasks = stage.store.tasks(Some(SOURCE.to_owned()), page()).await.map_err(unread)?.data;
+        let tasks = stage.store.tasks(Some(stage.source.to_owned()), page()).await.map_err(unread)?.data;
         let quarantined = EventFilter { state: Some("quarantined".to_owned()), ..EventFilter::default() };
         let events = stage.store.events(quarantined, page()).await.map_err(unread)?.data;
         let rejections = stage.store.rejections(page()).await.map_err(unread)?.data;

@@ -126,7 +126,7 @@ fn a_refused_key_is_explained() {
     assert_eq!((exit, out.as_str()), (1, ""));
     assert!(!err.contains("wr0ng"));
     insta::assert_snapshot!(err, @r#"
-    error: the key to verify with cannot be loaded: webhook.publicKey: 401, the API key is refused: a wrong key, or a v1 key used on v2 (invalid api key)
+    error: the key to verify with cannot be loaded: webhook.publicKey: 401, the API key is refused (invalid api key)
     hint: check `sources.manus.api_key` (or `MANUS_API_KEY`): is it whole, and of the right account?
     hint: if it is a key for the other version of the API, set `sources.manus.api_version` to "v1"
     "#);
@@ -269,10 +269,10 @@ fn a_check_names_each_problem_and_what_to_do() {
     ok       configuration: 1 source, 2 destinations, no route: everything goes to `log`
     ok       store: DIR/data/taskhook.db will be made at the first start
     ok       archive: DIR/data/files will be made at the first start
-    problem  key of source manus: webhook.publicKey: 401, the API key is refused: a wrong key, or a v1 key used on v2 (invalid api key)
+    problem  key of source manus: webhook.publicKey: 401, the API key is refused (invalid api key)
              hint: check `sources.manus.api_key` (or `MANUS_API_KEY`): is it whole, and of the right account?
              hint: if it is a key for the other version of the API, set `sources.manus.api_version` to "v1"
-    problem  API of source manus: task.list: 401, the API key is refused: a wrong key, or a v1 key used on v2 (invalid api key)
+    problem  API of source manus: task.list: 401, the API key is refused (invalid api key)
              hint: check `sources.manus.api_key` (or `MANUS_API_KEY`): is it whole, and of the right account?
              hint: if it is a key for the other version of the API, set `sources.manus.api_version` to "v1"
     problem  destination crm: cannot connect: Connection refused (os error 111)

@@ -112,9 +112,9 @@ fn named_sections_need_a_good_name_and_a_known_kind() {
     insta::assert_snapshot!(setup.errors(), @r#"
     error: taskhook.toml:1:10: `Manus` cannot be a name
     hint: a name is 1 to 32 of a-z, 0-9 and _, and begins with a letter
-    error: taskhook.toml:4:1: `sources.a.provider` must be "custom" or "manus" or "standard_webhooks", not "mnaus"
+    error: taskhook.toml:4:1: `sources.a.provider` must be "custom" or "magic_hour" or "manus" or "standard_webhooks" or "webrun", not "mnaus"
     error: taskhook.toml:5:10: `sources.b` needs `provider`
-    hint: `provider` is "custom" or "manus" or "standard_webhooks"
+    hint: `provider` is "custom" or "magic_hour" or "manus" or "standard_webhooks" or "webrun"
     error: taskhook.toml:8:1: `destinations.c` must be a table
     error: taskhook.toml:10:1: `destinations.d.kind` must be "http" or "log"
     error: taskhook.toml:11:15: `destinations.e` needs `url`

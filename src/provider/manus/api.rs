@@ -4,28 +4,16 @@
 //! budget, but those for keys, and those whose caller has; and only an error envelope of Manus itself, never a
 //! proxy's page, may say `not found`.
 
-use std::sync::Arc;
-use std::time::Duration;
-
 use jiff::{SignedDuration, Timestamp};
-use reqwest::header::HeaderValue;
-use reqwest::{Client, Method, RequestBuilder};
+use reqwest::{Method, RequestBuilder};
 use serde_json::Value;
 
 use super::convert::{error_text, member, text};
-use super::{ApiVersion, BASE_URL, Config};
-use crate::clock::Clock;
-use crate::http::{self, Answer};
-use crate::provider::settings::origin;
-use crate::provider::{ApiError, Budget, Start, Use};
-use crate::retry;
-use crate::setting::{REDACTED, Secret};
-use crate::telemetry::name as metric;
-
-/// The most bytes of one answer.
-const MAX_ANSWER: usize = 10 << 20;
-/// The most characters of a provider's own words in an error.
-const MAX_MESSAGE: usize = 200;
+use super::{ApiVersion, Config};
+use crate::http::Answer;
+use crate::provider::rest::{Judged, Rest};
+pub(super) use crate::provider::rest::{Reply, is_id, path_segment};
+use crate::provider::{ApiError, Start, Use};
 
 /// A call, named as its errors name it.
 #[derive(Clone, Copy, Debug)]
@@ -49,66 +37,28 @@ impl Call {
     }
 }
 
-/// A successful answer.
-#[derive(Debug)]
-pub(super) struct Reply {
-    pub(super) value: Value,
-    /// The same, as it came.
-    pub(super) raw: String,
-}
-
 /// The API as one account sees it.
-pub(super) struct Api {
-    client: Client,
-    base: String,
-    key: Option<Secret>,
-    timeout: Duration,
-    clock: Clock,
-    pub(super) budget: Arc<Budget>,
-}
-
-impl std::fmt::Debug for Api {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Api").field("base", &self.base).field("budget", &self.budget).finish_non_exhaustive()
-    }
-}
+#[derive(Debug)]
+pub(super) struct Api(pub(super) Rest);
 
 impl Api {
     pub(super) fn new(config: &Config, start: &Start<'_>) -> Self {
-        // Keys from files end with a line break.
-        let key = config.api_key.as_ref().map(|key| Secret::new(key.expose().trim()));
-        // A `Config` that was not checked keeps its address, and every call then says what is wrong with it.
-        let base = origin(&config.base_url, BASE_URL).unwrap_or_else(|_| config.base_url.clone());
-        Self {
-            client: http::client(config.timeout),
-            budget: start.budgets.of(&base, key.as_ref(), config.requests_per_minute),
-            base,
-            key,
-            timeout: config.timeout,
-            clock: start.clock.clone(),
-        }
+        Self(Rest::new(&config.access(), start))
     }
 
     /// A request to `path` (beginning with a slash, escaped), with the key.
     pub(super) fn request(&self, call: Call, method: Method, path: &str) -> RequestBuilder {
-        let request = self.client.request(method, format!("{}{path}", self.base));
         let name = match call.version {
             ApiVersion::V1 => "api_key",
             ApiVersion::V2 => "x-manus-api-key",
         };
-        match self.key.as_ref().and_then(|key| HeaderValue::from_str(key.expose()).ok()) {
-            Some(mut key) => {
-                key.set_sensitive(true);
-                request.header(name, key)
-            }
-            None => request,
-        }
+        self.0.request(method, path, name, "")
     }
 
     /// Makes a call, once the budget has one for `purpose`; `None` where the caller has taken it.
     pub(super) async fn call(&self, call: Call, purpose: Option<Use>, request: RequestBuilder) -> Result<Reply, ApiError> {
         if let Some(purpose) = purpose {
-            self.budget.take(purpose).await;
+            self.0.budget.take(purpose).await;
         }
         self.call_now(call, request).await.0
     }
@@ -119,67 +69,11 @@ impl Api {
         call: Call,
         request: RequestBuilder,
     ) -> (Result<Reply, ApiError>, Option<SignedDuration>) {
-        let name = call.name;
-        let (reply, skew) = self.exchange(call, request).await;
-        let outcome = reply.as_ref().err().map_or("ok", ApiError::kind);
-        metrics::counter!(metric::PROVIDER_CALLS, "call" => name, "outcome" => outcome).increment(1);
-        (reply, skew)
-    }
-
-    async fn exchange(&self, call: Call, request: RequestBuilder) -> (Result<Reply, ApiError>, Option<SignedDuration>) {
-        if self.key.is_none() {
-            let reason = "this source has no `api_key`";
-            return (Err(ApiError::Unsupported { call: call.name, reason }), None);
+        if !self.0.has_key() {
+            return (Err(ApiError::Unsupported { call: call.name, reason: "this source has no `api_key`" }), None);
         }
-        let answer = match http::send(request, self.timeout, MAX_ANSWER).await {
-            Ok(answer) => answer,
-            Err(error @ http::Error::TooLarge(_)) => {
-                return (Err(ApiError::Nonsense { call: call.name, status: None, reason: error.to_string() }), None);
-            }
-            Err(error) => {
-                let arrived = error.may_have_arrived();
-                let reason = error.to_string();
-                return (Err(ApiError::Unavailable { call: call.name, reason, after: None, arrived }), None);
-            }
-        };
-        let now = self.clock.now();
-        let date = answer.header("date").and_then(|date| jiff::fmt::rfc2822::parse(date).ok());
-        let skew = date.map(|date| date.timestamp().duration_since(now));
-        let reply =
-            judge(call, &answer, now).map(|value| Reply { value, raw: String::from_utf8_lossy(&answer.body).into_owned() });
-        (reply.map_err(|error| self.cleaned(error)), skew)
+        self.0.call(call.name, request, |answer, now| judge(call, answer, now)).await
     }
-
-    /// `error` with the provider's own words shortened to one line that repeats no key.
-    fn cleaned(&self, mut error: ApiError) -> ApiError {
-        if let ApiError::Refused { message, .. } | ApiError::Rejected { message, .. } = &mut error {
-            if let Some(key) = &self.key {
-                *message = message.replace(key.expose(), REDACTED);
-            }
-            let line = message.chars().map(|c| if c.is_control() { ' ' } else { c });
-            line.take(MAX_MESSAGE).collect::<String>().trim().clone_into(message);
-        }
-        if let ApiError::Rejected { code: Some(code), .. } = &mut error {
-            *code = code.chars().filter(char::is_ascii_graphic).take(64).collect();
-        }
-        error
-    }
-}
-
-/// `segment` as it stands in a path. `None` for what no id can be: it is then not sent at all, since a step up in a path would
-/// reach another call.
-pub(super) fn path_segment(segment: &str) -> Option<String> {
-    if !is_id(segment) {
-        return None;
-    }
-    let mut url = url::Url::parse("http://localhost").ok()?;
-    url.path_segments_mut().ok()?.push(segment);
-    url.path().strip_prefix('/').map(ToOwned::to_owned)
-}
-
-/// Whether a task may have this id: Manus's are 22 letters and digits, its samples' shorter; ours to refuse is only nonsense.
-pub(super) fn is_id(id: &str) -> bool {
-    (1..=200).contains(&id.len()) && !matches!(id, "." | "..") && !id.chars().any(|c| c.is_control() || c.is_whitespace())
 }
 
 /// What an error envelope says, in the words of both versions.
@@ -196,46 +90,29 @@ enum Meaning {
 /// Judges by the HTTP status and by the envelope; where the status alone is clear, it decides.
 fn judge(call: Call, answer: &Answer, now: Timestamp) -> Result<Value, ApiError> {
     let status = answer.status.as_u16();
-    let after = answer.header("retry-after").and_then(|header| retry::retry_after(header, now));
     let value = serde_json::from_slice::<Value>(&answer.body).ok();
     let envelope = value.as_ref().filter(|value| value.is_object());
-    let message = || envelope.and_then(message).unwrap_or_default();
-    let code = || envelope.and_then(|envelope| code(call.version, envelope));
-
-    let nonsense = |reason: &str| ApiError::Nonsense { call: call.name, status: Some(status), reason: reason.to_owned() };
-    let refused = || ApiError::Refused { call: call.name, status, message: message() };
-    let rejected = || ApiError::Rejected { call: call.name, status, code: code(), message: message() };
-    let unavailable = || ApiError::Unavailable { call: call.name, reason: answer.status.to_string(), after, arrived: true };
-    let limited = || ApiError::RateLimited { call: call.name, after };
-
-    match status {
-        401..=403 => return Err(refused()),
-        408 | 425 | 500..=599 => return Err(unavailable()),
-        409 => return Err(rejected()),
-        429 => return Err(limited()),
-        200..=299 | 400..=499 => {}
-        300..=399 => return Err(nonsense("a redirect; `base_url` must be the API itself")),
-        _ => return Err(nonsense("no status of this API")),
-    }
+    let message = envelope.and_then(message).unwrap_or_default();
+    let code = envelope.and_then(|envelope| code(call.version, envelope));
+    let judged = Judged { call: call.name, answer, now, message, code };
+    judged.by_status()?;
     let succeeded = answer.status.is_success();
     let meaning = envelope.and_then(|envelope| meaning(call.version, succeeded, envelope));
     match (meaning, value.as_ref()) {
-        (Some(Meaning::NotFound), _) => Err(ApiError::NotFound { call: call.name }),
-        (Some(Meaning::Refused), _) => Err(refused()),
-        (Some(Meaning::RateLimited), _) => Err(limited()),
-        (Some(Meaning::Unavailable), _) => Err(unavailable()),
-        (Some(Meaning::Rejected), _) => Err(rejected()),
-        (Some(Meaning::Other), _) if succeeded => Err(nonsense("an error that is not known")),
+        (Some(Meaning::NotFound), _) => Err(judged.not_found()),
+        (Some(Meaning::Refused), _) => Err(judged.refused()),
+        (Some(Meaning::RateLimited), _) => Err(judged.limited()),
+        (Some(Meaning::Unavailable), _) => Err(judged.unavailable()),
+        (Some(Meaning::Rejected), _) => Err(judged.rejected()),
+        (Some(Meaning::Other), _) if succeeded => Err(judged.nonsense("an error that is not known")),
         // v1 documents no other form of "not found"; v2 has a word for it.
-        (Some(Meaning::Other), _) if status == 404 && call.version == ApiVersion::V1 => {
-            Err(ApiError::NotFound { call: call.name })
-        }
-        (Some(Meaning::Other), _) if status != 404 => Err(rejected()),
+        (Some(Meaning::Other), _) if status == 404 && call.version == ApiVersion::V1 => Err(judged.not_found()),
+        (Some(Meaning::Other), _) if status != 404 => Err(judged.rejected()),
         (None, Some(_)) if succeeded => Ok(()),
         // Deleting answers with 204, or with 200 and nothing.
         (None, None) if succeeded && answer.body.trim_ascii().is_empty() => Ok(()),
-        (_, None) => Err(nonsense("it is not JSON")),
-        (_, Some(_)) => Err(nonsense("it is not an error of this API")),
+        (_, None) => Err(judged.nonsense("it is not JSON")),
+        (_, Some(_)) => Err(judged.nonsense("it is not an error of this API")),
     }?;
     Ok(value.unwrap_or_default())
 }

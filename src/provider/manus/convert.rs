@@ -4,6 +4,7 @@
 
 use serde_json::Value;
 
+use crate::provider::json::name_in_url;
 pub(super) use crate::provider::json::{count, is_true, items, member, number, text, time};
 use crate::task::{File, FileStatus, State};
 
@@ -24,12 +25,6 @@ pub(super) fn file(of: &Value, message_id: Option<&str>) -> Option<File> {
         message_id: message_id.map(ToOwned::to_owned),
         ..File::default()
     })
-}
-
-/// The last part of a link's path. Never a part of its query, which holds the signature.
-fn name_in_url(url: &str) -> Option<String> {
-    let url = url::Url::parse(url).ok()?;
-    url.path_segments()?.next_back().filter(|name| !name.is_empty()).map(ToOwned::to_owned)
 }
 
 /// What is said in a message: a string, or the text parts of a list.

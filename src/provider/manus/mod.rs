@@ -19,7 +19,8 @@ use futures_util::future::BoxFuture;
 use serde::{Deserialize, Serialize};
 
 use super::account::Answered;
-use super::settings::{Common, Settings, origin, wrong_api_key};
+use super::rest::Access;
+use super::settings::{Common, Settings};
 use super::{Budget, Created, Error, Kept, KeyAnswer, Listed, NewTask, Probe, Reading, Refusal, Request, Start, Switch, Webhook};
 use crate::event::{Facts, TASK_STOPPED, Verification};
 use crate::setting::Secret;
@@ -106,6 +107,18 @@ pub enum Ownership {
     Visible,
 }
 
+impl Config {
+    fn access(&self) -> Access<'_> {
+        Access {
+            base_url: &self.base_url,
+            usual: BASE_URL,
+            api_key: self.api_key.as_ref(),
+            requests_per_minute: self.requests_per_minute,
+            timeout: self.timeout,
+        }
+    }
+}
+
 impl Settings for Config {
     fn covers_url(&self) -> bool {
         true
@@ -119,22 +132,14 @@ impl Settings for Config {
                     .to_owned(),
             );
         }
-        match &self.api_key {
-            Some(key) => wrong.extend(wrong_api_key(key)),
-            None if self.fetch == Switch::On => wrong.push(
+        if self.api_key.is_none() && self.fetch == Switch::On {
+            wrong.push(
                 "`api_key` is missing: set it, `api_key_file` or MANUS_API_KEY (for tests without an account: `verify = \"none\"` and \
                  `fetch = \"off\"`)"
                     .to_owned(),
-            ),
-            None => {}
+            );
         }
-        wrong.extend(origin(&self.base_url, BASE_URL).err());
-        if self.requests_per_minute == 0 {
-            wrong.push("`requests_per_minute` must be at least 1".to_owned());
-        }
-        if self.timeout.is_zero() {
-            wrong.push("`timeout` must be longer than 0s".to_owned());
-        }
+        wrong.extend(self.access().check());
         wrong
     }
 
@@ -241,7 +246,7 @@ impl super::Account for Account {
     }
 
     fn budget(&self) -> Option<&Budget> {
-        Some(&self.api.budget)
+        Some(&self.api.0.budget)
     }
 
     fn recent_tasks(&self) -> Answered<'_, Vec<Listed>> {

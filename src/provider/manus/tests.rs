@@ -447,7 +447,7 @@ async fn failures_say_what_they_mean() {
     for (response, expected) in [
         (
             ResponseTemplate::new(401).set_body_json(error("unauthenticated")),
-            "task.detail: 401, the API key is refused: a wrong key, or a v1 key used on v2 (key [redacted] is unauthenticated)",
+            "task.detail: 401, the API key is refused (key [redacted] is unauthenticated)",
         ),
         (ResponseTemplate::new(402), "task.detail: 402, no credit is left"),
         (ResponseTemplate::new(403), "task.detail: 403, this API key may not do that"),

@@ -9,6 +9,7 @@ use axum::response::{IntoResponse as _, Response};
 use bytes::Bytes;
 use serde_json::{Value, json};
 
+use super::super::core::Model as _;
 use super::Shared;
 use super::api::{Class, Code, MAX_TEXT, Problem, Query, iso, text};
 use super::api_v2::{page, register};
@@ -46,7 +47,7 @@ pub(super) async fn serve(
     match answer(&shared, &method, &path, &Query::of(query.as_deref()), &headers, &body).await {
         Ok(Value::Null) => StatusCode::NO_CONTENT.into_response(),
         Ok(mut value) => {
-            shared.lock().dress(&mut value, shared.options.numbers_as_strings);
+            shared.lock().freshen(&mut value, shared.options.numbers_as_strings);
             Json(value).into_response()
         }
         Err(Problem { code, message }) => {

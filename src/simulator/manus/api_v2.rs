@@ -11,6 +11,7 @@ use base64::prelude::BASE64_URL_SAFE_NO_PAD;
 use bytes::Bytes;
 use serde_json::{Map, Value, json};
 
+use super::super::core::Model as _;
 use super::Shared;
 use super::api::{Class, Code, MAX_TEXT, Problem, Query, text};
 use super::script::Plan;
@@ -43,7 +44,7 @@ pub(super) async fn serve(
         Ok(mut value) => {
             value["ok"] = true.into();
             value["request_id"] = request_id.into();
-            state.dress(&mut value, shared.options.numbers_as_strings);
+            state.freshen(&mut value, shared.options.numbers_as_strings);
             Json(value).into_response()
         }
         Err(Problem { code, message }) => {

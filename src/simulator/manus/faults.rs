@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::super::Times;
+use super::{ApiFault, Times};
 
 /// How to set faults over HTTP, for people.
 pub const FAULTS: &str = r#"POST /_simulator/faults with a JSON object replaces all faults; {} clears them; GET shows what is left of them.
@@ -65,88 +65,9 @@ pub struct Faults {
     pub clock_offset_seconds: i64,
 }
 
-/// What goes wrong with an API call.
-#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
-#[serde(deny_unknown_fields)]
-pub struct ApiFault {
-    /// A part of the path and query; `None`: every call.
-    #[serde(default)]
-    pub only: Option<String>,
-    /// How often.
-    #[serde(default = "always")]
-    pub times: Times,
-    /// The wait before anything is done, in milliseconds on the simulator's clock.
-    #[serde(default)]
-    pub slow_ms: u64,
-    /// What is answered.
-    #[serde(default)]
-    pub answer: Option<WrongAnswer>,
-}
-
-/// An answer that is none.
-#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
-#[serde(rename_all = "snake_case")]
-pub enum WrongAnswer {
-    /// The call is refused, and nothing is done.
-    Refuse {
-        /// The status, such as 503.
-        status: u16,
-        /// The `Retry-After` header.
-        #[serde(default)]
-        retry_after: Option<String>,
-    },
-    /// The call is sent elsewhere, and nothing is done.
-    Redirect(String),
-    /// A page in HTML, as a proxy in between would answer; the call is done.
-    Html,
-    /// The first half of the answer, then the connection breaks; the call is done.
-    Half,
-    /// An answer of more than 10 MiB; the call is done.
-    Huge,
-    /// A body of no bytes; the call is done.
-    Empty,
-    /// The connection closes without an answer; the call is done.
-    Lost,
-}
-
-fn always() -> Times {
-    Times::Always
-}
-
-impl ApiFault {
-    /// A fault that strikes every call whose path and query contain `only`.
-    #[must_use]
-    pub fn on(only: impl Into<String>, times: Times, answer: WrongAnswer) -> Self {
-        Self { only: Some(only.into()), times, slow_ms: 0, answer: Some(answer) }
-    }
-}
-
-impl Faults {
-    /// The fault that strikes a call of `target` (path and query); counts it down.
-    pub(super) fn for_call(&mut self, target: &str) -> Option<ApiFault> {
-        let fault = self
-            .api
-            .iter_mut()
-            .find(|fault| fault.times != Times::NEVER && fault.only.as_deref().is_none_or(|part| target.contains(part)))?;
-        fault.times.strikes().then(|| fault.clone())
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn the_first_fault_that_matches_and_is_left_strikes() {
-        let mut faults: Faults = serde_json::from_str(
-            r#"{"api": [{"only": "task.detail", "times": 1, "answer": {"refuse": {"status": 503}}}, {"answer": "html"}]}"#,
-        )
-        .unwrap();
-        let mut answer = |target| faults.for_call(target).and_then(|fault| fault.answer);
-        assert_eq!(answer("/v2/task.list"), Some(WrongAnswer::Html));
-        assert!(matches!(answer("/v2/task.detail?task_id=x"), Some(WrongAnswer::Refuse { status: 503, .. })));
-        assert_eq!(answer("/v2/task.detail?task_id=x"), Some(WrongAnswer::Html));
-    }
 
     #[test]
     fn the_help_names_every_fault_and_nothing_else() {

@@ -2,8 +2,10 @@
 
 use serde_json::{Value, json};
 
+use super::super::core::Model as _;
+use super::File;
 use super::deliver::Event;
-use super::script::{End, File, Plan, Turn};
+use super::script::{End, Plan, Turn};
 use super::state::{MAX_ENTRIES, NewTask, State, Status, Step, Waiting};
 use crate::clock;
 use crate::event::{TASK_CREATED, TASK_PROGRESS, TASK_STOPPED};
@@ -27,7 +29,7 @@ impl State {
         task.steps.extend(turn.progress.into_iter().map(Step::Progress));
         task.steps.push_back(Step::End(Box::new(turn.end), turn.credits));
         self.set_status(number, Status::Running, None);
-        self.schedule(number, Some(clock::after(self.clock.now(), turn.pace)));
+        self.board.schedule(number, Some(clock::after(self.clock.now(), turn.pace)));
     }
 
     fn set_status(&mut self, number: u64, status: Status, detail: Option<Value>) {
@@ -41,12 +43,12 @@ impl State {
     }
 
     /// Does a task's next step; the event that tells of it, if one does. `None` as well if there is no step left.
-    pub(super) fn advance(&mut self, number: u64) -> Option<Event> {
+    pub(super) fn live(&mut self, number: u64) -> Option<Event> {
         let now = self.clock.now();
         let task = self.task(number)?;
         let step = task.steps.pop_front();
         let next = (!task.steps.is_empty()).then(|| clock::after(now, task.pace));
-        self.schedule(number, next);
+        self.board.schedule(number, next);
         match step? {
             Step::Announce => {
                 let detail = self.detail(number)?;
@@ -190,7 +192,7 @@ impl State {
         task.steps.retain(|step| matches!(step, Step::Announce));
         task.waiting = None;
         if task.steps.is_empty() {
-            self.schedule(number, None);
+            self.board.schedule(number, None);
         }
         self.note(number, "user_stop", json!({}));
         self.set_status(number, Status::Stopped, None);
@@ -228,9 +230,9 @@ impl State {
             plan: Plan::finish("Somebody else's answer"),
         };
         let number = self.create(stranger, new);
-        self.advance(number);
-        let event = self.advance(number);
-        self.schedule(number, None);
+        self.live(number);
+        let event = self.live(number);
+        self.board.schedule(number, None);
         event
     }
 }

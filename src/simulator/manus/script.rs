@@ -7,6 +7,8 @@ use std::time::Duration;
 use bytes::Bytes;
 use serde_json::{Value, json};
 
+use super::super::shelf::File;
+
 /// What a prompt makes the simulator do, for people.
 pub const PROMPTS: &str = "\
 The first of these words in a prompt decides what the task does:
@@ -87,19 +89,6 @@ pub enum End {
     Never,
 }
 
-/// A file that a task hands out.
-#[derive(Clone, Debug)]
-pub struct File {
-    /// Its name, as the agent chose it.
-    pub name: String,
-    /// Its MIME type.
-    pub content_type: String,
-    /// Its bytes.
-    pub bytes: Bytes,
-    /// The link that is given to it, if not the simulator's own.
-    pub link: Option<String>,
-}
-
 impl Turn {
     /// A turn of no progress and no delay that ends with `end`.
     #[must_use]
@@ -178,16 +167,14 @@ impl Plan {
     /// The same with a file at the end of every turn that finishes.
     #[must_use]
     pub fn with_file(mut self, name: &str, content_type: &str, bytes: impl Into<Bytes>) -> Self {
-        let (name, content_type) = (name.to_owned(), content_type.to_owned());
-        self.add_file(&File { name, content_type, bytes: bytes.into(), link: None });
+        self.add_file(&File::new(name, content_type, bytes));
         self
     }
 
     /// The same with a file that lies behind `link`, wherever that leads, at the end of every turn that finishes.
     #[must_use]
     pub fn with_link(mut self, name: &str, content_type: &str, link: &str) -> Self {
-        let (name, content_type) = (name.to_owned(), content_type.to_owned());
-        self.add_file(&File { name, content_type, bytes: Bytes::new(), link: Some(link.to_owned()) });
+        self.add_file(&File::elsewhere(name, content_type, link));
         self
     }
 

@@ -1,79 +1,35 @@
 //! What the simulator knows: accounts, webhooks, tasks, files, and what happened. One lock guards it, held for moments only.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
+use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
-use jiff::{SignedDuration, Timestamp};
-use serde::Serialize;
+use axum::http::{HeaderMap, StatusCode};
+use axum::response::Response;
+use jiff::Timestamp;
 use serde_json::{Value, json};
-use tokio::sync::oneshot;
 
-use super::super::Ring;
-use super::Options;
+use super::super::board::{Board, Outgoing};
+use super::super::core::{Dressed, Model};
+use super::super::fault::offset;
+use super::super::handle::fields;
+use super::super::shelf::Shelf;
 use super::deliver::Event;
 use super::faults::Faults;
-use super::script::{End, File, Plan, Turn};
+use super::script::{End, Plan, Turn};
+use super::{ApiFault, Delivery, File, Options, api, api_v1, api_v2};
 use crate::clock::Clock;
+use crate::event::hex;
 use crate::signature::rsa::PrivateKey;
 
+/// Members whose numbers are the user's own, and are never turned into strings.
+const VERBATIM: [&str; 2] = ["value", "confirm_input_schema"];
 /// The most tasks that are kept; of more, the oldest goes.
 pub(super) const MAX_TASKS: usize = 5_000;
 /// The most entries of one conversation; a task that would grow longer takes no more messages.
 pub(super) const MAX_ENTRIES: usize = 2_000;
 /// The most accounts, and the most webhooks of one account.
 pub(super) const MAX_ACCOUNTS: usize = 100;
-/// The most calls, and the most deliveries, that are remembered.
-pub(super) const MAX_RECORDS: usize = 10_000;
-/// The most events of one account that are held back.
-pub(super) const MAX_HELD: usize = 100;
-
-/// An API call that was answered.
-#[derive(Clone, Debug, Serialize)]
-pub struct Call {
-    /// The method.
-    pub method: String,
-    /// The path.
-    pub path: String,
-    /// The query, empty if there is none.
-    pub query: String,
-    /// The status that it was answered with.
-    pub status: u16,
-    /// The label of the account whose key it bore, such as `account-1`; `None` without a key that is known.
-    pub account: Option<String>,
-}
-
-/// A webhook request that was sent, or kept back by a fault.
-#[derive(Clone, Debug, Serialize)]
-pub struct Delivery {
-    /// The webhook's URL.
-    pub url: String,
-    /// The event's id.
-    pub event_id: String,
-    /// The event's type.
-    pub event_type: String,
-    /// The task.
-    pub task_id: String,
-    /// Which try it is, from 1; 0 if a fault dropped the event.
-    pub attempt: u32,
-    /// The status that it was answered with.
-    pub status: Option<u16>,
-    /// The beginning of what it was answered with.
-    pub answer: String,
-    /// How long the answer took, in milliseconds.
-    pub took_ms: f64,
-    /// Why there was no answer.
-    pub error: Option<String>,
-}
-
-impl Delivery {
-    /// Whether it was answered 2xx.
-    #[must_use]
-    pub fn delivered(&self) -> bool {
-        self.status.is_some_and(|status| (200..300).contains(&status))
-    }
-}
-
 #[derive(Debug)]
 pub(super) struct Account {
     pub(super) key: String,
@@ -157,9 +113,6 @@ pub(super) struct Task {
     pub(super) turns: VecDeque<Turn>,
     pub(super) steps: VecDeque<Step>,
     pub(super) pace: Duration,
-    due: Option<Timestamp>,
-    /// Ends when the events before have been sent: one task's events leave in order.
-    pub(super) lane: Option<oneshot::Receiver<()>>,
     /// The second in the newest event id of each type.
     pub(super) seconds: Vec<(&'static str, i64)>,
     files: Vec<String>,
@@ -185,18 +138,14 @@ pub(super) struct State {
     pub(super) accounts: Vec<Account>,
     pub(super) tasks: BTreeMap<u64, Task>,
     by_id: HashMap<String, u64>,
-    due: BTreeSet<(Timestamp, u64)>,
     next_task: u64,
-    pub(super) files: HashMap<String, File>,
+    pub(super) shelf: Shelf,
     pub(super) faults: Faults,
-    pub(super) calls: Ring<Call>,
-    pub(super) deliveries: Ring<Delivery>,
+    pub(super) board: Board,
     pub(super) key: Arc<PrivateKey>,
-    pub(super) link_secret: [u8; 16],
-    pub(super) link_lifetime: Duration,
-    /// Batches of webhook requests that are on their way.
-    pub(super) in_flight: usize,
-    pub(super) base_url: String,
+    pub(super) numbers_as_strings: bool,
+    /// Tells the stranger's account from every other.
+    stranger: String,
     pub(super) clock: Clock,
     random: fastrand::Rng,
 }
@@ -209,26 +158,16 @@ impl State {
             accounts: Vec::new(),
             tasks: BTreeMap::new(),
             by_id: HashMap::new(),
-            due: BTreeSet::new(),
             next_task: 0,
-            files: HashMap::new(),
+            shelf: Shelf::new(base_url, link_secret, options.link_lifetime),
             faults: Faults::default(),
-            calls: Ring::new(MAX_RECORDS),
-            deliveries: Ring::new(MAX_RECORDS),
+            board: Board::new(),
             key: options.signing_key.clone().unwrap_or_else(|| Arc::new(PrivateKey::generate())),
-            link_secret,
-            link_lifetime: options.link_lifetime,
-            in_flight: 0,
-            base_url,
+            numbers_as_strings: options.numbers_as_strings,
+            stranger: format!("sk-stranger-{}", hex(&link_secret)),
             clock: options.clock.clone(),
             random,
         }
-    }
-
-    /// Wall time as the simulator tells it, faults included.
-    pub(super) fn now(&self) -> Timestamp {
-        let offset = SignedDuration::from_secs(self.faults.clock_offset_seconds);
-        self.clock.now().checked_add(offset).unwrap_or(Timestamp::MAX)
     }
 
     /// 22 letters and digits, as Manus's ids are.
@@ -262,8 +201,7 @@ impl State {
 
     /// The account whose tasks are nobody's here.
     pub(super) fn stranger(&mut self) -> usize {
-        let key = crate::event::hex(&self.link_secret);
-        self.account(&format!("sk-stranger-{key}"))
+        self.account(&self.stranger.clone())
     }
 
     pub(super) fn add_webhook(&mut self, account: usize, url: &str) -> Webhook {
@@ -304,8 +242,6 @@ impl State {
             turns: new.plan.turns,
             steps: VecDeque::from([Step::Announce]),
             pace: Duration::ZERO,
-            due: None,
-            lane: None,
             seconds: Vec::new(),
             files: Vec::new(),
         };
@@ -316,17 +252,13 @@ impl State {
     }
 
     pub(super) fn remove(&mut self, number: u64) {
-        self.schedule(number, None);
+        self.board.forget(number);
         if let Some(task) = self.tasks.remove(&number) {
             self.by_id.remove(&task.id);
             for file in task.files {
-                self.files.remove(&file);
+                self.shelf.remove(&file);
             }
         }
-    }
-
-    pub(super) fn number(&self, id: &str) -> Option<u64> {
-        self.by_id.get(id).copied()
     }
 
     pub(super) fn task(&mut self, number: u64) -> Option<&mut Task> {
@@ -338,13 +270,8 @@ impl State {
         let id = self.new_id();
         if let Some(task) = self.tasks.get_mut(&number) {
             task.files.push(id.clone());
-            self.files.insert(id.clone(), file.clone());
         }
-        let mut url = url::Url::parse(&self.base_url).expect("the base URL was checked at the start");
-        if let Ok(mut path) = url.path_segments_mut() {
-            path.clear().extend(["files", &id, &file.name]);
-        }
-        url.to_string()
+        self.shelf.keep(&id, file)
     }
 
     /// Adds an entry to the conversation; its id.
@@ -359,24 +286,74 @@ impl State {
         id
     }
 
-    /// Says when a task's next step is due, on the clock without faults.
-    pub(super) fn schedule(&mut self, number: u64, at: Option<Timestamp>) {
-        let Some(task) = self.tasks.get_mut(&number) else { return };
-        if let Some(before) = std::mem::replace(&mut task.due, at) {
-            self.due.remove(&(before, number));
-        }
-        if let Some(at) = at {
-            self.due.insert((at, number));
+    /// Makes `value` fit to be sent: links are signed, and numbers become strings if asked for.
+    pub(super) fn freshen(&mut self, value: &mut Value, strings: bool) {
+        match value {
+            Value::String(text) if self.shelf.is_plain_link(text) => {
+                let policy = self.new_id();
+                *text = self.shelf.sign(text, &policy, self.now());
+            }
+            Value::Number(number) if strings => *value = number.to_string().into(),
+            Value::Array(items) => items.iter_mut().for_each(|item| self.freshen(item, strings)),
+            Value::Object(members) => {
+                for (name, member) in members {
+                    self.freshen(member, strings && !VERBATIM.contains(&name.as_str()));
+                }
+            }
+            _ => {}
         }
     }
+}
 
-    /// The task whose next step comes first, and when.
-    pub(super) fn next_due(&self) -> Option<(Timestamp, u64)> {
-        self.due.first().copied()
+impl Model for State {
+    type Event = Event;
+    type Faults = Faults;
+    type Options = Options;
+
+    const NAME: &'static str = "manus-simulator";
+    const FAULTS: &'static str = super::FAULTS;
+
+    fields!();
+
+    fn date(&self) -> Timestamp {
+        offset(self.now(), self.faults.date_offset_seconds)
     }
 
-    /// Whether there is nothing to do, and nothing on its way.
-    pub(super) fn rests(&self) -> bool {
-        self.due.is_empty() && self.in_flight == 0 && self.accounts.iter().all(|account| account.held.is_empty())
+    fn has_step(&self, number: u64) -> bool {
+        self.tasks.get(&number).is_some_and(|task| !task.steps.is_empty())
+    }
+
+    fn advance(&mut self, number: u64) -> Vec<Outgoing<Event>> {
+        self.live(number).map(|event| self.dispatch(event)).unwrap_or_default()
+    }
+
+    fn release_held(&mut self) -> Vec<Outgoing<Event>> {
+        self.let_go()
+    }
+
+    fn holds(&self) -> bool {
+        self.accounts.iter().any(|account| !account.held.is_empty())
+    }
+
+    fn delivery(event: &Event, url: &str, attempt: u32) -> Delivery {
+        event.delivery(url, attempt)
+    }
+
+    fn dress(&mut self, out: &Outgoing<Event>) -> Dressed {
+        let unsigned = self.render(out);
+        Box::new(move || unsigned.sign())
+    }
+
+    fn again(options: &Options, attempt: u32) -> Option<Duration> {
+        (attempt <= options.retries).then_some(options.retry_delay)
+    }
+
+    fn caller(&self, headers: &HeaderMap) -> Option<String> {
+        let key = api_v1::key(headers).or_else(|| api_v2::key(headers))?;
+        self.account_of_key(&key).map(|known| self.accounts[known].label.clone())
+    }
+
+    fn refuse(status: StatusCode) -> Response {
+        api::refuse(status)
     }
 }

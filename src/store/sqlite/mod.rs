@@ -8,6 +8,7 @@ mod lane;
 mod open;
 mod read;
 mod rejection;
+mod track;
 mod work;
 mod writer;
 
@@ -204,6 +205,11 @@ impl Sqlite {
         let source = source.to_owned();
         self.write(move |connection| proofs.iter().try_for_each(|proof| work::prove(connection, &source, proof, &text(now))))
             .await
+    }
+
+    pub(super) async fn track(&self, source: &str, task_id: &str, kind: &str, now: Timestamp) -> Result<(), Error> {
+        let (source, task_id, kind) = (source.to_owned(), task_id.to_owned(), kind.to_owned());
+        self.write(move |connection| track::track(connection, &source, &task_id, &kind, now)).await
     }
 
     pub(super) async fn release(&self, event: &str, now: Timestamp) -> Result<Released, Error> {

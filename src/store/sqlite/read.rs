@@ -160,7 +160,8 @@ fn work(connection: &Connection, state: &str, subject: Option<i64>) -> Result<Op
 
 macro_rules! task_row_columns {
     () => {
-        "seq, source, task_id, proof, proven_at, deleted_at, state, title, url, stop_reason, credits, first_seen_at, fetched_at"
+        "seq, source, task_id, proof, proven_at, deleted_at, state, title, url, stop_reason, credits, first_seen_at, fetched_at, \
+         kind"
     };
 }
 
@@ -180,6 +181,7 @@ fn task_row(row: &Row<'_>) -> rusqlite::Result<(i64, TaskRow)> {
             credits: row.get(10)?,
             first_seen_at: row.get(11)?,
             fetched_at: row.get(12)?,
+            kind: row.get(13)?,
         },
     ))
 }
@@ -211,10 +213,10 @@ pub(super) fn task(connection: &Connection, source: &str, task_id: &str) -> Resu
                 let text: Option<String> = row.get(column)?;
                 Ok(text.and_then(|text| serde_json::from_str(&text).ok()))
             };
-            let files: Option<String> = row.get(14)?;
+            let files: Option<String> = row.get(15)?;
             let files = files.and_then(|text| serde_json::from_str(&text).ok());
             let (seq, task) = task_row(row)?;
-            Ok((seq, task, json(13)?, files, json(15)?))
+            Ok((seq, task, json(14)?, files, json(16)?))
         })
         .optional()?;
     let Some((seq, row, task, files, raw)) = found else { return Ok(None) };

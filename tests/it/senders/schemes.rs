@@ -236,6 +236,21 @@ pub(super) fn schemes() -> Vec<Scheme> {
             )
         },
         Scheme {
+            timed: true,
+            ..plain("magic_hour", "provider = \"magic_hour\"", |key, at, body| {
+                let signature = hex_of(key, &[at.to_string().as_bytes(), b".", body]);
+                vec![("magic-hour-event-signature", signature), ("magic-hour-event-timestamp", at.to_string())]
+            })
+        },
+        Scheme {
+            secret: ("authorization", |key| format!("Bearer {}", text(key))),
+            written: Written::Agreed,
+            once: false,
+            ..plain("webrun", "provider = \"webrun\"\npayload = \"ai_response\"\nmax_body_bytes = \"2MiB\"", |key, _, _| {
+                vec![("authorization", format!("Bearer {}", text(key)))]
+            })
+        },
+        Scheme {
             secret: ("secret", |key| format!("user:{}", text(key))),
             written: Written::Agreed,
             ..plain(

@@ -1,12 +1,13 @@
 //! What people read: lists in pages, and the ring of rejections.
 
-use taskhook::store::model::NewRejection;
+use taskhook::store::model::{NewRejection, Proof};
 
 use super::*;
 
 contract!(
     lists_come_in_pages_newest_first,
     a_list_of_events_can_be_narrowed,
+    a_task_that_was_told_of_is_listed_and_ours_and_what_was_known_before_stands,
     rejections_are_a_ring_for_each_source_and_code,
     the_bodies_of_rejections_are_bounded_in_all,
 );
@@ -30,6 +31,27 @@ async fn lists_come_in_pages_newest_first(database: Database) {
     assert_eq!((&events, &deliveries), (&ids, &ids));
     let exact = database.store().events(EventFilter::default(), Page { limit: 7, cursor: None }).await.unwrap();
     assert_eq!((exact.data.len(), exact.next_cursor), (7, None));
+}
+
+async fn a_task_that_was_told_of_is_listed_and_ours_and_what_was_known_before_stands(database: Database) {
+    let store = database.store();
+    let proof = Proof { task_id: "t1".into(), how: "listed", title: Some("A title".into()), url: None };
+    store.record_proofs("manus", vec![proof], at(0)).await.unwrap();
+    for (task, kind) in [("t1", "task"), ("t2", "video"), ("t2", "image")] {
+        store.track("manus", task, kind, at(5)).await.unwrap();
+    }
+    store.track("second", "t2", "audio", at(6)).await.unwrap();
+    let rows = store.tasks(Some("manus".into()), Page { limit: 9, cursor: None }).await.unwrap().data;
+    let told =
+        |row: &taskhook::store::view::TaskRow| (row.task_id.clone(), row.kind.clone().unwrap(), row.proof.clone().unwrap());
+    let expected =
+        [("t2", "video", "tracked"), ("t1", "task", "listed")].map(|(id, kind, proof)| (id.into(), kind.into(), proof.into()));
+    assert_eq!(rows.iter().map(told).collect::<Vec<(String, String, String)>>(), expected);
+    assert_eq!((rows[1].title.as_deref(), rows[0].state.as_deref()), (Some("A title"), None));
+    // Nothing has to be asked for its events.
+    database.stopped("e1", "t2").await;
+    let settled = Capacity { kind: JobKind::Prove, queue: "manus".into(), which: Which::Settled, limit: 9 };
+    assert_eq!(store.claim(vec![settled], at(7)).await.unwrap().jobs.len(), 1);
 }
 
 async fn a_list_of_events_can_be_narrowed(database: Database) {

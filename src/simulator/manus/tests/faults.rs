@@ -18,7 +18,7 @@ async fn events_are_dropped_doubled_and_held_back() {
     for (id, sent) in [("dropped", 0), ("held", 0), ("doubled", 3), ("plain", 1)] {
         assert_eq!(event(&world, id).await, sent, "{id}");
     }
-    assert_eq!(world.receiver.ids(), ["doubled", "doubled", "held", "plain"]);
+    assert_eq!(world.receiver.members("event_id"), ["doubled", "doubled", "held", "plain"]);
     let dropped = &world.manus.deliveries()[0];
     assert_eq!((dropped.event_id.as_str(), dropped.attempt, dropped.status), ("dropped", 0, None));
     assert_eq!(world.manus.faults(), Faults::default());
@@ -30,14 +30,14 @@ async fn a_held_event_goes_out_when_nothing_else_comes() {
     world.manus.set_faults(Faults { reorder: Times::Always, ..Faults::default() });
     let _ = world.manus.create_task(KEY, Plan::finish("x"));
     assert_eq!(world.manus.finish_all().await.len(), 2);
-    assert_eq!(world.receiver.types(), ["task_created", "task_stopped"]);
+    assert_eq!(world.receiver.members("event_type"), ["task_created", "task_stopped"]);
 
     let world = World::with(|options| options.drive = Drive::Clock).await;
     world.manus.register(KEY, &world.receiver.url);
     world.manus.set_faults(Faults { reorder: Times::Next(1), ..Faults::default() });
     let _ = world.manus.create_task(KEY, Plan::finish("x"));
     world.manus.idle().await;
-    assert_eq!(world.receiver.types(), ["task_stopped", "task_created"]);
+    assert_eq!(world.receiver.members("event_type"), ["task_stopped", "task_created"]);
 }
 
 #[tokio::test]
@@ -46,9 +46,9 @@ async fn an_id_is_reused_for_other_content() {
     world.manus.set_faults(Faults { reuse_id: Times::Next(1), ..Faults::default() });
     let task = world.manus.create_task(KEY, Plan::finish("x"));
     world.manus.finish_all().await;
-    let ids = world.receiver.ids();
+    let ids = world.receiver.members("event_id");
     assert_eq!(ids[0], ids[1]);
-    assert_eq!(world.receiver.types(), ["task_created", "task_stopped"]);
+    assert_eq!(world.receiver.members("event_type"), ["task_created", "task_stopped"]);
 
     world.manus.set_faults(Faults { same_second: true, ..Faults::default() });
     world.receiver.forget();
@@ -72,7 +72,7 @@ async fn a_foreign_event_is_genuine_but_of_a_task_that_our_key_cannot_read() {
     assert_eq!(foreign.json()["event_type"], "task_stopped");
     let task = foreign.json()["task_detail"]["task_id"].as_str().unwrap().to_owned();
     assert_eq!(world.get(&format!("/v2/task.detail?task_id={task}")).await.0, 404);
-    assert_eq!(world.receiver.ids()[1], "ours");
+    assert_eq!(world.receiver.members("event_id")[1], "ours");
 }
 
 #[tokio::test]

@@ -11,7 +11,7 @@ async fn a_task_is_created_runs_and_finishes_and_each_is_told_with_a_genuine_sig
     assert_eq!(world.get(&format!("/v2/task.detail?task_id={task}")).await.1["task"]["status"], "running");
     assert_eq!(world.manus.step(&task).await.unwrap().len(), 1);
     assert!(world.manus.step(&task).await.is_none());
-    assert_eq!(world.receiver.types(), ["task_created", "task_progress", "task_stopped"]);
+    assert_eq!(world.receiver.members("event_type"), ["task_created", "task_progress", "task_stopped"]);
     for seen in world.receiver.seen() {
         assert!(world.genuine(&seen, &world.receiver.url));
         assert!(!world.genuine(&seen, "http://elsewhere.example/"));
@@ -94,7 +94,7 @@ async fn an_action_waits_until_it_is_accepted() {
     assert!(world.manus.step(&task).await.is_none());
     assert_eq!(confirm(event, true).await.1["confirmed"], true);
     world.manus.finish_all().await;
-    assert_eq!(world.receiver.types(), ["task_created", "task_stopped", "task_stopped"]);
+    assert_eq!(world.receiver.members("event_type"), ["task_created", "task_stopped", "task_stopped"]);
     assert_eq!(confirm(event, true).await.0, 400);
 }
 
@@ -106,7 +106,7 @@ async fn failures_and_stops_are_not_told() {
     let by_hand = world.manus.create_task(KEY, Plan::new([Turn::new(End::UserStop)]));
     world.manus.finish_all().await;
     assert_eq!(world.post("/v2/task.stop", json!({"task_id": stopped})).await.0, 200);
-    assert_eq!(world.receiver.types(), ["task_created"; 3]);
+    assert_eq!(world.receiver.members("event_type"), ["task_created"; 3]);
     let (_, v2) = world.get(&format!("/v2/task.detail?task_id={failed}")).await;
     let (_, v1) = world.get(&format!("/v1/tasks/{failed}")).await;
     assert_eq!((&v2["task"]["status"], &v1["status"], &v1["error"]), (&json!("error"), &json!("failed"), &json!("no browser")));
@@ -221,9 +221,9 @@ async fn a_new_key_signs_from_then_on() {
 #[tokio::test]
 async fn a_test_may_send_its_own_genuine_request() {
     let world = World::new().await;
-    let body = Bytes::from_static(b"not even JSON");
+    let body = bytes::Bytes::from_static(b"not even JSON");
     let headers = world.manus.sign("https://hooks.example.com/x", &body, 1_763_507_100);
-    let seen = Seen { headers, body };
+    let seen = Seen { target: String::new(), headers, body };
     assert!(world.genuine(&seen, "https://hooks.example.com/x"));
     let now: Timestamp = world.clock.now();
     assert_eq!(now.as_second(), 1_763_507_100);

@@ -4,68 +4,17 @@ mod api;
 mod faults;
 mod life;
 
-use std::sync::atomic::{AtomicU16, Ordering};
-
 use aws_lc_rs::signature::{RSA_PKCS1_2048_8192_SHA256, UnparsedPublicKey};
-use axum::Router;
-use axum::http::{HeaderMap, StatusCode, Uri};
 use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
-use bytes::Bytes;
 use jiff::Timestamp;
 use serde_json::{Value, json};
 
 use super::*;
-use crate::http::Answer;
+use crate::http::{self, Answer};
+use crate::simulator::tests::{Receiver, Seen};
 
 const KEY: &str = "sk-test";
-
-/// A request as a receiver saw it.
-#[derive(Clone, Debug)]
-struct Seen {
-    headers: HeaderMap,
-    body: Bytes,
-}
-
-impl Seen {
-    fn json(&self) -> Value {
-        serde_json::from_slice(&self.body).unwrap()
-    }
-
-    fn header(&self, name: &str) -> &str {
-        self.headers[name].to_str().unwrap()
-    }
-}
-
-/// Where webhooks go: answers with one status, and keeps what came.
-#[derive(Clone)]
-struct Receiver {
-    seen: Arc<Mutex<Vec<Seen>>>,
-    status: Arc<AtomicU16>,
-    url: String,
-}
-
-impl Receiver {
-    fn seen(&self) -> Vec<Seen> {
-        self.seen.lock().unwrap().clone()
-    }
-
-    fn ids(&self) -> Vec<String> {
-        self.seen().iter().map(|seen| seen.json()["event_id"].as_str().unwrap().to_owned()).collect()
-    }
-
-    fn types(&self) -> Vec<String> {
-        self.seen().iter().map(|seen| seen.json()["event_type"].as_str().unwrap().to_owned()).collect()
-    }
-
-    fn forget(&self) {
-        self.seen.lock().unwrap().clear();
-    }
-
-    fn answer(&self, status: u16) {
-        self.status.store(status, Ordering::SeqCst);
-    }
-}
 
 struct World {
     manus: Manus,
@@ -73,7 +22,6 @@ struct World {
     receiver: Receiver,
     client: reqwest::Client,
     stop: CancellationToken,
-    _parts: JoinSet<()>,
 }
 
 impl World {
@@ -88,21 +36,9 @@ impl World {
         change(&mut options);
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let manus = Manus::start(listener, options, stop.clone());
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let url = format!("http://{}/webhooks/manus?x=1", listener.local_addr().unwrap());
-        let receiver = Receiver { seen: Arc::default(), status: Arc::new(AtomicU16::new(200)), url };
-        let mut parts = JoinSet::new();
-        let (record, ended) = (receiver.clone(), stop.clone());
-        let take = async move |uri: Uri, headers: HeaderMap, body: Bytes| {
-            assert_eq!(uri.path_and_query().unwrap(), "/webhooks/manus?x=1");
-            record.seen.lock().unwrap().push(Seen { headers, body });
-            StatusCode::from_u16(record.status.load(Ordering::SeqCst)).unwrap()
-        };
-        parts.spawn(async move {
-            axum::serve(listener, Router::new().fallback(take)).with_graceful_shutdown(ended.cancelled_owned()).await.unwrap();
-        });
+        let receiver = Receiver::start("/webhooks/manus?x=1").await;
         let client = http::client(Duration::from_secs(10));
-        Self { manus, clock, receiver, client, stop, _parts: parts }
+        Self { manus, clock, receiver, client, stop }
     }
 
     /// A world whose account has the receiver as its webhook.

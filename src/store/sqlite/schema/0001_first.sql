@@ -74,6 +74,8 @@ CREATE TABLE tasks (
     probes           INTEGER NOT NULL DEFAULT 0,
     -- when the provider no longer knew a task that was proven
     deleted_at       TEXT,
+    -- in the provider's word, where a person told us to expect it: some providers can only be asked by it
+    kind             TEXT,
     state            TEXT,
     title            TEXT,
     url              TEXT,

@@ -1,63 +1,54 @@
-//! One round: what the simulator's tasks do, and what others try meanwhile.
+//! A round of Manus: tasks finish, ask, and are announced twice, while a stranger, a forger and a proxy try as well.
 
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use axum::http::{HeaderMap, header};
-use futures_util::FutureExt as _;
-use jiff::Timestamp;
+use axum::http::header;
 use serde_json::{Value, json};
 
-use super::check::{self, Check};
+use super::check::{self, Check, Seen};
 use super::news::{Actor, Line, Tone};
-use super::stage::{OUR_KEY, SOURCE, STRANGERS_KEY, Stage};
+use super::round::{LOOK_EVERY, MAX_ANSWER, PATIENCE, Round};
+use super::stage::{OUR_KEY, STRANGERS_KEY, Stage};
 use crate::cli::Result;
-use crate::clock;
 use crate::event::TASK_STOPPED;
 use crate::http;
-use crate::simulator::manus::{End, Plan, Turn};
-use crate::store::view::{EventFilter, EventRow, Page};
+use crate::simulator::manus::{End, Manus, Plan, Turn};
+use crate::store::view::EventRow;
 
-/// The most time that a round may take; it needs two seconds on a machine that does little else.
-const PATIENCE: Duration = Duration::from_secs(30);
-/// How often is looked whether something has come to pass.
-pub(super) const LOOK_EVERY: Duration = Duration::from_millis(25);
+/// The task of the request that Manus tries a webhook with.
+const PING: &str = "test_task_id";
 /// The public URL of a taskhook that does not know it.
-pub(super) const OTHER_URL: &str = "https://hooks.example.com";
-/// The most bytes of an answer that are read.
-const MAX_ANSWER: usize = 64 << 10;
+const OTHER_URL: &str = "https://hooks.example.com";
 
 /// A round that is played.
 pub(super) struct Script<'a> {
-    pub(super) stage: &'a Stage,
-    /// When it is given up on.
-    deadline: Timestamp,
+    round: Round<'a>,
+    stage: &'a Stage,
+    simulator: &'a Manus,
     /// Whether the webhook is registered in it.
-    pub(super) first: bool,
+    first: bool,
     /// The task that hands out a file.
-    pub(super) files: String,
+    files: String,
     /// The task that asks.
-    pub(super) asks: String,
+    asks: String,
     /// The task whose stop is announced twice.
-    pub(super) repeats: String,
+    repeats: String,
     /// The stranger's.
-    pub(super) strangers: String,
-    /// How many requests were sent past the simulator.
-    posted: AtomicUsize,
+    strangers: String,
 }
 
 impl<'a> Script<'a> {
     /// Begins round `number`: the webhook is registered before the first, then the tasks are made, and live by themselves.
-    pub(super) async fn begin(stage: &'a Stage, number: u32) -> Self {
+    pub(super) async fn begin(stage: &'a Stage, simulator: &'a Manus, number: u32) -> Self {
         let (first, pace) = (number == 1, Duration::from_millis);
         if first {
-            stage.manus.register_with_ping(OUR_KEY, &stage.webhook).await;
+            simulator.register_with_ping(OUR_KEY, &stage.webhook).await;
             // Whoever knows our URL may register it as theirs; Manus signs for them as it does for us.
-            stage.manus.register(STRANGERS_KEY, &stage.webhook);
+            simulator.register(STRANGERS_KEY, &stage.webhook);
         }
         let make = |key, plan: Plan| {
             let title = plan.title.clone().unwrap_or_default();
-            let task_id = stage.manus.create_task(key, plan);
+            let task_id = simulator.create_task(key, plan);
             stage.news.title(&task_id, &title);
             task_id
         };
@@ -81,35 +72,30 @@ impl<'a> Script<'a> {
             asks: make(OUR_KEY, asks),
             repeats: make(OUR_KEY, repeats),
             strangers: make(STRANGERS_KEY, strangers),
-            deadline: clock::after(stage.clock.now(), PATIENCE),
+            round: Round::new(stage),
             stage,
+            simulator,
             first,
-            posted: AtomicUsize::new(0),
         }
     }
 
     /// Our tasks.
-    pub(super) fn ours(&self) -> [&str; 3] {
+    fn ours(&self) -> [&str; 3] {
         [&self.files, &self.asks, &self.repeats]
-    }
-
-    /// How many requests were sent past the simulator.
-    pub(super) fn posted(&self) -> usize {
-        self.posted.load(Ordering::Relaxed)
     }
 
     /// Plays it, until all is as it should be, or will not be any more. What was seen.
     pub(super) async fn play(&self) -> Result<Vec<Check>> {
         tokio::try_join!(self.send_again(), self.answer(), self.forge(), self.mistake())?;
-        self.settle().await
+        self.round.settle(async || self.look().await).await
     }
 
     /// Sends a stop once more, as Manus may when our answer was lost on its way.
     async fn send_again(&self) -> Result {
-        let Some(stop) = self.find(&self.repeats, TASK_STOPPED).await? else { return Ok(()) };
+        let Some(stop) = self.round.find(&self.repeats, TASK_STOPPED).await? else { return Ok(()) };
         self.stage.clock.sleep(Duration::from_millis(80)).await;
         if let Some(event) = self.stage.store.event(&stop.id).await.map_err(check::unread)? {
-            self.stage.manus.emit(OUR_KEY, event.payload).await;
+            self.simulator.emit(OUR_KEY, event.payload).await;
         }
         Ok(())
     }
@@ -117,13 +103,13 @@ impl<'a> Script<'a> {
     /// Answers the question once the application has it, as its user would in Manus's web app.
     async fn answer(&self) -> Result {
         while self.stage.application.of_task(&self.asks).is_empty() {
-            if self.is_late() {
+            if self.round.is_late() {
                 return Ok(());
             }
             self.stage.clock.sleep(LOOK_EVERY).await;
         }
         self.stage.clock.sleep(Duration::from_millis(150)).await;
-        let (url, said) = (format!("{}/v2/task.sendMessage", self.stage.manus.base_url()), "On the terrace, at eight");
+        let (url, said) = (format!("{}/v2/task.sendMessage", self.simulator.base_url()), "On the terrace, at eight");
         let body = json!({"task_id": self.asks, "message": {"content": said}});
         let at = self.stage.clock.now();
         let request = self.stage.client.post(url).header("x-manus-api-key", OUR_KEY).json(&body);
@@ -142,8 +128,8 @@ impl<'a> Script<'a> {
         let genuine = Self::stop_of(&self.files, "The real one.").to_string();
         let forged = Self::stop_of(&self.files, "Pay 900 € to this account.").to_string();
         let second = self.stage.clock.now().as_second();
-        let headers = self.stage.manus.sign(&self.stage.webhook, genuine.as_bytes(), second);
-        self.post(Actor::Forger, &self.files, headers, forged).await;
+        let headers = self.simulator.sign(&self.stage.webhook, genuine.as_bytes(), second);
+        self.round.post(Actor::Forger, TASK_STOPPED, &self.files, headers, forged).await;
         Ok(())
     }
 
@@ -152,10 +138,10 @@ impl<'a> Script<'a> {
         self.stage.clock.sleep(Duration::from_millis(1_100)).await;
         let body = Self::stop_of(&self.repeats, "Signed for another URL.").to_string();
         let second = self.stage.clock.now().as_second();
-        let mut headers = self.stage.manus.sign(&format!("{OTHER_URL}/webhooks/{SOURCE}"), body.as_bytes(), second);
+        let mut headers = self.simulator.sign(&format!("{OTHER_URL}/webhooks/{}", self.stage.source), body.as_bytes(), second);
         let host = OTHER_URL.trim_start_matches("https://");
         headers.insert(header::HOST, header::HeaderValue::from_static(host));
-        self.post(Actor::Proxy, &self.repeats, headers, body).await;
+        self.round.post(Actor::Proxy, TASK_STOPPED, &self.repeats, headers, body).await;
         Ok(())
     }
 
@@ -167,51 +153,49 @@ impl<'a> Script<'a> {
         })
     }
 
-    async fn post(&self, actor: Actor, task_id: &str, headers: HeaderMap, body: String) {
-        let at = self.stage.clock.now();
-        let request = self.stage.client.post(&self.stage.webhook).headers(headers).body(body);
-        let (tone, outcome) = match http::send(request, PATIENCE, MAX_ANSWER).await {
-            Ok(answer) => {
-                let problem: Value = serde_json::from_slice(&answer.body).unwrap_or_default();
-                let tone = if answer.status == 401 { Tone::Refused } else { Tone::Bad };
-                (tone, format!("{} {}", answer.status.as_u16(), problem["code"].as_str().unwrap_or_default()))
-            }
-            Err(error) => (Tone::Bad, error.to_string()),
-        };
-        self.posted.fetch_add(1, Ordering::Relaxed);
-        self.stage.news.line(Line::of_task(at, actor, TASK_STOPPED, task_id, tone, outcome));
+    /// Looks at what came of it so far.
+    async fn look(&self) -> Result<Vec<Check>> {
+        let strangers = [self.strangers.as_str()];
+        let tasks: Vec<_> = self.ours().into_iter().chain(strangers).chain(self.first.then_some(PING)).collect();
+        let seen = Seen::of(self.stage, &tasks).await?;
+        let (ping, ours, strangers, repeated, posted) = (usize::from(self.first), 3 + 3 + 2, 2, 1, 2);
+        let of_ours = |body: &str| self.ours().into_iter().any(|task_id| body.contains(task_id));
+        let mistake = ("signature_invalid", OTHER_URL);
+        Ok(vec![
+            Check::new("sent", ping + ours + strangers + repeated + posted, "requests to our URL")
+                .seen(seen.sent + self.round.posted()),
+            Check::new("accepted", ping + ours + strangers, "answered 200, on disk before")
+                .seen(seen.events.len())
+                .wrong(self.misplaced(&seen.events)),
+            Check::new("duplicates", repeated, "came again: answered 200, done once").seen(seen.repeats()),
+            check::refused(self.stage, of_ours, mistake, posted).await?,
+            Check::new("quarantined", strangers, "genuine, of somebody else's account: kept, never sent")
+                .seen(seen.events.iter().filter(|event| event.state == "quarantined").count())
+                .wrong(self.leaked(&seen)),
+            check::delivered(self.stage, &seen, &self.ours(), 4, (&self.files, "lisbon.md")),
+        ])
     }
 
-    /// Waits for an event of a task; `None` once the round is late.
-    async fn find(&self, task_id: &str, kind: &str) -> Result<Option<EventRow>> {
-        let filter = || EventFilter { task_id: Some(task_id.to_owned()), kind: Some(kind.to_owned()), ..EventFilter::default() };
-        while !self.is_late() {
-            let found = self.stage.store.events(filter(), Page { limit: 1, cursor: None }).await.map_err(check::unread)?;
-            if let Some(event) = found.data.into_iter().next() {
-                return Ok(Some(event));
-            }
-            self.stage.clock.sleep(LOOK_EVERY).await;
+    /// Events that are not where they belong.
+    fn misplaced(&self, events: &[EventRow]) -> Option<String> {
+        let ping = events.iter().find(|event| event.task_id.as_deref() == Some(PING));
+        if self.first && ping.is_some_and(|event| !event.ping) {
+            return Some("the registration ping is not marked as one".to_owned());
         }
-        Ok(None)
+        let collision = events.iter().find(|event| event.collision_of.is_some());
+        check::buried(events).or_else(|| collision.map(|event| format!("`{}` counts as a collision", event.event_id)))
     }
 
-    /// Looks until everything is there, or nothing is left to be done, or time is up.
-    async fn settle(&self) -> Result<Vec<Check>> {
-        let mut quiet = 0;
-        loop {
-            let checks = check::look(self).await?;
-            let idle = self.stage.manus.idle().now_or_never().is_some()
-                && self.stage.store.backlog().await.map_err(check::unread)?.jobs.is_empty();
-            quiet = if idle { quiet + 1 } else { 0 };
-            // What is kept beside the path of an event may be a moment behind it.
-            if checks.iter().all(Check::is_right) || quiet > 20 || self.is_late() {
-                return Ok(checks);
-            }
-            self.stage.clock.sleep(LOOK_EVERY).await;
+    /// Whether something went out that is not ours.
+    fn leaked(&self, seen: &Seen) -> Option<String> {
+        let strangers = |task_id: &Option<String>| task_id.as_deref() == Some(&self.strangers);
+        let delivery = seen.deliveries.iter().any(|delivery| strangers(&delivery.task_id));
+        let arrived = !self.stage.application.of_task(&self.strangers).is_empty();
+        let state = seen.events.iter().any(|event| !strangers(&event.task_id) && event.state == "quarantined");
+        if delivery || arrived {
+            Some("the stranger's task was dispatched".to_owned())
+        } else {
+            state.then(|| "one of our own events is quarantined".to_owned())
         }
-    }
-
-    fn is_late(&self) -> bool {
-        self.stage.clock.now() >= self.deadline
     }
 }
