@@ -19,7 +19,7 @@ use crate::admin::{Admin, TokenError};
 use crate::archive::{self, Archive, Links};
 use crate::clock::{self, Clock};
 use crate::config::Config;
-use crate::destination::{self, Destination};
+use crate::destination::{self, Destination, Unready};
 use crate::http::guard::{Guard, Names};
 use crate::keys::Keys;
 use crate::provider::{self, Budgets, Source};
@@ -145,12 +145,7 @@ impl App {
                 Source::new(name, source, &clock, &budgets).map_err(|problem| Error::Source { name: name.clone(), problem })?;
             sources.insert(name.clone(), Arc::new(built));
         }
-        let parts = destination::Parts { clock: clock.clone(), format, output };
-        let mut destinations = BTreeMap::new();
-        for (name, destination) in &config.destinations {
-            destinations.insert(name.clone(), Destination::build(name, destination, &parts)?);
-        }
-        let names: Vec<String> = destinations.keys().cloned().collect();
+        let names: Vec<String> = config.destinations.keys().cloned().collect();
         let routes = Routes::compile(&config.routes, &names).map_err(Error::Routes)?;
         // The store first: it makes the folder that the token's file lies in as a rule, or says why it cannot.
         let store = Store::open(&config.store, clock.clone()).await?;
@@ -162,13 +157,20 @@ impl App {
                 "taskhook did not stop in order last time; {expired} job(s) in hand then are done again"
             );
         }
+        let archive = open_archive(config, &store, &clock, lookup).await?;
+        let saved = (!config.archive.is_off()).then(|| Arc::new(archive.clone()) as Arc<dyn destination::Files>);
+        let parts = destination::Parts { clock: clock.clone(), format, output, files: saved };
+        let mut destinations = BTreeMap::new();
+        for (name, destination) in &config.destinations {
+            destinations.insert(name.clone(), Destination::build(name, destination, &parts)?);
+        }
+        ready(&destinations, &health).await?;
         for row in store.backlog().await?.jobs {
             if !sources.contains_key(&row.queue) && !destinations.contains_key(&row.queue) {
                 let reason = format!("{} job(s) wait for `{}`, which is not in the configuration any more", row.count, row.queue);
                 health.degrade(&format!("{} {}", row.kind, row.queue), reason);
             }
         }
-        let archive = open_archive(config, &store, &clock, lookup).await?;
         let public = listen(config.server.listen, "server.listen").await?;
         let admin = listen(config.admin.listen, "admin.listen").await?;
         let files = match config.files.listen {
@@ -333,6 +335,20 @@ const ARCHIVE_EVERY: Duration = Duration::from_mins(1);
 
 /// Connections to the listener for files.
 const FILES_CONNECTIONS: usize = 256;
+/// Asks every destination whether it can do what its section says. One that cannot be asked now is degraded, and tried with the
+/// first delivery.
+async fn ready(destinations: &BTreeMap<String, Destination>, health: &Health) -> Result<(), Error> {
+    let asked = futures_util::future::join_all(destinations.values().map(Destination::prepare)).await;
+    for (name, asked) in destinations.keys().zip(asked) {
+        match asked {
+            Ok(()) => {}
+            Err(Unready::Refused(error)) => return Err(error.into()),
+            Err(Unready::Down(reason)) => health.degrade(&format!("destination {name}"), reason),
+        }
+    }
+    Ok(())
+}
+
 /// Connections to the admin listener.
 const ADMIN_CONNECTIONS: usize = 64;
 /// What handing jobs back may take on top of `server.drain_timeout`.

@@ -25,13 +25,14 @@
 //! | 0 | [`clock`] | time, as an argument: the machine's, or one that a test moves |
 //! | | [`setting`] | types of settings: secrets, lists, sizes |
 //! | | [`text`] | text from outside, made fit for one line |
-//! | 1 | [`retry`] | the verdict of a failure, the ladder of waits |
+//! | 1 | [`markdown`] | what agents write, made into mrkdwn, HTML or a line |
+//! | | [`retry`] | the verdict of a failure, the ladder of waits |
 //! | | [`task`] | the provider-neutral task and its files |
 //! | 2 | [`event`] | what an event says and what is kept of it; its key, its content |
 //! | 3 | [`http`] | the only place that builds an outbound client |
 //! | | [`rate`] | so many in a minute |
 //! | | [`signature`] | HMAC, Ed25519, RSA and Standard Webhooks, signing and verifying, pure |
-//! | | [`template`] | expressions, and what they may name |
+//! | | [`template`] | expressions and texts, and what they may name |
 //! | | [`telemetry`] | logs, metrics, what is degraded |
 //! | 4 | [`provider`] | vendors: verifying and reading their webhooks, calling their APIs |
 //! | | [`store`] | what is kept, and what is still to be done about it |
@@ -72,7 +73,7 @@
 //! | what an event waits for files, and for how long | `src/worker/archive.rs` |
 //! | which addresses of a payload are never asked | `src/http/guard.rs` |
 //! | what becomes of a download that breaks | `src/archive/save.rs` |
-//! | what a destination's answer means | `judge` in `src/destination/http.rs` |
+//! | what a destination's answer means | `judge` in `src/destination/`, one file a kind |
 //! | the envelope | `src/route/envelope.rs` |
 //! | a default | `config/default.toml`; of a source or destination in the `Config` beside its code |
 //! | a rule between settings | `src/config/check.rs` |
@@ -96,6 +97,7 @@ pub mod destination;
 pub mod event;
 pub mod http;
 pub mod keys;
+pub mod markdown;
 pub mod provider;
 pub mod rate;
 pub mod receive;

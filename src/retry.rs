@@ -47,19 +47,23 @@ pub struct Failure {
     pub verdict: Verdict,
     /// Whether the other side may have done what was asked: the answer was lost after the request was sent.
     pub unknown: bool,
+    /// Whether nothing can succeed there until a person acts, such as with a revoked token.
+    pub broken: bool,
+    /// What the attempt met in full, kept with it and never logged, where that is more than the reason.
+    pub detail: Option<String>,
 }
 
 impl Failure {
     /// A failure that is retried on the ladder.
     #[must_use]
     pub fn retry(reason: impl Into<String>) -> Self {
-        Self { reason: reason.into(), verdict: Verdict::Retry { after: None }, unknown: false }
+        Self { reason: reason.into(), verdict: Verdict::Retry { after: None }, unknown: false, broken: false, detail: None }
     }
 
     /// A failure that is final.
     #[must_use]
     pub fn give_up(reason: impl Into<String>) -> Self {
-        Self { reason: reason.into(), verdict: Verdict::GiveUp, unknown: false }
+        Self { verdict: Verdict::GiveUp, ..Self::retry(reason) }
     }
 
     /// The same, not to be tried again before `after` has passed (bounded by [`RETRY_AFTER_MAX`]).
@@ -73,6 +77,20 @@ impl Failure {
     #[must_use]
     pub fn with_unknown_outcome(mut self) -> Self {
         self.unknown = true;
+        self
+    }
+
+    /// The same, of a place where nothing can succeed until a person acts.
+    #[must_use]
+    pub fn until_a_person_acts(mut self) -> Self {
+        self.broken = true;
+        self
+    }
+
+    /// The same, with more to keep than the reason.
+    #[must_use]
+    pub fn with_detail(mut self, detail: impl Into<String>) -> Self {
+        self.detail = Some(detail.into());
         self
     }
 }

@@ -1,4 +1,4 @@
-//! Expressions, as in `when`, and what they may name.
+//! Expressions, as in `when`, texts with expressions in them ([`Template`]), and what both may name.
 //!
 //! What must hold: an expression that compiled names only what exists. Its data is described by a [`Schema`], taken from a filled
 //! sample; a name that is not in it is a [`Problem`] at start, with its place and the nearest name that is. The language (minijinja)
@@ -12,8 +12,10 @@
 //! number, and their `length` is 0. What still cannot be done with `null`, such as looking for a text in it, is found at start by
 //! trying the expression on a sample that knows nothing.
 
+mod filter;
 mod scan;
 mod schema;
+mod text;
 
 use std::fmt;
 use std::sync::LazyLock;
@@ -23,6 +25,7 @@ use serde::Serialize;
 
 pub use self::schema::Schema;
 pub(crate) use self::schema::nearest;
+pub use self::text::{Escape, Template};
 
 use self::scan::{Found, Step, Use};
 
@@ -46,6 +49,8 @@ const FILTERS: &[&str] = &[
     "capitalize",
     "chain",
     "count",
+    "cut",
+    "date",
     "default",
     "dictsort",
     "first",
@@ -62,8 +67,10 @@ const FILTERS: &[&str] = &[
     "list",
     "lower",
     "map",
+    "markdown",
     "max",
     "min",
+    "mrkdwn",
     "pprint",
     "reject",
     "rejectattr",
@@ -72,6 +79,7 @@ const FILTERS: &[&str] = &[
     "round",
     "select",
     "selectattr",
+    "size",
     "slice",
     "sort",
     "split",
@@ -82,6 +90,7 @@ const FILTERS: &[&str] = &[
     "trim",
     "unique",
     "upper",
+    "url",
     "zip",
 ];
 const TESTS: &[&str] = &[
@@ -126,6 +135,7 @@ static LANGUAGE: LazyLock<Environment<'static>> = LazyLock::new(|| {
     language.remove_global("namespace");
     language.add_filter("length", length);
     language.add_filter("count", length);
+    filter::add_all(&mut language);
     language
 });
 
@@ -228,7 +238,7 @@ impl Expression {
             problems.extend(unseen(source, &compiled, schema));
         }
         if problems.is_empty() {
-            problems.extend(try_out(source, &compiled, &found, schema));
+            problems.extend(try_out(source, |data| compiled.eval(data).map(drop), &schema.full.0, &found, schema));
         }
         problems.sort();
         problems.dedup();
@@ -327,10 +337,16 @@ fn unseen(source: &str, compiled: &minijinja::Expression<'_, '_>, schema: &Schem
         .collect()
 }
 
-/// Evaluates on the samples: what names cannot tell.
-fn try_out(source: &str, compiled: &minijinja::Expression<'_, '_>, found: &[Found<'_>], schema: &Schema) -> Option<Problem> {
+/// Tries it on the samples, which tells what names cannot: on `full`, where everything is known, then on those where little is.
+fn try_out(
+    source: &str,
+    run: impl Fn(minijinja::Value) -> Result<(), minijinja::Error>,
+    full: &minijinja::Value,
+    found: &[Found<'_>],
+    schema: &Schema,
+) -> Option<Problem> {
     let at = |error: &minijinja::Error| error.range().map_or(0, |range| range.start);
-    if let Err(error) = compiled.eval(schema.full.0.clone()) {
+    if let Err(error) = run(full.clone()) {
         // Whether a value can be converted or compared depends on the data; how something is called does not.
         let certain = matches!(
             error.kind(),
@@ -351,7 +367,7 @@ fn try_out(source: &str, compiled: &minijinja::Expression<'_, '_>, found: &[Foun
         return None;
     }
     schema.sparse.iter().find_map(|sample| {
-        let error = compiled.eval(sample.0.clone()).err()?;
+        let error = run(sample.0.clone()).err()?;
         let hint = "fails where a value is null; give it another value, such as `(event.title or \"\")`";
         Some(Problem::at(source, at(&error), format!("{hint}: {}", describe(&error))))
     })

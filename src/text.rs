@@ -33,6 +33,30 @@ pub fn one_line(text: &str, max: usize) -> String {
     out
 }
 
+/// `text` on as many lines as it has, without characters that control, reorder or hide: a line ends in `\n`, a tab stays.
+#[must_use]
+pub fn visible(text: &str) -> String {
+    let text = text.replace("\r\n", "\n");
+    let line_end = |c: char| matches!(c, '\r' | '\u{85}' | '\u{2028}' | '\u{2029}');
+    text.chars()
+        .map(|c| if line_end(c) { '\n' } else { c })
+        .filter(|c| matches!(c, '\n' | '\t') || !(c.is_control() || is_invisible(*c)))
+        .collect()
+}
+
+/// A number of bytes for people: `7 B`, `1.2 MB`.
+#[must_use]
+pub fn size(bytes: u64) -> String {
+    let (mut size, mut unit) = (bytes as f64, "B");
+    for next in ["kB", "MB", "GB", "TB"] {
+        if size < 999.5 {
+            break;
+        }
+        (size, unit) = (size / 1000.0, next);
+    }
+    if unit == "B" || size >= 99.5 { format!("{size:.0} {unit}") } else { format!("{size:.1} {unit}") }
+}
+
 /// Characters that are not seen but change how others are: marks of direction (Unicode UAX #9), invisible operators, tags.
 /// Joiners stay, since words and emoji need them.
 #[must_use]
@@ -80,6 +104,17 @@ mod tests {
         ] {
             assert_eq!(one_line(text, 100), line);
         }
+    }
+
+    #[test]
+    fn lines_stay_lines_and_nothing_hides() {
+        assert_eq!(visible("a\r\nb\rc\u{2028}d\te\0\u{1b}[1m\u{202e}f"), "a\nb\nc\nd\te[1mf");
+    }
+
+    #[test]
+    fn sizes_are_short() {
+        let sizes = [0, 7, 999, 1000, 99_499, 99_500, 999_499, 999_500, 1_234_567, u64::MAX].map(size);
+        assert_eq!(sizes, ["0 B", "7 B", "999 B", "1.0 kB", "99.5 kB", "100 kB", "999 kB", "1.0 MB", "1.2 MB", "18446744 TB"]);
     }
 
     #[test]

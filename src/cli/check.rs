@@ -7,13 +7,12 @@ use serde_json::{Value, json};
 
 use super::client::{Client, Connection, TIMEOUT};
 use super::reach;
+use super::routes::build;
 use super::webhooks::advice;
 use super::{Context, Error, Exit, Result, output, runtime};
 use crate::archive::Archive;
 use crate::clock::Clock;
 use crate::config::Config;
-use crate::destination::log::{Format, Output};
-use crate::destination::{Destination, Parts};
 use crate::http::guard::{Guard, Names};
 use crate::keys::SKEW;
 use crate::provider::{ApiError, Budgets, Source, Use};
@@ -98,11 +97,7 @@ async fn check(config: &Config, client: Option<&Client>, mut report: Report<'_, 
     for (name, source) in &config.sources {
         sources.push(Source::new(name, source, &clock, &budgets).map_err(|error| usage(error.to_string()))?);
     }
-    let parts = Parts { clock: clock.clone(), format: Format::default(), output: Output::Stdout };
-    let mut destinations = Vec::new();
-    for (name, destination) in &config.destinations {
-        destinations.push(Destination::build(name, destination, &parts).map_err(|error| usage(error.to_string()))?);
-    }
+    let destinations = build(config, &clock)?;
     report.add("configuration", Ok(summary(config)))?;
     report.add("store", try_store(config, &clock).await)?;
     if !config.archive.is_off() {
@@ -120,7 +115,7 @@ async fn check(config: &Config, client: Option<&Client>, mut report: Report<'_, 
             report.add(format!("API of source {}", source.name()), try_api(config, source).await)?;
         }
     }
-    for destination in &destinations {
+    for destination in destinations.values() {
         let tried = destination.check().await.map_err(|problem| (problem, Vec::new()));
         report.add(format!("destination {}", destination.name()), tried)?;
     }

@@ -1,11 +1,17 @@
-//! `taskhook deliveries`: what was handed on, what waits, what was given up on.
+//! `taskhook deliveries`: what was handed on, what waits, what was given up on; and a test message to a destination.
 
-use serde_json::Value;
+use serde_json::{Value, json};
+use uuid::Uuid;
 
 use super::client::{Client, Connection, Listing, TIMEOUT};
 use super::output::{self, Column, Table, age, cut, text};
-use super::{Context, Result, runtime};
+use super::routes::{build, no_destination};
+use super::{Context, Error, Result, runtime};
 use crate::clock::Clock;
+use crate::config::Config;
+use crate::destination::Outgoing;
+use crate::route::Envelope;
+use crate::text::one_line;
 
 /// See what was handed on, what waits, and what was given up on
 #[derive(Debug, clap::Args)]
@@ -26,11 +32,22 @@ enum Command {
         #[command(flatten)]
         listing: Listing,
     },
+    /// Send one test message to a destination of the configuration, marked as such; nothing is kept of it
+    Test {
+        /// The destination
+        destination: String,
+        /// Print JSON
+        #[arg(long)]
+        json: bool,
+    },
 }
 
 pub(super) fn run(args: &Args, context: &mut Context<'_>) -> Result {
+    let (state, listing) = match &args.command {
+        Command::List { state, listing } => (state, listing),
+        Command::Test { destination, json } => return test(destination, *json, context),
+    };
     let client = Client::new(context, &args.connection, TIMEOUT)?;
-    let Command::List { state, listing } = &args.command;
     let list = runtime()?.block_on(listing.ask(&client, "deliveries", &[("state", state.as_deref())]))?;
     let empty = match state.as_deref() {
         Some("dead") => "Nothing was given up on.",
@@ -38,6 +55,27 @@ pub(super) fn run(args: &Args, context: &mut Context<'_>) -> Result {
         None => "There is no delivery yet. `taskhook events list` shows what was received.",
     };
     listing.show(context, &list, empty, table)
+}
+
+/// Sends one message, as a first attempt is made.
+fn test(name: &str, as_json: bool, context: &mut Context<'_>) -> Result {
+    let config = Config::load(&context.inputs)?;
+    let clock = Clock::system();
+    let destinations = build(&config, &clock)?;
+    let Some(destination) = destinations.get(name) else { return Err(no_destination(name, &config).into()) };
+    let failed = |reason: String| Error::failed(format!("`{name}` did not take the test message: {reason}"));
+    let body = destination.render(&Envelope::test(clock.now())).map_err(|error| failed(error.to_string()))?;
+    let id = Uuid::now_v7();
+    let sent = runtime()?.block_on(destination.send(&Outgoing { id, body: &body, attempt: 1 }));
+    let receipt = sent.map_err(|failure| {
+        let error = failed(failure.detail.unwrap_or(failure.reason));
+        if failure.unknown { error.hint("it may have arrived all the same: look there") } else { error }
+    })?;
+    if as_json {
+        let sent = json!({"destination": name, "kind": destination.kind(), "delivery": id, "detail": receipt.detail});
+        return Ok(output::json(context.out, &sent)?);
+    }
+    Ok(writeln!(context.out, "sent to `{name}` ({}) as {id}: {}", destination.kind(), one_line(&receipt.detail, output::MOST))?)
 }
 
 fn table(rows: &[Value]) -> Table {

@@ -18,6 +18,7 @@ mod healthcheck;
 mod output;
 mod reach;
 mod rejections;
+mod routes;
 mod serve;
 mod simulate;
 mod tasks;
@@ -94,6 +95,7 @@ enum Command {
     Tasks(tasks::Args),
     Deliveries(deliveries::Args),
     Rejections(rejections::Args),
+    Routes(routes::Args),
     Simulate(simulate::Args),
     Healthcheck(healthcheck::Args),
     Completions(completions::Args),
@@ -112,6 +114,7 @@ impl Command {
             Self::Tasks(args) => tasks::run(&args, context),
             Self::Deliveries(args) => deliveries::run(&args, context),
             Self::Rejections(args) => rejections::run(&args, context),
+            Self::Routes(args) => routes::run(&args, context),
             Self::Simulate(args) => simulate::run(args),
             Self::Completions(args) => completions::run(&args, context),
         }
@@ -154,6 +157,7 @@ pub fn run(world: World<'_>) -> Exit {
 #[cfg(test)]
 mod tests {
     mod look;
+    mod places;
     mod senders;
     mod set_up;
     mod site;
@@ -205,6 +209,7 @@ mod tests {
           tasks        See tasks, and create them
           deliveries   See what was handed on, what waits, and what was given up on
           rejections   See requests that did not verify, and what would have made them good
+          routes       Try where an event would go
           simulate     Run a stand-in for a provider
           healthcheck  Ask the taskhook on this machine whether it can accept events; exits with 0 or 1
           completions  Print the completion script of a shell

@@ -198,7 +198,8 @@ impl<'a> Loader<'a> {
         for (name, kind, value) in self.named("destinations", "kind", destination::KINDS) {
             let at = Path::of("destinations").key(&name);
             let parse = |node: Node<'_>| destination::Config::parse(&kind, node);
-            if let Some(destination) = self.read(value, &at, None, destination::Config::secrets(&kind), parse) {
+            if let Some(mut destination) = self.read(value, &at, None, destination::Config::secrets(&kind), parse) {
+                destination.take_variables(&self.inputs.env);
                 self.problems(&at, destination.check());
                 destinations.insert(name, destination);
             }

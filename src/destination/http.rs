@@ -1,4 +1,4 @@
-//! `kind = "http"`: the envelope as the body of a POST, signed by the [Standard Webhooks](https://www.standardwebhooks.com/)
+//! `kind = "http"`: the envelope, or the JSON of a `template`, as the body of a POST, signed by the [Standard Webhooks](https://www.standardwebhooks.com/)
 //! specification.
 //!
 //! What must hold: the body is sent byte for byte as it was rendered; id and body are the same on every attempt, timestamp and
@@ -13,14 +13,18 @@ use std::time::Duration;
 use reqwest::header::{CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue, LOCATION};
 use reqwest::{Client, StatusCode};
 use serde::{Deserialize, Serialize, Serializer};
+use serde_json::{Value, json};
 use url::Url;
 
-use super::{OnUnknown, Outgoing, Receipt};
+use super::section::{compile, section};
+use super::{MAX_EXCERPT, Outgoing, Receipt, unanswered};
 use crate::clock::Clock;
 use crate::http::{self, Answer};
 use crate::retry::{self, Failure};
+use crate::route::Envelope;
 use crate::setting::{List, REDACTED, Secret};
 use crate::signature::standard_webhooks;
+use crate::template::{Context, Escape, Template};
 use crate::text::one_line;
 
 /// The keys that hold secrets.
@@ -28,53 +32,27 @@ pub const SECRETS: &[&str] = &["secret"];
 
 /// The most bytes that are read of an answer: enough for a reason.
 const MAX_ANSWER: usize = 4 << 10;
-/// The most characters of an answer that a reason quotes.
-const MAX_EXCERPT: usize = 200;
 
 /// Headers that the transport or the specification owns.
 const RESERVED: &[&str] = &["content-length", "content-type", "transfer-encoding", "connection", "host"];
 
-/// The `[destinations.NAME]` section of an `http`.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Config {
-    /// Where events are posted to.
-    pub url: Address,
-    /// The `whsec_…` secrets that sign, all of them (for a change of secret); without one requests are unsigned.
-    #[serde(default)]
-    pub secret: List<Secret>,
-    /// Headers of the user's own, such as `authorization`.
-    #[serde(default)]
-    pub headers: BTreeMap<String, Secret>,
-    /// How long one attempt may take.
-    #[serde(default = "default_timeout", with = "humantime_serde")]
-    pub timeout: Duration,
-    /// How many deliveries may be on their way at once.
-    #[serde(default = "default_concurrency")]
-    pub concurrency: u32,
-    /// The most deliveries a minute.
-    #[serde(default)]
-    pub rate: Option<u32>,
-    /// The waits between attempts, instead of the common ones.
-    #[serde(default)]
-    pub ladder: Option<List<Wait>>,
-    /// What becomes of a delivery whose answer was lost.
-    #[serde(default)]
-    pub on_unknown: OnUnknown,
+section! {
+    /// The `[destinations.NAME]` section of an `http`.
+    pub struct Config {
+        /// Where events are posted to.
+        pub url: Address,
+        /// The `whsec_…` secrets that sign, all of them (for a change of secret); without one requests are unsigned.
+        #[serde(default)]
+        pub secret: List<Secret>,
+        /// Headers of the user's own, such as `authorization`.
+        #[serde(default)]
+        pub headers: BTreeMap<String, Secret>,
+        /// The JSON that is sent instead of the envelope.
+        #[serde(default)]
+        pub template: Option<String>,
+    }
+    defaults: timeout = 6, concurrency = 8, rate = None
 }
-
-fn default_timeout() -> Duration {
-    Duration::from_secs(6)
-}
-
-fn default_concurrency() -> u32 {
-    8
-}
-
-/// One wait of a ladder.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(transparent)]
-pub struct Wait(#[serde(with = "humantime_serde")] pub Duration);
 
 /// A URL as it is written, whose credentials and query are never printed.
 #[derive(Clone, PartialEq, Eq, Deserialize)]
@@ -125,16 +103,15 @@ impl Config {
         self.url()?;
         self.header_map()?;
         self.signing_secrets()?;
-        if self.concurrency == 0 {
-            return Err("`concurrency` must be at least 1".to_owned());
-        }
-        if self.rate == Some(0) {
-            return Err("`rate` must be at least 1 a minute; leave it out for no limit".to_owned());
-        }
-        if self.timeout.is_zero() {
-            return Err("`timeout` must be longer than 0 s".to_owned());
-        }
+        self.template()?;
         Ok(())
+    }
+
+    fn template(&self) -> Result<Option<Template>, String> {
+        let Some(template) = compile("template", self.template.as_deref(), Escape::Json)? else { return Ok(None) };
+        let written = template.render(&Context::of(&Envelope::sample())).map_err(|error| format!("`template`: {error}"))?;
+        is_json(&written).map_err(|problem| format!("`template`: {problem}"))?;
+        Ok(Some(template))
     }
 
     fn url(&self) -> Result<Url, String> {
@@ -177,17 +154,28 @@ impl Config {
     }
 }
 
+/// What stands for the envelope where there is a template. No envelope begins like this.
+#[derive(Serialize, Deserialize)]
+struct Written {
+    out_of_order: bool,
+    body: String,
+}
+
+const WRITTEN: &str = r#"{"out_of_order":"#;
+
+fn is_json(text: &str) -> Result<(), String> {
+    let parsed = serde_json::from_str::<serde::de::IgnoredAny>(text);
+    parsed.map(drop).map_err(|error| format!("what it comes to is no JSON: line {}, column {}", error.line(), error.column()))
+}
+
 /// An `http` destination.
 pub(super) struct Http {
     url: Url,
     headers: HeaderMap,
     secrets: Vec<standard_webhooks::Secret>,
+    template: Option<Template>,
     client: Client,
     timeout: Duration,
-    concurrency: usize,
-    rate: Option<u32>,
-    ladder: Option<Vec<Duration>>,
-    on_unknown: OnUnknown,
     clock: Clock,
 }
 
@@ -204,38 +192,25 @@ impl Http {
             url: config.url()?,
             headers: config.header_map()?,
             secrets: config.signing_secrets()?,
+            template: config.template()?,
             client: http::client(config.timeout),
             timeout: config.timeout,
-            concurrency: usize::try_from(config.concurrency).unwrap_or(usize::MAX),
-            rate: config.rate,
-            ladder: config.ladder.as_ref().map(|ladder| ladder.iter().map(|wait| wait.0).collect()),
-            on_unknown: config.on_unknown,
             clock: clock.clone(),
         })
     }
 
-    pub(super) fn concurrency(&self) -> usize {
-        self.concurrency
-    }
-
-    pub(super) fn rate(&self) -> Option<u32> {
-        self.rate
-    }
-
-    pub(super) fn ladder(&self) -> &[Duration] {
-        self.ladder.as_deref().unwrap_or(&retry::LADDER)
-    }
-
-    pub(super) fn on_unknown(&self) -> OnUnknown {
-        self.on_unknown
-    }
-
-    pub(super) fn timeout(&self) -> Duration {
-        self.timeout
+    pub(super) fn render(&self, envelope: &Envelope) -> Result<String, String> {
+        let json = |error: serde_json::Error| error.to_string();
+        let Some(template) = &self.template else { return serde_json::to_string(envelope).map_err(json) };
+        let body = template.render(&Context::of(envelope)).map_err(|error| format!("`template`: {error}"))?;
+        is_json(&body).map_err(|problem| format!("`template`: {problem}"))?;
+        serde_json::to_string(&Written { out_of_order: envelope.out_of_order, body }).map_err(json)
     }
 
     pub(super) async fn send(&self, delivery: &Outgoing<'_>) -> Result<Receipt, Failure> {
         let (id, timestamp) = (delivery.id.to_string(), self.clock.now().as_second());
+        let written = delivery.body.starts_with(WRITTEN).then(|| serde_json::from_str::<Written>(delivery.body).ok()).flatten();
+        let body = written.map_or_else(|| delivery.body.to_owned(), |written| written.body);
         let mut request = self
             .client
             .post(self.url.clone())
@@ -244,15 +219,19 @@ impl Http {
             .header("webhook-id", &id)
             .header("webhook-timestamp", timestamp);
         if !self.secrets.is_empty() {
-            let signature = standard_webhooks::sign(&self.secrets, &id, timestamp, delivery.body.as_bytes());
+            let signature = standard_webhooks::sign(&self.secrets, &id, timestamp, body.as_bytes());
             request = request.header("webhook-signature", signature);
         }
-        let request = request.body(delivery.body.to_owned());
-        let answer = http::send_for_status(request, self.timeout, MAX_ANSWER).await.map_err(|error| {
-            let failure = Failure::retry(one_line(&error.to_string(), MAX_EXCERPT));
-            if error.may_have_arrived() { failure.with_unknown_outcome() } else { failure }
-        })?;
+        let answer =
+            http::send_for_status(request.body(body), self.timeout, MAX_ANSWER).await.map_err(|error| unanswered(&error))?;
         self.judge(&answer)
+    }
+
+    pub(super) fn preview(&self, mut content: Value) -> Value {
+        let written = content.as_object().is_some_and(|members| members.len() == 2 && members.contains_key("body"));
+        let body = if written { content["body"].take() } else { content };
+        let body = body.as_str().and_then(|text| serde_json::from_str(text).ok()).unwrap_or(body);
+        json!({"url": shown(&self.url), "signed": !self.secrets.is_empty(), "body": body})
     }
 
     /// A HEAD request: whatever the answer is, somebody is there, and no event was sent.

@@ -14,14 +14,18 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
-use super::{Outgoing, Parts, Receipt};
+use super::section::Terms;
+use super::{OnUnknown, Outgoing, Parts, Receipt};
 use crate::clock::{self, Clock};
 use crate::retry::Failure;
 use crate::route::Envelope;
 use crate::text::{escape_json, one_line};
 
 /// How long one line may take.
-pub(super) const TIMEOUT: Duration = Duration::from_secs(6);
+const TIMEOUT: Duration = Duration::from_secs(6);
+/// Lines are written one after the other, but their attempts are begun and ended together: that is what takes time.
+pub(super) const TERMS: Terms =
+    Terms { timeout: TIMEOUT, concurrency: 64, rate: None, ladder: None, on_unknown: OnUnknown::Retry };
 
 /// The most characters of a message in a summary; its readers want to recognise it, not to read it.
 const MAX_MESSAGE: usize = 1000;
@@ -278,7 +282,7 @@ mod tests {
     fn destination(include: Include, format: Format) -> (Destination, Output) {
         let output = Output::memory();
         let clock = Clock::manual("2025-11-18T23:05:02Z".parse().unwrap());
-        let parts = Parts { clock, format, output: output.clone() };
+        let parts = Parts { clock, format, output: output.clone(), files: None };
         (Destination::build("log", &AnyConfig::Log(Config { include }), &parts).unwrap(), output)
     }
 
@@ -370,7 +374,7 @@ mod tests {
     #[tokio::test]
     async fn standard_output_takes_a_line() {
         let (clock, format) = (Clock::manual(Timestamp::UNIX_EPOCH), Format::Text);
-        let log = Log::build(&Config::default(), &Parts { clock, format, output: Output::Stdout });
+        let log = Log::build(&Config::default(), &Parts { clock, format, output: Output::Stdout, files: None });
         log.print(String::new()).await.unwrap();
     }
 }

@@ -8,12 +8,14 @@
 //! where a route says `unknown = true`.
 
 mod envelope;
+mod sample;
 
 use std::collections::HashSet;
 
 use serde::{Deserialize, Serialize};
 
 pub use self::envelope::{Envelope, Event};
+pub use self::sample::SAMPLES;
 use crate::event;
 use crate::setting::List;
 use crate::template::{self, Context, Expression};
@@ -173,15 +175,8 @@ impl Routes {
     pub fn select(&self, envelope: &Envelope) -> Result<Vec<Target>, Error> {
         let (mut context, mut targets) = (None, Vec::<Target>::new());
         for route in &self.0 {
-            if envelope.kind == event::UNKNOWN && !route.unknown {
+            if !route.takes(envelope, &mut context)? {
                 continue;
-            }
-            if let Some(when) = &route.when {
-                // A payload may be megabytes: made ready only if somebody asks, and once.
-                let context = context.get_or_insert_with(|| Context::of(envelope));
-                if !when.holds(context).map_err(|reason| Error::Failed { route: route.name.clone(), reason })? {
-                    continue;
-                }
             }
             for destination in &route.to {
                 if !targets.iter().any(|target| target.destination == *destination) {
@@ -199,6 +194,38 @@ impl Routes {
     pub fn wait_for_files(&self, envelope: &Envelope) -> bool {
         self.select(envelope).is_ok_and(|targets| targets.is_empty() || targets.iter().any(|target| target.wait_for_files))
     }
+
+    /// What each route makes of `envelope`, for whoever wants to know why.
+    #[must_use]
+    pub fn explain(&self, envelope: &Envelope) -> Vec<Tried> {
+        let mut context = None;
+        let tried =
+            |route: &Route| Tried { route: route.name.clone(), takes: route.takes(envelope, &mut context), to: route.to.clone() };
+        self.0.iter().map(tried).collect()
+    }
+}
+
+impl Route {
+    /// Whether it takes `envelope`. A payload may be megabytes: `context` is made only if somebody asks, and once.
+    fn takes(&self, envelope: &Envelope, context: &mut Option<Context>) -> Result<bool, Error> {
+        if envelope.kind == event::UNKNOWN && !self.unknown {
+            return Ok(false);
+        }
+        let Some(when) = &self.when else { return Ok(true) };
+        let context = context.get_or_insert_with(|| Context::of(envelope));
+        when.holds(context).map_err(|reason| Error::Failed { route: self.name.clone(), reason })
+    }
+}
+
+/// What one route makes of an envelope.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Tried {
+    /// The route.
+    pub route: String,
+    /// Whether it takes the envelope; or why that cannot be told.
+    pub takes: Result<bool, Error>,
+    /// Where it leads.
+    pub to: Vec<String>,
 }
 
 fn known(written: &str, destinations: &[String]) -> String {

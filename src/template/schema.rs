@@ -1,6 +1,11 @@
 //! The names that expressions may use, taken from a sample.
 
 use std::collections::BTreeMap;
+use std::fmt;
+use std::sync::Arc;
+
+use minijinja::Value as Data;
+use minijinja::value::{Object, ObjectRepr, Serde};
 
 use super::Context;
 use super::scan::Step;
@@ -24,6 +29,8 @@ pub struct Schema {
     shape: Shape,
     /// A sample in which everything is known.
     pub(super) full: Context,
+    /// The same, where whatever is free has every member.
+    pub(super) whole: Context,
     /// Samples in which as little is known as can be.
     pub(super) sparse: Vec<Context>,
 }
@@ -33,7 +40,9 @@ impl Schema {
     /// as `event.payload`, every name is allowed. `sparse` are samples in which as little is known as can be.
     #[must_use]
     pub fn new(full: &serde_json::Value, sparse: &[serde_json::Value], free: &[&str]) -> Self {
-        Self { shape: shape_of(full, "", free), full: Context::of(full), sparse: sparse.iter().map(Context::of).collect() }
+        let shape = shape_of(full, "", free);
+        let whole = Context(fill(full, &shape));
+        Self { shape, full: Context::of(full), whole, sparse: sparse.iter().map(Context::of).collect() }
     }
 
     /// Follows the steps of a name; says where it leaves what is known, and why.
@@ -89,6 +98,44 @@ impl Schema {
             };
         }
         matches!(shape, Shape::Free)
+    }
+}
+
+fn fill(sample: &serde_json::Value, shape: &Shape) -> Data {
+    match shape {
+        Shape::Free => Data::from_object(Anything),
+        Shape::Plain => Data::from(Serde(sample)),
+        Shape::List(item) => {
+            let items: Vec<Data> = sample.as_array().into_iter().flatten().map(|each| fill(each, item)).collect();
+            Data::from(items)
+        }
+        Shape::Members(members) => {
+            let members: BTreeMap<String, Data> =
+                members.iter().map(|(name, shape)| (name.clone(), fill(&sample[name], shape))).collect();
+            Data::from(members)
+        }
+    }
+}
+
+/// A value that has every member.
+#[derive(Debug)]
+struct Anything;
+
+impl Object for Anything {
+    fn repr(self: &Arc<Self>) -> ObjectRepr {
+        ObjectRepr::Map
+    }
+
+    fn get_value(self: &Arc<Self>, _: &Data) -> Option<Data> {
+        Some(Data::from_object(Self))
+    }
+
+    fn is_true(self: &Arc<Self>) -> bool {
+        true
+    }
+
+    fn render(self: &Arc<Self>, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("…")
     }
 }
 

@@ -64,7 +64,7 @@ impl Entry {
         task: Known<'_>,
         out_of_order: bool,
     ) -> Stage {
-        let envelope = dispatch::envelope(environment, source, event, task, out_of_order, &[]);
+        let envelope = dispatch::with_files(environment, source, event, task, out_of_order, &[]);
         let files = if environment.archive.is_on() { envelope.files.as_slice() } else { &[] };
         if files.is_empty() && !self.behind {
             return dispatch::deliveries(environment, source, event, &envelope);
@@ -234,7 +234,7 @@ impl Turn<'_> {
             let behind_until = clock::after(event.received_at, self.source.order_wait());
             let waits = !pending.is_empty() && now < held_until && {
                 let stand = self.stands.entry(event.seq).or_insert_with(|| {
-                    let envelope = dispatch::envelope(environment, self.source, event, known, false, &found.rows);
+                    let envelope = dispatch::with_files(environment, self.source, event, known, false, &found.rows);
                     let keys = keys_of(&envelope.files).into_iter().collect();
                     Stand { keys, waits: environment.routes.wait_for_files(&envelope) }
                 });
@@ -246,7 +246,7 @@ impl Turn<'_> {
                 Some(_) if now < behind_until => behind_until,
                 behind => {
                     let out_of_order = waiting.out_of_order || behind.is_some();
-                    let envelope = dispatch::envelope(environment, self.source, event, known, out_of_order, &found.rows);
+                    let envelope = dispatch::with_files(environment, self.source, event, known, out_of_order, &found.rows);
                     let to = dispatch::deliveries(environment, self.source, event, &envelope);
                     moves.push(Move { event: event.seq, to });
                     continue;

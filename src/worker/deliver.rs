@@ -17,6 +17,8 @@ pub(super) enum Outcome {
     Answered,
     /// It failed, for this reason.
     Failed(String),
+    /// It refuses everything until a person acts, for this reason.
+    Broken(String),
     /// It was not asked.
     None,
 }
@@ -52,26 +54,29 @@ pub(super) async fn run(environment: &Environment, job: Job) -> Outcome {
 
 async fn fail(environment: &Environment, lease: Lease, destination: &Destination, failure: Failure) -> Outcome {
     let name = destination.name();
+    // What an attempt met in full is kept with it; where the reason is all, the store keeps that.
+    let met = |failure: &Failure| failure.detail.clone().or_else(|| Some(failure.reason.clone()));
     let outcome = if failure.unknown { "unknown" } else { "failed" };
     metrics::counter!(metric::DELIVERIES, "destination" => name.to_owned(), "outcome" => outcome).increment(1);
     let wait = match failure.verdict {
         Verdict::Retry { .. } if failure.unknown && destination.on_unknown() == OnUnknown::Hold => {
             let reason = format!("{HELD}: {}", failure.reason);
-            let detail = Some(failure.reason.clone());
+            let detail = met(&failure);
             bury(environment, lease, name, Setback { reason, detail, unknown: true, ..Setback::default() }).await;
             return Outcome::Failed(failure.reason);
         }
         Verdict::Retry { after } => retry::wait(destination.ladder(), lease.attempt, after),
         Verdict::GiveUp => {
-            let setback = Setback { reason: failure.reason, unknown: failure.unknown, ..Setback::default() };
+            let reason = failure.reason.clone();
+            let setback = Setback { reason, detail: failure.detail, unknown: failure.unknown, ..Setback::default() };
             bury(environment, lease, name, setback).await;
             // It said no, so it is there.
-            return Outcome::Answered;
+            return if failure.broken { Outcome::Broken(failure.reason) } else { Outcome::Answered };
         }
     };
     let Some(wait) = wait else {
         let reason = format!("given up after {} attempts, the last: {}", lease.attempt, failure.reason);
-        let detail = Some(failure.reason.clone());
+        let detail = met(&failure);
         bury(environment, lease, name, Setback { reason, detail, unknown: failure.unknown, ..Setback::default() }).await;
         return Outcome::Failed(failure.reason);
     };
@@ -83,7 +88,8 @@ async fn fail(environment: &Environment, lease: Lease, destination: &Destination
         "delivering to `{name}` failed ({}), will try again",
         failure.reason
     );
-    let setback = Setback { reason: failure.reason.clone(), unknown: failure.unknown, ..Setback::default() };
+    let (reason, detail) = (failure.reason.clone(), failure.detail.clone());
+    let setback = Setback { reason, detail, unknown: failure.unknown, ..Setback::default() };
     let due = clock::after(now, wait);
     end(environment, JobKind::Deliver, || environment.store.retry(lease, now, due, setback.clone())).await;
     Outcome::Failed(failure.reason)

@@ -12,7 +12,7 @@ use crate::task::{Fetched, File, FileStatus, Message, State, Task};
 
 /// What is known of an event's task.
 #[derive(Clone, Copy, Debug)]
-pub(super) enum Known<'a> {
+pub enum Known<'a> {
     /// No task is fetched for this type of event.
     NotAsked,
     /// It should have been fetched and could not be: the envelope tells what the webhook told.
@@ -44,7 +44,7 @@ impl Known<'_> {
 }
 
 /// What destinations are to know of `event`; `rows` tell where its files stand.
-pub(super) fn envelope(
+pub(super) fn with_files(
     environment: &Environment,
     source: &Source,
     event: &StoredEvent,
@@ -52,43 +52,13 @@ pub(super) fn envelope(
     out_of_order: bool,
     rows: &[FileRow],
 ) -> Envelope {
-    let facts = source.tell(&kept(event));
-    let stopped = source.ends(&facts.kind);
-    // An event may tell the whole task by itself.
-    let told = || if stopped { source.told(&kept(event)) } else { None };
-    let (task, mut files) = match task {
-        Known::Fetched(fetched) => (Some(fetched.task.clone()), fetched.files.clone()),
-        Known::FromWebhook => match told() {
-            // What was to be fetched may be more than this.
-            Some(told) => (Some(Task { complete: false, ..told.task }), told.files),
-            None => (Some(as_told(&facts)), attached(&facts)),
-        },
-        Known::NotAsked => match told().filter(|_| !source.fetches()) {
-            Some(told) => (Some(told.task), told.files),
-            None => (None, attached(&facts)),
-        },
-    };
-    FileRow::tell(&mut files, rows);
+    let mut envelope = envelope(source, event, task, out_of_order);
+    FileRow::tell(&mut envelope.files, rows);
     let now = environment.clock.now();
-    for file in files.iter_mut().filter(|file| file.status == FileStatus::Archived) {
+    for file in envelope.files.iter_mut().filter(|file| file.status == FileStatus::Archived) {
         file.link = file.sha256.as_deref().and_then(|sha256| environment.archive.link(sha256, &file.name, now));
     }
-    Envelope {
-        id: event.id,
-        kind: facts.kind.clone(),
-        source: event.source.clone(),
-        provider: event.provider.clone(),
-        received_at: event.received_at,
-        verification: event.verification,
-        recovered: false,
-        replayed: false,
-        may_repeat: false,
-        out_of_order,
-        collision_of: event.collision_of,
-        event: Event { facts, valid: source.is_valid(&event.body), payload: payload(&event.body) },
-        task,
-        files,
-    }
+    envelope
 }
 
 /// The deliveries of `event` with this envelope.
@@ -114,6 +84,43 @@ pub(super) fn deliveries(environment: &Environment, source: &Source, event: &Sto
         }
     }
     Stage::Done(deliveries)
+}
+
+/// The envelope of `event`, as far as it and its task tell it.
+#[must_use]
+pub fn envelope(source: &Source, event: &StoredEvent, task: Known<'_>, out_of_order: bool) -> Envelope {
+    let facts = source.tell(&kept(event));
+    let stopped = source.ends(&facts.kind);
+    // An event may tell the whole task by itself.
+    let told = || if stopped { source.told(&kept(event)) } else { None };
+    let (task, files) = match task {
+        Known::Fetched(fetched) => (Some(fetched.task.clone()), fetched.files.clone()),
+        Known::FromWebhook => match told() {
+            // What was to be fetched may be more than this.
+            Some(told) => (Some(Task { complete: false, ..told.task }), told.files),
+            None => (Some(as_told(&facts)), attached(&facts)),
+        },
+        Known::NotAsked => match told().filter(|_| !source.fetches()) {
+            Some(told) => (Some(told.task), told.files),
+            None => (None, attached(&facts)),
+        },
+    };
+    Envelope {
+        id: event.id,
+        kind: facts.kind.clone(),
+        source: event.source.clone(),
+        provider: event.provider.clone(),
+        received_at: event.received_at,
+        verification: event.verification,
+        recovered: false,
+        replayed: false,
+        may_repeat: false,
+        out_of_order,
+        collision_of: event.collision_of,
+        event: Event { facts, valid: source.is_valid(&event.body), payload: payload(&event.body) },
+        task,
+        files,
+    }
 }
 
 /// A condition or a rendering that fails says nothing about where the event belongs: somebody has to look at it.

@@ -30,6 +30,7 @@ use tokio::task::{Id, JoinError, JoinSet};
 use tokio_util::sync::CancellationToken;
 
 use self::breaker::Breaker;
+pub use self::dispatch::{Known, envelope};
 use self::pace::Pace;
 use crate::archive::Archive;
 use crate::clock::{self, Clock};
@@ -285,6 +286,7 @@ impl Worker {
                     health.degrade(&part, &reason);
                 }
             }
+            deliver::Outcome::Broken(reason) => health.degrade(&part, &reason),
             deliver::Outcome::None => {}
         }
     }

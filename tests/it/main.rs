@@ -1,6 +1,11 @@
 //! The integration tests: one program, a file a topic.
 #![expect(clippy::unwrap_used, reason = "a test that fails says where")]
 
+mod deliver;
+mod deliver_command;
+mod deliver_email;
+mod deliver_slack;
+mod deliver_sql;
 mod demo;
 mod files;
 mod harness;

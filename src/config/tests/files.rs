@@ -46,8 +46,15 @@ fn the_example_loads_with_everything_switched_on() {
     let mut setup = Setup::empty().file(&example);
     std::fs::create_dir_all(setup.directory.path().join("secrets")).unwrap();
     for file in example.split('"').filter(|text| text.starts_with("secrets/")) {
-        // Good for whatever a secret is for.
-        setup = setup.write(file, "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw");
+        let text = match file {
+            "secrets/slack_webhook_url" => "https://hooks.slack.com/services/T0/B0/x",
+            "secrets/slack_token" => "xoxb-1",
+            "secrets/smtp_url" => "smtps://user:pass@mail.example.com",
+            "secrets/db_url" => "postgres://user:pass@db.example.com/results",
+            // Good for whatever else a secret is for.
+            _ => "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw",
+        };
+        setup = setup.write(file, text);
     }
     setup.load();
 }

@@ -116,7 +116,7 @@ fn named_sections_need_a_good_name_and_a_known_kind() {
     error: taskhook.toml:5:10: `sources.b` needs `provider`
     hint: `provider` is "custom" or "magic_hour" or "manus" or "standard_webhooks" or "webrun"
     error: taskhook.toml:8:1: `destinations.c` must be a table
-    error: taskhook.toml:10:1: `destinations.d.kind` must be "http" or "log"
+    error: taskhook.toml:10:1: `destinations.d.kind` must be "command" or "email" or "http" or "log" or "slack" or "sql"
     error: taskhook.toml:11:15: `destinations.e` needs `url`
     "#);
 }

@@ -2,14 +2,13 @@
 
 use std::sync::{Arc, Mutex};
 
-use serde_json::json;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinSet;
 use uuid::Uuid;
 
 use super::*;
-use crate::destination::{Config as AnyConfig, Destination, Parts, log};
+use crate::destination::{Config as AnyConfig, Destination, OnUnknown, Parts, log};
 use crate::retry::Verdict;
 
 const SECRET: &str = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw";
@@ -62,7 +61,7 @@ impl Server {
         Self::start(Behaviour::Answer(head + body)).await
     }
 
-    fn destination(&self, more: &serde_json::Value) -> Destination {
+    fn destination(&self, more: &Value) -> Destination {
         destination(&format!("http://{}/hooks?token=s3cret", self.address), more)
     }
 
@@ -92,14 +91,14 @@ fn clock() -> Clock {
     Clock::manual("2025-11-18T23:05:00Z".parse().unwrap())
 }
 
-fn config(url: &str, more: &serde_json::Value) -> Config {
+fn config(url: &str, more: &Value) -> Config {
     let mut value = json!({"url": url});
     value.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
     serde_json::from_value(value).unwrap()
 }
 
-fn destination(url: &str, more: &serde_json::Value) -> Destination {
-    let parts = Parts { clock: clock(), format: log::Format::Text, output: log::Output::Null };
+fn destination(url: &str, more: &Value) -> Destination {
+    let parts = Parts { clock: clock(), format: log::Format::Text, output: log::Output::Null, files: None };
     Destination::build("crm", &AnyConfig::Http(config(url, more)), &parts).unwrap()
 }
 
@@ -295,7 +294,7 @@ fn what_cannot_work_is_refused_at_start() {
         ("https://crm.example.com/", json!({"timeout": "0s"})),
     ]
     .into_iter()
-    .map(|(url, more)| config(url, &more).check().expect_err(url))
+    .map(|(url, more)| AnyConfig::Http(config(url, &more)).check().join("\n"))
     .collect();
     insta::assert_snapshot!(refusals.join("\n"), @r#"
     `url` must begin with https:// or http://, not ftp:
@@ -321,5 +320,36 @@ fn nothing_secret_is_ever_printed() {
     let printed = format!("{config:?} {} {built:?}", serde_json::to_string(&AnyConfig::Http(config.clone())).unwrap());
     assert!(!printed.contains("s3cret") && !printed.contains(SECRET), "{printed}");
     assert_eq!(format!("{:?} {:?}", Address::new("s3cret"), Address::new("x:s3cret")), "[redacted] [redacted]");
-    insta::assert_snapshot!(serde_json::to_string(&AnyConfig::Http(config)).unwrap(), @r#"{"kind":"http","url":"https://crm.example.com/hooks?[redacted]","secret":"[redacted]","headers":{"authorization":"[redacted]"},"timeout":"6s","concurrency":8,"rate":null,"ladder":null,"on_unknown":"retry"}"#);
+    insta::assert_snapshot!(serde_json::to_string(&AnyConfig::Http(config)).unwrap(), @r#"{"kind":"http","url":"https://crm.example.com/hooks?[redacted]","secret":"[redacted]","headers":{"authorization":"[redacted]"},"template":null,"timeout":"6s","concurrency":8,"rate":null,"ladder":null,"on_unknown":"retry"}"#);
+}
+
+#[tokio::test]
+async fn a_template_is_the_json_that_is_sent() {
+    let template = "{\"text\": {{ task.title }}, \"credits\": {{ task.credits }}, \"none\": {{ event.payload.none }}}";
+    let server = Server::answering("200 OK", "", "").await;
+    let destination = server.destination(&json!({"template": template, "secret": SECRET}));
+    let mut envelope = Envelope::sample();
+    envelope.task.as_mut().unwrap().title = Some("a \"b\" \u{0} </script>".to_owned());
+    let content = destination.render(&envelope).unwrap();
+    let mut value: Value = serde_json::from_str(&content).unwrap();
+    assert_eq!(value["out_of_order"], false);
+    // The store may still mark it; what is sent stays what was written.
+    value["out_of_order"] = true.into();
+    let marked =
+        serde_json::to_string(&Written { out_of_order: true, body: value["body"].as_str().unwrap().to_owned() }).unwrap();
+    destination.send(&Outgoing { id: ID, body: &marked, attempt: 1 }).await.unwrap();
+    let request = server.only_request();
+    let sent: Value = serde_json::from_str(request.split_once("\r\n\r\n").unwrap().1).unwrap();
+    assert_eq!(sent, json!({"text": "a \"b\" \u{0} </script>", "credits": 22, "none": null}));
+}
+
+#[test]
+fn a_template_that_is_no_json_is_refused_at_start() {
+    let told =
+        |template: &str| AnyConfig::Http(config("https://crm.example.com/", &json!({"template": template}))).check().join("\n");
+    insta::assert_snapshot!([told("{\"text\": \"{{ task.title }}\"}"), told("{{ task.titel }}"), told("{% if %}")].join("\n"), @"
+    `template`: what it comes to is no JSON: line 1, column 12
+    `template`: line 1, column 9: `task.titel` is not known; did you mean `task.title`?
+    `template`: line 1, column 7: unexpected end of block
+    ");
 }

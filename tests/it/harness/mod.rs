@@ -8,6 +8,8 @@
 mod destination;
 mod own;
 mod setup;
+mod slack;
+mod smtp;
 mod wire;
 
 use std::net::SocketAddr;
@@ -33,6 +35,8 @@ use tokio_util::sync::CancellationToken;
 
 pub(crate) use destination::{Recorded, Recorder, Reply, closed_address};
 pub(crate) use setup::{Setup, refusal, reserve};
+pub(crate) use slack::{CHANNEL, Mood, Slack, TOKEN};
+pub(crate) use smtp::{LOGIN, Manner, Smtp};
 pub(crate) use wire::{Wire, code, json, status};
 
 /// The API key of the account that is ours.
