@@ -12,8 +12,12 @@ use tokio::task::JoinSet;
 
 /// The URL that is signed; only its path is sent.
 pub(crate) const PUBLIC_URL: &str = "https://hooks.example.com";
-/// The path of the source.
+/// The path of the source that verifies by RSA.
 pub(crate) const PATH: &str = "/webhooks/manus";
+/// The path of the source that verifies by HMAC.
+const HMAC_PATH: &str = "/webhooks/acme";
+/// What the HMAC is made with.
+pub(crate) const HMAC_SECRET: &str = "the secret of the benchmark";
 
 /// Signed requests.
 pub(crate) struct Load {
@@ -31,17 +35,27 @@ pub(crate) struct Run {
 }
 
 impl Load {
-    /// Makes and signs `count` events.
-    #[expect(clippy::disallowed_methods, reason = "a benchmark reads the machine's clock")]
+    /// Makes and signs `count` events, as Manus does.
     pub(crate) fn signed(key: &PrivateKey, tasks: &[String], count: usize) -> Self {
+        Self::made(tasks, count, |timestamp, body| request(key, timestamp, body))
+    }
+
+    /// The same events, signed by HMAC-SHA256.
+    pub(crate) fn signed_by_hmac(tasks: &[String], count: usize) -> Self {
+        Self::made(tasks, count, hmac_request)
+    }
+
+    #[expect(clippy::disallowed_methods, reason = "a benchmark reads the machine's clock")]
+    fn made(tasks: &[String], count: usize, request: impl Fn(i64, &str) -> Vec<u8> + Sync) -> Self {
         // In the middle of the window on either side: the whole run has about seven minutes.
         let timestamp = jiff::Timestamp::now().as_second() + 140;
         let bodies: Vec<String> = (0..count).map(|number| body(number, &tasks[number % tasks.len()], timestamp)).collect();
         let threads = std::thread::available_parallelism().map_or(1, usize::from);
+        let request = &request;
         let requests = std::thread::scope(|scope| {
             let parts: Vec<_> = bodies
                 .chunks(count.div_ceil(threads).max(1))
-                .map(|part| scope.spawn(|| part.iter().map(|body| request(key, timestamp, body)).collect::<Vec<_>>()))
+                .map(|part| scope.spawn(|| part.iter().map(|body| request(timestamp, body)).collect::<Vec<_>>()))
                 .collect();
             parts.into_iter().flat_map(|part| part.join().expect("signing does not fail")).collect()
         });
@@ -134,9 +148,20 @@ fn request(key: &PrivateKey, timestamp: i64, body: &str) -> Vec<u8> {
     use base64::Engine as _;
     let content = format!("{timestamp}.{PUBLIC_URL}{PATH}.{}", hex(digest(&SHA256, body.as_bytes()).as_ref()));
     let signature = base64::prelude::BASE64_STANDARD.encode(key.sign(content.as_bytes()));
+    written(PATH, &signature, timestamp, body)
+}
+
+fn hmac_request(timestamp: i64, body: &str) -> Vec<u8> {
+    use aws_lc_rs::hmac::{HMAC_SHA256, Key, sign};
+    let tag = sign(&Key::new(HMAC_SHA256, HMAC_SECRET.as_bytes()), format!("{timestamp}.{body}").as_bytes());
+    written(HMAC_PATH, &hex(tag.as_ref()), timestamp, body)
+}
+
+/// A request with 12 headers.
+fn written(path: &str, signature: &str, timestamp: i64, body: &str) -> Vec<u8> {
     let length = body.len();
     format!(
-        "POST {PATH} HTTP/1.1\r\nhost: hooks.example.com\r\nuser-agent: Go-http-client/2.0\r\ncontent-type: application/json\r\n\
+        "POST {path} HTTP/1.1\r\nhost: hooks.example.com\r\nuser-agent: Go-http-client/2.0\r\ncontent-type: application/json\r\n\
          content-length: {length}\r\naccept-encoding: gzip\r\nx-webhook-signature: {signature}\r\nx-webhook-timestamp: {timestamp}\r\n\
          x-forwarded-for: 203.0.113.7\r\nx-forwarded-proto: https\r\nx-forwarded-host: hooks.example.com\r\nvia: 1.1 Caddy\r\n\
          traceparent: 00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01\r\n\r\n{body}"

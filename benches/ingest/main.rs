@@ -1,6 +1,6 @@
 //! How many signed webhooks a second are kept, beside what the same machine could do at best, in the same minute.
 //!
-//! `cargo bench --bench ingest` runs four servers in turn, over loopback HTTP with 64 connections, each with the same events: distinct,
+//! `cargo bench --bench ingest` runs five servers in turn, over loopback HTTP with 64 connections, each with the same events: distinct,
 //! signed beforehand, about 600 bytes with 12 headers. Each round runs them all, so that what else the machine does hits them
 //! alike; what counts is the median of the rounds' ratios.
 //!
@@ -9,6 +9,7 @@
 //! - `limit`: also appends what the store would keep to a file, through the same channel and group commit, one fdatasync a batch.
 //! - `taskhook`: the whole program, workers on, its results routed to a log that writes nowhere. The provider is the simulator
 //!   with its rate limit lifted, which proves the tasks; how much of the work was done by the last answer is told as well.
+//! - `hmac`: the same program, to which the same events come by a sender whose own secret verifies them.
 
 mod load;
 mod servers;
@@ -36,7 +37,7 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 fn main() {
     let arguments: Vec<String> = std::env::args().collect();
     if arguments.iter().any(|argument| argument == "--help") {
-        println!("cargo bench --bench ingest [-- --rounds N --events N --only bare,verify,limit,taskhook]");
+        println!("cargo bench --bench ingest [-- --rounds N --events N --only bare,verify,limit,taskhook,hmac]");
         return;
     }
     let number = |name: &str, default: usize| {
@@ -56,12 +57,14 @@ fn main() {
     let provider = runtime.block_on(Provider::start(Arc::clone(&key), TASKS));
     // It lives as long as the program: connections send parts of it.
     let load: &'static Load = Box::leak(Box::new(Load::signed(&key, &provider.tasks, events)));
+    let hmac: &'static Load = Box::leak(Box::new(Load::signed_by_hmac(&provider.tasks, events)));
     println!("fdatasync of 4 KiB appended: p50 {:.3} ms", fdatasync_p50(folder.path()).as_secs_f64() * 1e3);
     println!("{events} events of {} bytes with 12 headers, {CONNECTIONS} connections, {rounds} rounds\n", load.body_bytes());
     println!("{:>5}  {:>10}  {:>10}  {:>8}  {:>8}  {:>9}", "round", "server", "events/s", "p50 ms", "p99 ms", "work done");
     let mut results: Vec<Vec<f64>> = vec![Vec::new(); cases.len()];
     for round in 1..=rounds {
         for (case, server) in cases.iter().enumerate() {
+            let load = if *server == Server::Hmac { hmac } else { load };
             let run = runtime.block_on(servers::run(*server, load, &provider, CONNECTIONS, folder.path()));
             assert_eq!(run.accepted, events, "{}: every event is answered 200, once", server.name());
             println!(
@@ -77,8 +80,12 @@ fn main() {
     }
     let at = |server: Server| cases.iter().position(|case| *case == server);
     println!();
-    for (over, under) in [(Server::Taskhook, Server::Limit), (Server::Taskhook, Server::Verify), (Server::Taskhook, Server::Bare)]
-    {
+    for (over, under) in [
+        (Server::Taskhook, Server::Limit),
+        (Server::Taskhook, Server::Verify),
+        (Server::Taskhook, Server::Bare),
+        (Server::Hmac, Server::Taskhook),
+    ] {
         let (Some(over_at), Some(under_at)) = (at(over), at(under)) else { continue };
         let ratio = median(results[over_at].iter().zip(&results[under_at]).map(|(over, under)| over / under).collect());
         println!("{} / {}: {ratio:.2} (median of {rounds} rounds)", over.name(), under.name());

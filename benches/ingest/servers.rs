@@ -25,7 +25,7 @@ use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
-use crate::load::{Load, PATH, PUBLIC_URL, Run};
+use crate::load::{HMAC_SECRET, Load, PATH, PUBLIC_URL, Run};
 
 /// What is measured.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -34,10 +34,11 @@ pub(crate) enum Server {
     Verify,
     Limit,
     Taskhook,
+    Hmac,
 }
 
 impl Server {
-    pub(crate) const ALL: [Self; 4] = [Self::Bare, Self::Verify, Self::Limit, Self::Taskhook];
+    pub(crate) const ALL: [Self; 5] = [Self::Bare, Self::Verify, Self::Limit, Self::Taskhook, Self::Hmac];
 
     pub(crate) fn name(self) -> &'static str {
         match self {
@@ -45,6 +46,7 @@ impl Server {
             Self::Verify => "verify",
             Self::Limit => "limit",
             Self::Taskhook => "taskhook",
+            Self::Hmac => "hmac",
         }
     }
 }
@@ -85,7 +87,7 @@ pub(crate) async fn run(server: Server, load: &'static Load, provider: &Provider
     let folder = tempfile::tempdir_in(folder).expect("a folder");
     let config = config(provider, folder.path());
     let clock = Clock::system();
-    if server == Server::Taskhook {
+    if matches!(server, Server::Taskhook | Server::Hmac) {
         let start = Start { clock, format: Format::Text, output: Output::Null, names: Names::System, by_itself: true };
         let app = App::start(&config, start).await.expect("the program starts");
         app.keys.load("manus").await.expect("the simulator has a key");
@@ -118,7 +120,11 @@ fn config(provider: &Provider, folder: &Path) -> Config {
     let file = folder.join("taskhook.toml");
     let text = format!(
         "[server]\nlisten = \"127.0.0.1:0\"\npublic_url = \"{PUBLIC_URL}\"\n[admin]\nlisten = \"127.0.0.1:0\"\n[store]\nurl = \"sqlite://{}\"\n[archive]\nurl = \"off\"\n\
-         [sources.manus]\nprovider = \"manus\"\napi_key = \"{API_KEY}\"\nbase_url = \"{}\"\nrequests_per_minute = 6000000\n",
+         [sources.manus]\nprovider = \"manus\"\napi_key = \"{API_KEY}\"\nbase_url = \"{}\"\nrequests_per_minute = 6000000\n\
+         [sources.acme]\nprovider = \"custom\"\nscheme = \"hmac-sha256\"\nsecret = \"{HMAC_SECRET}\"\n\
+         signature_header = \"x-webhook-signature\"\nsignature_encoding = \"hex\"\nsigned = \"{{ts}}.{{body}}\"\n\
+         timestamp_header = \"x-webhook-timestamp\"\nevent_id = \"/event_id\"\nevent_type = \"/event_type\"\n\
+         task_id = \"/progress_detail/task_id\"\n",
         folder.join("taskhook.db").display(),
         provider.manus.base_url(),
     );

@@ -2,6 +2,7 @@
 
 mod bounds;
 mod guard;
+mod mail;
 mod place;
 mod s3;
 mod served;
