@@ -10,9 +10,8 @@ async fn small_files_are_attached_and_large_ones_named() {
     let stops = "[[routes]]\nname = \"mail\"\nwhen = 'event.type == \"task_stopped\"'\nto = [\"boss\"]\n";
     let config = format!("{SAVES}[destinations.boss]\n{section}attach_max_bytes = \"1KiB\"\n{stops}");
     let mut harness = start(Setup::new().config(&config)).await;
-    let plan = Plan::finish("Done.")
-        .with_file("answer.md", "text/markdown", "# 4\n")
-        .with_file("table.csv", "text/csv", "x".repeat(2 << 10));
+    let large = "x".repeat(2 << 10);
+    let plan = Plan::finish("Done.").with_file("answer.md", "text/markdown", "# 4\n").with_file("table.csv", "text/csv", large);
     done(&harness, plan).await;
     harness.drain().await;
     let mail = smtp.mails().remove(0);
