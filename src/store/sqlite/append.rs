@@ -148,7 +148,8 @@ fn task(connection: &Connection, source: &str, task_id: &str, now: &str) -> Resu
 pub(super) fn add_job(connection: &Connection, kind: &str, queue: &str, subject: i64, now: &str) -> Result<(), Error> {
     connection
         .prepare_cached(
-            "INSERT INTO jobs (kind, queue, subject, state, due_at, created_at) VALUES (?1, ?2, ?3, 'due', ?4, ?4) \
+            "INSERT INTO jobs (kind, queue, subject, settled, state, due_at, created_at) VALUES (?1, ?2, ?3, \
+             EXISTS (SELECT 1 FROM tasks WHERE tasks.seq = ?3 AND proof IS NOT NULL), 'due', ?4, ?4) \
              ON CONFLICT (kind, subject) DO UPDATE SET due_at = excluded.due_at \
              WHERE state = 'due' AND attempt = 0 AND due_at > excluded.due_at",
         )?

@@ -40,32 +40,20 @@ pub(super) fn claim(connection: &Connection, capacities: &[Capacity], now: Times
 
 type DueJob = (i64, i64, u32, bool, Timestamp);
 
-/// Whether nothing has to be asked before the events of a job's task go on.
-macro_rules! settled {
-    () => {
-        "(EXISTS (SELECT 1 FROM tasks WHERE tasks.seq = jobs.subject AND proof IS NOT NULL) OR \
-         EXISTS (SELECT 1 FROM open_events WHERE open_events.subject = jobs.subject AND open_events.state = 'proving' AND released))"
-    };
-}
-
 fn due_jobs(connection: &Connection, capacity: &Capacity, now: Timestamp) -> Result<Vec<DueJob>, Error> {
     let mut statement = connection.prepare_cached(match capacity.which {
         Which::Any => {
             "SELECT id, subject, attempt + 1, jobs.state = 'waiting', created_at FROM jobs \
              WHERE kind = ?1 AND queue = ?2 AND due_at <= ?3 ORDER BY due_at, id LIMIT ?4"
         }
-        Which::Settled => concat!(
+        Which::Settled => {
             "SELECT id, subject, attempt + 1, jobs.state = 'waiting', created_at FROM jobs \
-             WHERE kind = ?1 AND queue = ?2 AND due_at <= ?3 AND ",
-            settled!(),
-            " ORDER BY due_at, id LIMIT ?4"
-        ),
-        Which::Unsettled => concat!(
-            "SELECT id, subject, attempt + 1, jobs.state = 'waiting', created_at FROM jobs \
-             WHERE kind = ?1 AND queue = ?2 AND due_at <= ?3 AND NOT ",
-            settled!(),
-            " ORDER BY due_at, id LIMIT ?4"
-        ),
+             WHERE kind = ?1 AND queue = ?2 AND due_at <= ?3 AND settled = 1 ORDER BY due_at, id LIMIT ?4"
+        }
+        Which::Unsettled => {
+            "SELECT id, subject, attempt + 1, jobs.state = 'waiting', created_at FROM jobs INDEXED BY jobs_unsettled \
+             WHERE kind = 'prove' AND kind = ?1 AND queue = ?2 AND due_at <= ?3 AND settled = 0 ORDER BY due_at, id LIMIT ?4"
+        }
     })?;
     let rows = statement.query_map(params![capacity.kind.as_str(), capacity.queue, text(now), capacity.limit], |row| {
         Ok((row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?, time(row, 4)?))
@@ -78,11 +66,10 @@ fn next_due(connection: &Connection, capacity: &Capacity) -> Result<Option<Times
     let sql = match capacity.which {
         Which::Any => "SELECT min(due_at) FROM jobs WHERE kind = ?1 AND queue = ?2 AND due_at IS NOT NULL",
         Which::Settled => return Ok(None),
-        Which::Unsettled => concat!(
-            "SELECT due_at FROM jobs WHERE kind = ?1 AND queue = ?2 AND due_at IS NOT NULL AND NOT ",
-            settled!(),
-            " ORDER BY due_at LIMIT 1"
-        ),
+        Which::Unsettled => {
+            "SELECT min(due_at) FROM jobs INDEXED BY jobs_unsettled \
+             WHERE kind = 'prove' AND kind = ?1 AND queue = ?2 AND due_at IS NOT NULL AND settled = 0"
+        }
     };
     let next: Option<Option<String>> = connection
         .prepare_cached(sql)?

@@ -55,8 +55,10 @@ pub(super) fn finish(connection: &Connection, lease: Lease, now: Timestamp, fini
 pub(super) fn begin_anew(connection: &Connection, lease: Lease, due_at: &str) -> Result<bool, Error> {
     connection
         .prepare_cached(
-            "INSERT OR REPLACE INTO jobs (kind, queue, subject, state, due_at, created_at) \
-             SELECT kind, queue, subject, 'due', ?2, ?2 FROM jobs WHERE id = ?1",
+            "INSERT OR REPLACE INTO jobs (kind, queue, subject, settled, state, due_at, created_at) SELECT kind, queue, subject, \
+             EXISTS (SELECT 1 FROM tasks WHERE tasks.seq = jobs.subject AND proof IS NOT NULL) OR \
+             EXISTS (SELECT 1 FROM open_events WHERE open_events.subject = jobs.subject AND open_events.state = 'proving' AND released), \
+             'due', ?2, ?2 FROM jobs WHERE id = ?1",
         )?
         .execute(params![lease.job, due_at])?;
     Ok(true)
@@ -163,11 +165,14 @@ pub(super) fn prove(connection: &Connection, source: &str, proof: &Proof, at: &s
     task.map_or(Ok(()), |task| hurry(connection, task, at))
 }
 
-/// What waited for the proof of a task need not wait for its next turn.
-fn hurry(connection: &Connection, task: i64, at: &str) -> Result<(), Error> {
+/// What waited for the proof of a task, or for a person's word, need not wait for its next turn.
+fn hurry(connection: &Connection, subject: i64, at: &str) -> Result<(), Error> {
     connection
-        .prepare_cached("UPDATE jobs SET due_at = ?2 WHERE kind = 'prove' AND subject = ?1 AND state = 'due' AND due_at > ?2")?
-        .execute(params![task, at])?;
+        .prepare_cached(
+            "UPDATE jobs SET settled = 1, due_at = CASE WHEN state = 'due' THEN min(due_at, ?2) ELSE due_at END \
+             WHERE kind = 'prove' AND subject = ?1",
+        )?
+        .execute(params![subject, at])?;
     Ok(())
 }
 
@@ -240,8 +245,8 @@ pub(super) fn hand_back(connection: &Connection, leases: &[Lease], now: Timestam
         // A new row, for the same reason as in [`begin_anew`].
         connection
             .prepare_cached(
-                "INSERT OR REPLACE INTO jobs (kind, queue, subject, state, due_at, attempt, reasons, created_at) \
-                 SELECT kind, queue, subject, 'due', ?2, attempt - 1, reasons, created_at FROM jobs WHERE id = ?1",
+                "INSERT OR REPLACE INTO jobs (kind, queue, subject, settled, state, due_at, attempt, reasons, created_at) \
+                 SELECT kind, queue, subject, settled, 'due', ?2, attempt - 1, reasons, created_at FROM jobs WHERE id = ?1",
             )?
             .execute(params![lease.job, text(now)])?;
     }
@@ -286,5 +291,6 @@ pub(super) fn release(connection: &Connection, event: &str, now: Timestamp) -> R
         .execute([subject, seq])?;
     connection.prepare_cached("UPDATE events SET released_at = ?2 WHERE seq = ?1")?.execute(params![seq, text(now)])?;
     add_job(connection, JobKind::Prove.as_str(), &source, subject, &text(now))?;
+    hurry(connection, subject, &text(now))?;
     Ok(Released::Yes)
 }

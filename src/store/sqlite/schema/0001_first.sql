@@ -106,6 +106,8 @@ CREATE TABLE jobs (
     queue      TEXT NOT NULL,
     -- the delivery; else as in `open_events`
     subject    INTEGER NOT NULL,
+    -- of a prove job: its task is proven, or a person released an event of it, so nothing has to be asked
+    settled    INTEGER NOT NULL DEFAULT 0,
     -- due, leased, waiting
     state      TEXT NOT NULL,
     due_at     TEXT,
@@ -118,6 +120,7 @@ CREATE TABLE jobs (
 ) STRICT;
 
 CREATE INDEX jobs_due ON jobs (kind, queue, due_at) WHERE due_at IS NOT NULL;
+CREATE INDEX jobs_unsettled ON jobs (queue, due_at) WHERE kind = 'prove' AND settled = 0 AND due_at IS NOT NULL;
 
 -- One event for one destination.
 CREATE TABLE deliveries (
