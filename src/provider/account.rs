@@ -88,7 +88,7 @@ pub trait Account: fmt::Debug + Send + Sync {
 
     /// Whether tasks that ended are fetched from the provider's API.
     fn fetches(&self) -> bool {
-        false
+        self.budget().is_some()
     }
 
     /// How long the fetch of a task may wait before its event is handed on without it.

@@ -258,7 +258,10 @@ impl Source {
     /// # Errors
     /// [`ApiError`].
     pub async fn fetch(&self, task_id: &str, event: &Kept<'_>) -> Result<task::Fetched, ApiError> {
-        self.account.fetch(task_id, event).await
+        let fetched = self.account.fetch(task_id, event).await?;
+        // The event came after a state in which the task still runs: where it tells the task, it knows more.
+        let told = if fetched.task.state == task::State::Running { self.account.told(event) } else { None };
+        Ok(told.unwrap_or(fetched))
     }
 
     /// The kinds of task that can be told to be expected.

@@ -258,25 +258,16 @@ impl super::Account for Account {
         self.config.order_wait
     }
 
-    fn fetches(&self) -> bool {
-        self.rest.is_some()
+    fn budget(&self) -> Option<&Budget> {
+        self.rest.as_ref().map(|rest| &*rest.budget)
     }
 
     fn fetch_patience(&self) -> Duration {
         self.config.fetch_patience
     }
 
-    fn budget(&self) -> Option<&Budget> {
-        self.rest.as_ref().map(|rest| &*rest.budget)
-    }
-
     fn fetch<'a>(&'a self, task_id: &'a str, event: &'a Kept<'a>) -> Answered<'a, Fetched> {
-        Box::pin(async move {
-            let fetched = self.poll(task_id, event).await?;
-            // The event came after this state: it knows more.
-            let told = if fetched.task.state == State::Running { self.told(event) } else { None };
-            Ok(told.unwrap_or(fetched))
-        })
+        Box::pin(self.poll(task_id, event))
     }
 
     fn told(&self, event: &Kept<'_>) -> Option<Fetched> {
