@@ -7,10 +7,10 @@ use jiff::Timestamp;
 use rusqlite::{Connection, OptionalExtension as _, Row, params};
 
 use super::append::add_job;
-use super::claim::stored_event;
+use super::claim::stored;
 use super::work::{begin_anew, delete_job, held, learn, move_event, take_step};
 use crate::store::Error;
-use crate::store::model::{FileRow, Finish, JobKind, Lease, NewFile, Progress, StoredEvent, TURN_EVENTS, Told, Waiting, text};
+use crate::store::model::{FileRow, Finish, JobKind, Lease, NewFile, Progress, TURN_EVENTS, Told, Waiting, text};
 use crate::task::{Fetched, File, FileStatus, Task};
 
 /// Lets an event wait for files: which, how its task is known, and whether it goes before something that came earlier.
@@ -178,31 +178,17 @@ fn file_row(row: &Row<'_>) -> rusqlite::Result<FileRow> {
 
 /// The events of a subject that wait, the first [`TURN_EVENTS`] in the order of acceptance.
 pub(super) fn waiting(connection: &Connection, subject: i64) -> Result<Vec<Waiting>, Error> {
-    Ok(connection
-        .prepare_cached(
-            "SELECT seq, id, source, provider, type, task_id, received_at, verification, collision_of, \
-             released_at IS NOT NULL, body, event_id, provider_type, told, since, out_of_order \
-             FROM archiving JOIN events ON events.seq = archiving.event WHERE subject = ?1 ORDER BY archiving.event LIMIT ?2",
-        )?
-        .query_map(params![subject, TURN_EVENTS], |row| {
-            let since: String = row.get(14)?;
-            let event = stored_event(row)?;
-            let since = since.parse().unwrap_or(event.received_at);
-            let told = row.get_ref(13)?.as_str()?.parse().unwrap_or(Told::Webhook);
-            Ok(Waiting { told, since, out_of_order: row.get(15)?, event })
-        })?
-        .collect::<Result<_, _>>()?)
-}
-
-/// The event `seq`.
-pub(super) fn stored(connection: &Connection, seq: i64) -> Result<Option<StoredEvent>, Error> {
-    Ok(connection
-        .prepare_cached(
-            "SELECT seq, id, source, provider, type, task_id, received_at, verification, collision_of, \
-             released_at IS NOT NULL, body, event_id, provider_type FROM events WHERE seq = ?1",
-        )?
-        .query_row([seq], stored_event)
-        .optional()?)
+    let rows: Vec<(i64, String, String, bool)> = connection
+        .prepare_cached("SELECT event, told, since, out_of_order FROM archiving WHERE subject = ?1 ORDER BY event LIMIT ?2")?
+        .query_map(params![subject, TURN_EVENTS], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?)))?
+        .collect::<Result<_, _>>()?;
+    let mut waiting = Vec::with_capacity(rows.len());
+    for (event, told, since, out_of_order) in rows {
+        let Some(event) = stored(connection, event)? else { continue };
+        let since = since.parse().unwrap_or(event.received_at);
+        waiting.push(Waiting { told: told.parse().unwrap_or(Told::Webhook), since, out_of_order, event });
+    }
+    Ok(waiting)
 }
 
 /// A task and its files as last fetched.

@@ -18,7 +18,7 @@ const WAITING: usize = 20;
 pub(super) fn claim(connection: &Connection, capacities: &[Capacity], now: Timestamp) -> Result<Claimed, Error> {
     let (mut claimed, at) = (Claimed::default(), text(now));
     for capacity in capacities.iter().filter(|capacity| capacity.limit > 0) {
-        let due = due_jobs(connection, capacity, now)?;
+        let due = due_jobs(connection, capacity, &at)?;
         for (job, subject, attempt, overdue_in_lane, created_at) in due {
             connection
                 .prepare_cached("UPDATE jobs SET state = 'leased', due_at = NULL, attempt = ?2, started_at = ?3 WHERE id = ?1")?
@@ -40,7 +40,7 @@ pub(super) fn claim(connection: &Connection, capacities: &[Capacity], now: Times
 
 type DueJob = (i64, i64, u32, bool, Timestamp);
 
-fn due_jobs(connection: &Connection, capacity: &Capacity, now: Timestamp) -> Result<Vec<DueJob>, Error> {
+fn due_jobs(connection: &Connection, capacity: &Capacity, now: &str) -> Result<Vec<DueJob>, Error> {
     let mut statement = connection.prepare_cached(match capacity.which {
         Which::Any => {
             "SELECT id, subject, attempt + 1, jobs.state = 'waiting', created_at FROM jobs \
@@ -55,7 +55,7 @@ fn due_jobs(connection: &Connection, capacity: &Capacity, now: Timestamp) -> Res
              WHERE kind = 'prove' AND kind = ?1 AND queue = ?2 AND due_at <= ?3 AND settled = 0 ORDER BY due_at, id LIMIT ?4"
         }
     })?;
-    let rows = statement.query_map(params![capacity.kind.as_str(), capacity.queue, text(now), capacity.limit], |row| {
+    let rows = statement.query_map(params![capacity.kind.as_str(), capacity.queue, now, capacity.limit], |row| {
         Ok((row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?, time(row, 4)?))
     })?;
     Ok(rows.collect::<Result<_, _>>()?)
@@ -80,12 +80,12 @@ fn next_due(connection: &Connection, capacity: &Capacity) -> Result<Option<Times
 
 fn task_work(connection: &Connection, subject: i64, state: &str) -> Result<Work, Error> {
     let waiting = connection
-        .prepare_cached(
-            "SELECT seq, id, source, provider, type, task_id, received_at, verification, collision_of, released, body, \
-             event_id, provider_type \
-             FROM open_events JOIN events ON events.seq = open_events.event \
-             WHERE subject = ?1 AND state = ?2 ORDER BY open_events.event LIMIT ?3",
-        )?
+        .prepare_cached(concat!(
+            "SELECT ",
+            event_columns!(),
+            " FROM open_events JOIN events ON events.seq = open_events.event \
+             WHERE subject = ?1 AND state = ?2 ORDER BY open_events.event LIMIT ?3"
+        ))?
         .query_map(params![subject, state, WAITING], stored_event)?
         .collect::<Result<_, _>>()?;
     let task = connection
@@ -116,8 +116,24 @@ fn task_id(connection: &Connection, subject: i64) -> Result<Option<String>, Erro
         .optional()?)
 }
 
-/// Reads a row of the columns that [`task_work`] names. `archive.rs` has them once more.
-pub(super) fn stored_event(row: &Row<'_>) -> rusqlite::Result<StoredEvent> {
+/// The event `seq`.
+pub(super) fn stored(connection: &Connection, seq: i64) -> Result<Option<StoredEvent>, Error> {
+    Ok(connection
+        .prepare_cached(concat!("SELECT ", event_columns!(), " FROM events WHERE seq = ?1"))?
+        .query_row([seq], stored_event)
+        .optional()?)
+}
+
+/// The columns of `events` that [`stored_event`] reads.
+macro_rules! event_columns {
+    () => {
+        "seq, id, source, provider, type, task_id, received_at, verification, collision_of, released_at IS NOT NULL, body, \
+         event_id, provider_type"
+    };
+}
+use event_columns;
+
+fn stored_event(row: &Row<'_>) -> rusqlite::Result<StoredEvent> {
     Ok(StoredEvent {
         seq: row.get(0)?,
         id: id(row.get_ref(1)?)?,

@@ -245,7 +245,7 @@ impl Sqlite {
     }
 
     pub(super) async fn stored_event(&self, seq: i64) -> Result<Option<StoredEvent>, Error> {
-        self.read(move |connection| archive::stored(connection, seq)).await
+        self.read(move |connection| claim::stored(connection, seq)).await
     }
 
     pub(super) async fn fetched(&self, source: &str, task_id: &str) -> Result<Option<Fetched>, Error> {

@@ -26,6 +26,21 @@ macro_rules! event_row_columns {
     };
 }
 
+/// Joins `events` with what tells where they stand.
+macro_rules! where_it_stands {
+    () => {
+        " LEFT JOIN open_events ON open_events.subject = coalesce(events.task, -events.seq) AND open_events.event = events.seq"
+    };
+}
+
+/// What a list of events is narrowed to, and its order.
+macro_rules! narrowed {
+    () => {
+        " WHERE events.seq < ?1 AND (?2 IS NULL OR source = ?2) AND (?3 IS NULL OR type = ?3) AND (?4 IS NULL OR task_id = ?4) \
+         AND (?5 IS NULL OR coalesce(open_events.state, iif(kept, 'kept', 'done')) = ?5) ORDER BY events.seq DESC LIMIT ?6"
+    };
+}
+
 fn event_row(row: &Row<'_>) -> rusqlite::Result<(i64, EventRow)> {
     Ok((
         row.get(0)?,
@@ -64,10 +79,9 @@ pub(super) fn events(connection: &Connection, filter: &EventFilter, at: &Page) -
             "WITH RECURSIVE of_task (event) AS (SELECT newest_event FROM tasks WHERE task_id = ?4 AND (?2 IS NULL OR source = ?2) \
              UNION ALL SELECT previous FROM of_task JOIN events ON events.seq = of_task.event WHERE previous IS NOT NULL) SELECT ",
             event_row_columns!(),
-            " FROM of_task JOIN events ON events.seq = of_task.event LEFT JOIN open_events \
-             ON open_events.subject = coalesce(events.task, -events.seq) AND open_events.event = events.seq \
-             WHERE events.seq < ?1 AND (?2 IS NULL OR source = ?2) AND (?3 IS NULL OR type = ?3) AND (?4 IS NULL OR task_id = ?4) \
-             AND (?5 IS NULL OR coalesce(open_events.state, iif(kept, 'kept', 'done')) = ?5) ORDER BY events.seq DESC LIMIT ?6"
+            " FROM of_task JOIN events ON events.seq = of_task.event",
+            where_it_stands!(),
+            narrowed!()
         ),
         _ if stuck => concat!(
             "SELECT ",
@@ -77,14 +91,7 @@ pub(super) fn events(connection: &Connection, filter: &EventFilter, at: &Page) -
              AND (?2 IS NULL OR source = ?2) AND (?3 IS NULL OR type = ?3) AND (?4 IS NULL OR task_id = ?4) \
              ORDER BY open_events.event DESC LIMIT ?6"
         ),
-        _ => concat!(
-            "SELECT ",
-            event_row_columns!(),
-            " FROM events LEFT JOIN open_events \
-             ON open_events.subject = coalesce(events.task, -events.seq) AND open_events.event = events.seq \
-             WHERE events.seq < ?1 AND (?2 IS NULL OR source = ?2) AND (?3 IS NULL OR type = ?3) AND (?4 IS NULL OR task_id = ?4) \
-             AND (?5 IS NULL OR coalesce(open_events.state, iif(kept, 'kept', 'done')) = ?5) ORDER BY events.seq DESC LIMIT ?6"
-        ),
+        _ => concat!("SELECT ", event_row_columns!(), " FROM events", where_it_stands!(), narrowed!()),
     };
     let rows = connection
         .prepare_cached(sql)?
@@ -102,8 +109,9 @@ pub(super) fn event(connection: &Connection, id: &str) -> Result<Option<EventDet
             "SELECT ",
             event_row_columns!(),
             ", released_at, last_repeat_at, target, headers, body, coalesce(open_events.reasons, '[]'), subject \
-             FROM events LEFT JOIN open_events \
-             ON open_events.subject = coalesce(events.task, -events.seq) AND open_events.event = events.seq WHERE id = ?1"
+             FROM events",
+            where_it_stands!(),
+            " WHERE id = ?1"
         ))?
         .query_row([id], |row| {
             let (seq, event) = event_row(row)?;

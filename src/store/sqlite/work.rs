@@ -56,8 +56,9 @@ pub(super) fn begin_anew(connection: &Connection, lease: Lease, due_at: &str) ->
     connection
         .prepare_cached(
             "INSERT OR REPLACE INTO jobs (kind, queue, subject, settled, state, due_at, created_at) SELECT kind, queue, subject, \
-             EXISTS (SELECT 1 FROM tasks WHERE tasks.seq = jobs.subject AND proof IS NOT NULL) OR \
-             EXISTS (SELECT 1 FROM open_events WHERE open_events.subject = jobs.subject AND open_events.state = 'proving' AND released), \
+             CASE WHEN EXISTS (SELECT 1 FROM tasks WHERE tasks.seq = jobs.subject AND proof IS NOT NULL) THEN 1 \
+             ELSE EXISTS (SELECT 1 FROM open_events JOIN events ON events.seq = open_events.event \
+             WHERE open_events.subject = jobs.subject AND open_events.state = 'proving' AND released_at IS NOT NULL) END, \
              'due', ?2, ?2 FROM jobs WHERE id = ?1",
         )?
         .execute(params![lease.job, due_at])?;
@@ -285,9 +286,7 @@ pub(super) fn release(connection: &Connection, event: &str, now: Timestamp) -> R
         Some((.., state)) => return Ok(Released::Not(state)),
     };
     connection
-        .prepare_cached(
-            "UPDATE open_events SET state = 'proving', reason = NULL, released = 1 WHERE subject = ?1 AND event = ?2",
-        )?
+        .prepare_cached("UPDATE open_events SET state = 'proving', reason = NULL WHERE subject = ?1 AND event = ?2")?
         .execute([subject, seq])?;
     connection.prepare_cached("UPDATE events SET released_at = ?2 WHERE seq = ?1")?.execute(params![seq, text(now)])?;
     add_job(connection, JobKind::Prove.as_str(), &source, subject, &text(now))?;

@@ -43,8 +43,6 @@ CREATE TABLE open_events (
     event    INTEGER NOT NULL REFERENCES events (seq),
     -- proving, fetching, quarantined, dead
     state    TEXT NOT NULL,
-    -- a person let it out of quarantine
-    released INTEGER NOT NULL DEFAULT 0,
     -- why it is quarantined or dead
     reason   TEXT,
     -- of a dead letter: why each attempt failed, as a JSON array
