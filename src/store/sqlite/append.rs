@@ -1,9 +1,10 @@
-//! Keeping an event: once, with the job that starts its work, in one transaction.
+//! Keeping an event, once. Its row is all that its work needs to begin: see [`super::intake`].
 
 use rusqlite::types::{ToSqlOutput, Value as SqlValue, ValueRef};
-use rusqlite::{Connection, OptionalExtension as _, ToSql, params};
+use rusqlite::{Connection, ToSql, params};
 use uuid::Uuid;
 
+use super::keys::Keys;
 use crate::event::{First, Key, NewEvent, content_digest};
 use crate::store::Error;
 use crate::store::model::{Appended, text};
@@ -31,10 +32,11 @@ pub(super) fn body(value: SqlValue) -> bytes::Bytes {
 }
 
 /// Inserts `event` unless its key is known.
-pub(super) fn append(connection: &Connection, event: &NewEvent, headers: &str) -> Result<Appended, Error> {
+pub(super) fn append(connection: &Connection, keys: &mut Keys, event: &NewEvent, headers: &str) -> Result<Appended, Error> {
     let key = Key::of(&event.source, &event.event_id);
-    let Some(first) = holder(connection, key)? else {
-        insert(connection, event, headers, key, None)?;
+    let Some(first) = keys.holder(connection, key)? else {
+        let seq = insert(connection, event, headers, None)?;
+        keys.add(connection, key, seq)?;
         return Ok(Appended::New(event.id));
     };
     if !event.collides {
@@ -49,19 +51,12 @@ pub(super) fn append(connection: &Connection, event: &NewEvent, headers: &str) -
         return repeat(connection, event, first);
     };
     let key = Key::of_collision(&event.source, &event.event_id, &content);
-    if let Some(earlier) = holder(connection, key)? {
+    if let Some(earlier) = keys.holder(connection, key)? {
         return repeat(connection, event, earlier);
     }
-    insert(connection, event, headers, key, Some(first_id))?;
+    let seq = insert(connection, event, headers, Some(first_id))?;
+    keys.add(connection, key, seq)?;
     Ok(Appended::Collision(event.id))
-}
-
-/// The event that was accepted under `key`.
-fn holder(connection: &Connection, key: Key) -> Result<Option<i64>, Error> {
-    Ok(connection
-        .prepare_cached("SELECT event FROM event_keys WHERE key = ?1")?
-        .query_row([key.0.as_slice()], |row| row.get(0))
-        .optional()?)
 }
 
 fn repeat(connection: &Connection, event: &NewEvent, first: i64) -> Result<Appended, Error> {
@@ -71,29 +66,23 @@ fn repeat(connection: &Connection, event: &NewEvent, first: i64) -> Result<Appen
     Ok(Appended::Duplicate(id))
 }
 
-fn insert(connection: &Connection, event: &NewEvent, headers: &str, key: Key, collision_of: Option<Uuid>) -> Result<(), Error> {
-    let received_at = text(event.received_at);
-    let task = match &event.task_id {
-        Some(task_id) => Some(task(connection, &event.source, task_id, &received_at)?),
-        None => None,
-    };
+fn insert(connection: &Connection, event: &NewEvent, headers: &str, collision_of: Option<Uuid>) -> Result<i64, Error> {
+    let mut buffer = Uuid::encode_buffer();
     let seq: i64 = connection
         .prepare_cached(
-            "INSERT INTO events (id, source, provider, type, provider_type, event_id, task_id, task, previous, \
+            "INSERT INTO events (id, source, provider, type, provider_type, event_id, task_id, \
              received_at, verification, kept, ping, collision_of, target, headers, body) \
-             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17)",
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15)",
         )?
         .insert(params![
-            event.id.to_string(),
+            &*event.id.hyphenated().encode_lower(&mut buffer),
             event.source,
             event.provider,
             event.kind,
             event.provider_type,
             event.event_id,
             event.task_id,
-            task.map(|task| task.seq),
-            task.and_then(|task| task.newest_event),
-            received_at,
+            text(event.received_at),
             event.verification.as_str(),
             event.first == First::Keep,
             event.ping,
@@ -102,45 +91,12 @@ fn insert(connection: &Connection, event: &NewEvent, headers: &str, key: Key, co
             headers,
             Body(&event.body),
         ])?;
-    connection.prepare_cached("INSERT INTO event_keys (key, event) VALUES (?1, ?2)")?.execute(params![key.0.as_slice(), seq])?;
-    if let Some(task) = task {
-        connection.prepare_cached("UPDATE tasks SET newest_event = ?2 WHERE seq = ?1")?.execute([task.seq, seq])?;
+    if event.first == First::Quarantine {
+        connection
+            .prepare_cached("INSERT INTO open_events (subject, event, state, reason) VALUES (?1, ?2, 'quarantined', ?3)")?
+            .execute(params![-seq, seq, "it names no task, so nothing can prove that it is ours"])?;
     }
-    let subject = task.map_or(-seq, |task| task.seq);
-    let (state, reason) = match event.first {
-        First::Prove => ("proving", None),
-        First::Quarantine => ("quarantined", Some("it names no task, so nothing can prove that it is ours")),
-        First::Keep => return Ok(()),
-    };
-    connection
-        .prepare_cached("INSERT INTO open_events (event, subject, state, reason) VALUES (?1, ?2, ?3, ?4)")?
-        .execute(params![seq, subject, state, reason])?;
-    if event.first == First::Prove {
-        add_job(connection, "prove", &event.source, subject, &received_at)?;
-    }
-    Ok(())
-}
-
-/// A task's row.
-#[derive(Clone, Copy)]
-struct Task {
-    seq: i64,
-    newest_event: Option<i64>,
-}
-
-/// The row of a task, made if this is the first that we hear of it.
-fn task(connection: &Connection, source: &str, task_id: &str, now: &str) -> Result<Task, Error> {
-    let known = connection
-        .prepare_cached("SELECT seq, newest_event FROM tasks WHERE task_id = ?1 AND source = ?2")?
-        .query_row([task_id, source], |row| Ok(Task { seq: row.get(0)?, newest_event: row.get(1)? }))
-        .optional()?;
-    if let Some(task) = known {
-        return Ok(task);
-    }
-    let seq = connection
-        .prepare_cached("INSERT INTO tasks (source, task_id, first_seen_at) VALUES (?1, ?2, ?3)")?
-        .insert([source, task_id, now])?;
-    Ok(Task { seq, newest_event: None })
+    Ok(seq)
 }
 
 /// Makes a job due now, unless there is one for the same subject. One that only waits to look again is hurried; one that is

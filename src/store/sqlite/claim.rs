@@ -5,7 +5,7 @@ use rusqlite::types::ValueRef;
 use rusqlite::{Connection, OptionalExtension as _, Row, params};
 
 use super::append::{body, id};
-use super::lane;
+use super::{intake, lane};
 use crate::event::Verification;
 use crate::store::Error;
 use crate::store::model::{Capacity, Claimed, Job, JobKind, Known, Lease, StoredEvent, Which, Work, text};
@@ -14,9 +14,10 @@ use crate::store::model::{Capacity, Claimed, Job, JobKind, Known, Lease, StoredE
 /// transaction, which events that arrive meanwhile wait for.
 const WAITING: usize = 20;
 
-/// Leases due jobs, as many as there is capacity for, and loads what they work on.
+/// Takes in events that were kept; then leases due jobs, as many as there is capacity for, and loads what they work on.
 pub(super) fn claim(connection: &Connection, capacities: &[Capacity], now: Timestamp) -> Result<Claimed, Error> {
-    let (mut claimed, at) = (Claimed::default(), text(now));
+    let more = intake::take_in(connection, intake::TURN)?;
+    let (mut claimed, at) = (Claimed { next_due: more.then_some(now), ..Claimed::default() }, text(now));
     for capacity in capacities.iter().filter(|capacity| capacity.limit > 0) {
         let due = due_jobs(connection, capacity, &at)?;
         for (job, subject, attempt, overdue_in_lane, created_at) in due {

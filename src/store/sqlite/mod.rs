@@ -4,6 +4,8 @@ mod append;
 mod archive;
 mod checkpoint;
 mod claim;
+mod intake;
+mod keys;
 mod lane;
 mod open;
 mod read;
@@ -157,7 +159,7 @@ impl Sqlite {
         self.ensure_space()?;
         let headers = serde_json::to_string(&event.headers).map_err(|error| Error::Database(error.to_string()))?;
         let bytes = event.body.len() + headers.len();
-        self.shared.writer.keep(bytes, move |connection| append::append(connection, &event, &headers)).await
+        self.shared.writer.keep(bytes, move |connection, keys| append::append(connection, keys, &event, &headers)).await
     }
 
     pub(super) async fn check(&self) -> Result<(), Error> {

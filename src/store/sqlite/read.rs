@@ -21,23 +21,16 @@ const TASK_EVENTS: usize = 200;
 
 macro_rules! event_row_columns {
     () => {
-        "events.seq, events.id, events.source, provider, type, provider_type, event_id, events.task_id, received_at, verification, \
-         coalesce(open_events.state, iif(kept, 'kept', 'done')), open_events.reason, ping, collision_of, repeats"
-    };
-}
-
-/// Joins `events` with what tells where they stand.
-macro_rules! where_it_stands {
-    () => {
-        " LEFT JOIN open_events ON open_events.subject = coalesce(events.task, -events.seq) AND open_events.event = events.seq"
+        "seq, id, source, provider, type, provider_type, event_id, task_id, received_at, verification, state, reason, ping, \
+         collision_of, repeats"
     };
 }
 
 /// What a list of events is narrowed to, and its order.
 macro_rules! narrowed {
     () => {
-        " WHERE events.seq < ?1 AND (?2 IS NULL OR source = ?2) AND (?3 IS NULL OR type = ?3) AND (?4 IS NULL OR task_id = ?4) \
-         AND (?5 IS NULL OR coalesce(open_events.state, iif(kept, 'kept', 'done')) = ?5) ORDER BY events.seq DESC LIMIT ?6"
+        " WHERE seq < ?1 AND (?2 IS NULL OR source = ?2) AND (?3 IS NULL OR type = ?3) AND (?4 IS NULL OR task_id = ?4) \
+         AND (?5 IS NULL OR state = ?5) ORDER BY seq DESC LIMIT ?6"
     };
 }
 
@@ -76,22 +69,20 @@ pub(super) fn events(connection: &Connection, filter: &EventFilter, at: &Page) -
     let stuck = matches!(filter.state.as_deref(), Some("quarantined" | "dead"));
     let sql = match filter {
         EventFilter { task_id: Some(_), .. } => concat!(
-            "WITH RECURSIVE of_task (event) AS (SELECT newest_event FROM tasks WHERE task_id = ?4 AND (?2 IS NULL OR source = ?2) \
-             UNION ALL SELECT previous FROM of_task JOIN events ON events.seq = of_task.event WHERE previous IS NOT NULL) SELECT ",
+            "WITH of_task (event) AS (SELECT event FROM tasks JOIN task_events ON task_events.task = tasks.seq \
+             WHERE tasks.task_id = ?4 AND (?2 IS NULL OR tasks.source = ?2) \
+             UNION ALL SELECT seq FROM events WHERE seq > (SELECT taken FROM intake)) SELECT ",
             event_row_columns!(),
-            " FROM of_task JOIN events ON events.seq = of_task.event",
-            where_it_stands!(),
+            " FROM of_task JOIN standing ON seq = of_task.event",
             narrowed!()
         ),
         _ if stuck => concat!(
-            "SELECT ",
+            "WITH stuck (event) AS (SELECT event FROM open_events WHERE state IN ('quarantined', 'dead') AND state = ?5) SELECT ",
             event_row_columns!(),
-            " FROM open_events JOIN events ON events.seq = open_events.event \
-             WHERE open_events.state IN ('quarantined', 'dead') AND open_events.state = ?5 AND open_events.event < ?1 \
-             AND (?2 IS NULL OR source = ?2) AND (?3 IS NULL OR type = ?3) AND (?4 IS NULL OR task_id = ?4) \
-             ORDER BY open_events.event DESC LIMIT ?6"
+            " FROM stuck JOIN standing ON seq = stuck.event",
+            narrowed!()
         ),
-        _ => concat!("SELECT ", event_row_columns!(), " FROM events", where_it_stands!(), narrowed!()),
+        _ => concat!("SELECT ", event_row_columns!(), " FROM standing", narrowed!()),
     };
     let rows = connection
         .prepare_cached(sql)?
@@ -108,10 +99,7 @@ pub(super) fn event(connection: &Connection, id: &str) -> Result<Option<EventDet
         .prepare_cached(concat!(
             "SELECT ",
             event_row_columns!(),
-            ", released_at, last_repeat_at, target, headers, body, coalesce(open_events.reasons, '[]'), subject \
-             FROM events",
-            where_it_stands!(),
-            " WHERE id = ?1"
+            ", released_at, last_repeat_at, target, headers, body, coalesce(reasons, '[]'), subject FROM standing WHERE id = ?1"
         ))?
         .query_row([id], |row| {
             let (seq, event) = event_row(row)?;
@@ -194,14 +182,13 @@ fn task_row(row: &Row<'_>) -> rusqlite::Result<(i64, TaskRow)> {
     ))
 }
 
-/// Tasks; what a registration ping names is none.
+/// Tasks.
 pub(super) fn tasks(connection: &Connection, source: Option<&str>, at: &Page) -> Result<Listed<TaskRow>, Error> {
     let rows = connection
         .prepare_cached(concat!(
             "SELECT ",
             task_row_columns!(),
             " FROM tasks WHERE seq < ?1 AND (?2 IS NULL OR source = ?2) \
-             AND (newest_event IS NULL OR NOT EXISTS (SELECT 1 FROM events WHERE events.seq = newest_event AND ping)) \
              ORDER BY seq DESC LIMIT ?3"
         ))?
         .query_map(params![at.cursor.unwrap_or(i64::MAX), source, at.limit + 1], task_row)?
@@ -317,11 +304,18 @@ pub(super) fn verification_keys(connection: &Connection, source: &str) -> Result
 
 pub(super) fn backlog(connection: &Connection) -> Result<Backlog, Error> {
     let jobs = connection
-        .prepare_cached("SELECT kind, queue, count(*), min(created_at) FROM jobs GROUP BY kind, queue")?
+        // What is not taken in yet will be proven.
+        .prepare_cached(
+            "SELECT kind, queue, count(*), min(created_at) FROM (SELECT kind, queue, created_at FROM jobs UNION ALL \
+             SELECT 'prove', source, min(received_at) FROM events WHERE seq > (SELECT taken FROM intake) AND NOT kept \
+             AND (task_id IS NOT NULL OR NOT EXISTS (SELECT 1 FROM open_events WHERE subject = -seq AND event = seq)) \
+             GROUP BY source, coalesce(task_id, seq)) GROUP BY kind, queue",
+        )?
         .query_map([], |row| Ok(BacklogRow { kind: row.get(0)?, queue: row.get(1)?, count: row.get(2)?, oldest: row.get(3)? }))?
         .collect::<Result<_, _>>()?;
     let count = |sql: &str| connection.prepare_cached(sql)?.query_row([], |row| row.get::<_, i64>(0));
     let events = count("SELECT count(*) FROM open_events WHERE state NOT IN ('quarantined', 'dead')")?
+        + count("SELECT count(*) FROM events WHERE seq > (SELECT taken FROM intake) AND NOT kept")?
         + count("SELECT count(DISTINCT event) FROM deliveries WHERE state = 'pending'")?;
     let quarantined = count("SELECT count(*) FROM open_events WHERE state IN ('quarantined', 'dead') AND state = 'quarantined'")?;
     let dead = count("SELECT count(*) FROM open_events WHERE state IN ('quarantined', 'dead') AND state = 'dead'")?

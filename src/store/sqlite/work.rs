@@ -273,11 +273,7 @@ pub(super) fn expire(connection: &Connection, now: Timestamp) -> Result<usize, E
 /// Lets an event out of quarantine, on a person's word.
 pub(super) fn release(connection: &Connection, event: &str, now: Timestamp) -> Result<Released, Error> {
     let row: Option<(i64, String, Option<i64>, String)> = connection
-        .prepare_cached(
-            "SELECT events.seq, events.source, subject, coalesce(open_events.state, iif(kept, 'kept', 'done')) \
-             FROM events LEFT JOIN open_events \
-             ON open_events.subject = coalesce(events.task, -events.seq) AND open_events.event = events.seq WHERE id = ?1",
-        )?
+        .prepare_cached("SELECT seq, source, subject, state FROM standing WHERE id = ?1")?
         .query_row([event], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?)))
         .optional()?;
     let (seq, source, subject) = match row {

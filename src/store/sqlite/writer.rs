@@ -4,8 +4,8 @@
 //! [`BATCH_BYTES`]), does it in one transaction, and answers all the waiters after the commit: one sync serves them all, and
 //! a batch is as large as what came while the last one was being synced. No timer is involved.
 //!
-//! Events go first. While they come, each batch has [`WORK_TIME`] for everything else, so that an overload makes results late and
-//! not senders wait; nor does work stand still, for every batch does some.
+//! Events go first. While they come, everything else has a share of the time ([`WORK_SHARE`]), so that an overload makes results
+//! late and not senders wait; nor does work stand still.
 //!
 //! What must hold:
 //! - No answer before its commit.
@@ -22,10 +22,13 @@ use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
 
+use jiff::SignedDuration;
 use rusqlite::Connection;
 use tokio::sync::{mpsc, oneshot, watch};
 
 use super::checkpoint::Checkpointer;
+use super::intake;
+use super::keys::Keys;
 use crate::clock::Clock;
 use crate::store::Error;
 
@@ -35,9 +38,10 @@ pub(crate) const QUEUE: usize = 4096;
 const BATCH: usize = 512;
 /// The most bytes of events in one transaction.
 const BATCH_BYTES: usize = 8 << 20;
-/// How long a batch with events may take for other work, which is one piece of it at the least. A commit takes about ten times
-/// this, and what work writes takes its share of that as well.
-const WORK_TIME: Duration = Duration::from_micros(50);
+/// While events come, one part in so many of the time is for other work.
+const WORK_SHARE: u32 = 8;
+/// The most time that other work may have saved up.
+const WORK_SAVED: SignedDuration = SignedDuration::from_millis(4);
 
 /// A handle on the writing thread; clones share it.
 #[derive(Clone, Debug)]
@@ -49,7 +53,7 @@ pub(super) struct Writer {
 /// A write that waits, with whoever waits for it.
 trait Write: Send {
     /// Does it; may be called again after a rollback.
-    fn run(&mut self, connection: &Connection) -> Result<(), Error>;
+    fn run(&mut self, connection: &Connection, keys: &mut Keys) -> Result<(), Error>;
     /// Tells the waiter, once the commit is known to have held or failed.
     fn answer(self: Box<Self>, committed: Result<(), Error>);
     /// Whether it keeps an event, for which a sender waits.
@@ -66,9 +70,9 @@ struct Waiting<T, F> {
     waiter: oneshot::Sender<Result<T, Error>>,
 }
 
-impl<T: Send, F: FnMut(&Connection) -> Result<T, Error> + Send> Write for Waiting<T, F> {
-    fn run(&mut self, connection: &Connection) -> Result<(), Error> {
-        let done = (self.work)(connection);
+impl<T: Send, F: FnMut(&Connection, &mut Keys) -> Result<T, Error> + Send> Write for Waiting<T, F> {
+    fn run(&mut self, connection: &Connection, keys: &mut Keys) -> Result<(), Error> {
+        let done = (self.work)(connection, keys);
         let verdict = done.as_ref().map(drop).map_err(Clone::clone);
         self.done = Some(done);
         verdict
@@ -97,6 +101,7 @@ impl Writer {
     /// Starts the thread on `connection`, with the `lock` that says that we are the one process that writes. It ends when the last
     /// handle is dropped and what waits is written, or on an I/O error.
     pub(super) fn start(connection: Connection, lock: File, path: &Path, clock: Clock) -> Result<Self, Error> {
+        let mut keys = Keys::load(&connection)?;
         let (queue, channel) = mpsc::channel(QUEUE);
         let (fail, failed) = watch::channel(None);
         let fail = Arc::new(fail);
@@ -105,8 +110,9 @@ impl Writer {
         thread::Builder::new()
             .name("store-writer".into())
             .spawn(move || {
-                let queue = Queue { channel, events: VecDeque::new(), work: VecDeque::new(), clock };
-                run(&connection, queue, checkpointer, &fail);
+                let share = Share { clock, saved: SignedDuration::ZERO, counted: Duration::ZERO };
+                let queue = Queue { channel, events: VecDeque::new(), work: VecDeque::new(), share };
+                run(&connection, &mut keys, queue, checkpointer, &fail);
                 drop(connection);
                 drop(lock);
             })
@@ -115,12 +121,13 @@ impl Writer {
     }
 
     /// Does `work` in a transaction, waiting for a place in the queue.
-    pub(super) async fn write<T, F>(&self, work: F) -> Result<T, Error>
+    pub(super) async fn write<T, F>(&self, mut work: F) -> Result<T, Error>
     where
         T: Send + 'static,
         F: FnMut(&Connection) -> Result<T, Error> + Send + 'static,
     {
         let (waiter, answer) = oneshot::channel();
+        let work = move |connection: &Connection, _: &mut Keys| work(connection);
         let write = Box::new(Waiting { work, event_bytes: None, done: None, waiter });
         self.queue.send(write).await.map_err(|_| self.gone())?;
         answer.await.map_err(|_| self.gone())?
@@ -131,7 +138,7 @@ impl Writer {
     pub(super) async fn keep<T, F>(&self, bytes: usize, work: F) -> Result<T, Error>
     where
         T: Send + 'static,
-        F: FnMut(&Connection) -> Result<T, Error> + Send + 'static,
+        F: FnMut(&Connection, &mut Keys) -> Result<T, Error> + Send + 'static,
     {
         let (waiter, answer) = oneshot::channel();
         let write = Box::new(Waiting { work, event_bytes: Some(bytes), done: None, waiter });
@@ -162,7 +169,38 @@ struct Queue {
     channel: mpsc::Receiver<Box<dyn Write>>,
     events: VecDeque<Box<dyn Write>>,
     work: VecDeque<Box<dyn Write>>,
+    share: Share,
+}
+
+/// The time that other work has while events come.
+struct Share {
     clock: Clock,
+    /// What is left of it. A piece of work may take more; then the next one waits until that is made up for.
+    saved: SignedDuration,
+    /// Up to when it was reckoned, on the clock's running time.
+    counted: Duration,
+}
+
+impl Share {
+    /// Whether there is time for a piece of work.
+    fn has_time(&mut self) -> bool {
+        let now = self.clock.elapsed();
+        self.saved = (self.saved + signed(now.saturating_sub(self.counted) / WORK_SHARE)).min(WORK_SAVED);
+        self.counted = now;
+        self.saved.is_positive()
+    }
+
+    /// Does a piece of work, and reckons with what it took.
+    fn spend(&mut self, work: impl FnOnce() -> Result<(), Error>) -> Result<(), Error> {
+        let begun = self.clock.elapsed();
+        let result = work();
+        self.saved -= signed(self.clock.elapsed().saturating_sub(begun));
+        result
+    }
+}
+
+fn signed(duration: Duration) -> SignedDuration {
+    SignedDuration::try_from(duration).unwrap_or(SignedDuration::MAX)
 }
 
 impl Queue {
@@ -185,8 +223,8 @@ impl Queue {
 
     /// Runs a batch of what waits in one transaction: the events, then as much work as there is time for. On any error nothing of
     /// `batch` holds.
-    fn commit(&mut self, connection: &Connection, batch: &mut Vec<Box<dyn Write>>) -> Result<(), Error> {
-        in_transaction(connection, || {
+    fn commit(&mut self, connection: &Connection, keys: &mut Keys, batch: &mut Vec<Box<dyn Write>>) -> Result<(), Error> {
+        in_transaction(connection, keys, |keys| {
             let mut bytes = 0;
             while bytes < BATCH_BYTES
                 && batch.len() < BATCH
@@ -194,27 +232,38 @@ impl Queue {
             {
                 bytes += event.bytes();
                 batch.push(event);
-                batch.last_mut().map_or(Ok(()), |event| event.run(connection))?;
+                batch.last_mut().map_or(Ok(()), |event| event.run(connection, keys))?;
             }
-            let (events, begun) = (!batch.is_empty(), self.clock.elapsed());
+            let events = batch.len();
+            if events > 0 {
+                keys.merge(connection, events)?;
+                intake::keep_up(connection, events)?;
+            }
             while batch.len() < BATCH
+                && !self.work.is_empty()
+                && (events == 0 || self.share.has_time())
                 && let Some(work) = self.work.pop_front()
             {
                 batch.push(work);
-                batch.last_mut().map_or(Ok(()), |work| work.run(connection))?;
-                if events && self.clock.elapsed().saturating_sub(begun) > WORK_TIME {
-                    break;
-                }
+                let mut run = || batch.last_mut().map_or(Ok(()), |work| work.run(connection, keys));
+                // Where no event waits, time is nobody's.
+                if events > 0 { self.share.spend(run)? } else { run()? }
             }
             Ok(())
         })
     }
 }
 
-fn run(connection: &Connection, mut queue: Queue, mut checkpointer: Checkpointer, fail: &watch::Sender<Option<Error>>) {
+fn run(
+    connection: &Connection,
+    keys: &mut Keys,
+    mut queue: Queue,
+    mut checkpointer: Checkpointer,
+    fail: &watch::Sender<Option<Error>>,
+) {
     let mut batch = Vec::with_capacity(BATCH);
     while fail.borrow().is_none() && queue.fill() {
-        let Err(error) = queue.commit(connection, &mut batch) else {
+        let Err(error) = queue.commit(connection, keys, &mut batch) else {
             batch.drain(..).for_each(|write| write.answer(Ok(())));
             match checkpointer.tend(connection) {
                 Err(error) if error.is_fatal() => return stop(error, fail),
@@ -230,7 +279,7 @@ fn run(connection: &Connection, mut queue: Queue, mut checkpointer: Checkpointer
             let committed = match &failure {
                 Some(failure) => Err(failure.clone()),
                 None if alone => Err(error.clone()),
-                None => in_transaction(connection, || write.run(connection)),
+                None => in_transaction(connection, keys, |keys| write.run(connection, keys)),
             };
             failure = failure.or_else(|| committed.as_ref().err().filter(|error| error.is_fatal()).cloned());
             write.answer(committed);
@@ -242,14 +291,24 @@ fn run(connection: &Connection, mut queue: Queue, mut checkpointer: Checkpointer
 }
 
 /// Runs `work` in a transaction of its own; on any error nothing of it holds.
-fn in_transaction(connection: &Connection, work: impl FnOnce() -> Result<(), Error>) -> Result<(), Error> {
-    let run = || -> Result<(), Error> {
+fn in_transaction(
+    connection: &Connection,
+    keys: &mut Keys,
+    work: impl FnOnce(&mut Keys) -> Result<(), Error>,
+) -> Result<(), Error> {
+    keys.begin();
+    let run = |keys: &mut Keys| -> Result<(), Error> {
         connection.prepare_cached("BEGIN IMMEDIATE")?.execute([])?;
-        work()?;
+        work(keys)?;
         Ok(connection.prepare_cached("COMMIT")?.execute([]).map(drop)?)
     };
-    let result = run();
-    if result.is_err() && !connection.is_autocommit() {
+    let result = run(keys);
+    if result.is_ok() {
+        keys.commit();
+        return result;
+    }
+    keys.roll_back();
+    if !connection.is_autocommit() {
         // SQLite has rolled back by itself after most errors; where it has not, this does. If even that fails, the next
         // BEGIN says so.
         let _ = connection.execute_batch("ROLLBACK");

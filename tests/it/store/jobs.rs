@@ -149,6 +149,8 @@ async fn events_that_come_meanwhile_are_the_same_jobs_next_turn(database: Databa
     let job = database.claim_one(JobKind::Prove, "manus", at(0)).await;
     assert_eq!(waiting(&job), [1, 2]);
     let late = database.stopped("e3", "t1").await;
+    // Whatever is claimed, what was kept until then is taken in.
+    assert_eq!(database.claim(JobKind::Fetch, "manus", at(1)).await.len(), 0);
     let moves = waiting(&job).into_iter().map(|event| Move { event, to: Stage::Done(Vec::new()) }).collect();
     assert!(database.store().finish(job.lease, at(1), Finish { moves, ..Finish::default() }).await.unwrap());
     let next = database.claim_one(JobKind::Prove, "manus", at(1)).await;

@@ -6,8 +6,9 @@ CREATE TABLE store (
     value TEXT NOT NULL
 ) STRICT, WITHOUT ROWID;
 
--- One accepted request a row. `seq` is the order of acceptance. A row is written once: what changes while an event is worked on
--- stands in `open_events`, whose rows are small, since every page that a commit touches is written to the log and to the file.
+-- One accepted request a row. `seq` is the order of acceptance. This row and one of `new_keys` are all that is written before the
+-- sender is answered: every page that a commit touches is written to the log and to the file. What follows from it (its task, its
+-- place in `open_events`, its job) is made a moment later, for many events at once: see `intake`.
 CREATE TABLE events (
     seq            INTEGER PRIMARY KEY,
     id             TEXT NOT NULL UNIQUE,
@@ -17,10 +18,6 @@ CREATE TABLE events (
     provider_type  TEXT,
     event_id       TEXT NOT NULL,
     task_id        TEXT,
-    -- the row of its task
-    task           INTEGER REFERENCES tasks (seq),
-    -- the event of the same task before it; the newest is in `tasks`. An index would be touched in another place by every event.
-    previous       INTEGER,
     received_at    TEXT NOT NULL,
     verification   TEXT NOT NULL,
     -- nothing is to be done with it
@@ -36,7 +33,20 @@ CREATE TABLE events (
     body           ANY NOT NULL
 ) STRICT;
 
--- Events that are not done with. An event without a row here is done, or was only `kept`.
+-- How far events are taken in. One that is newer has no row in `task_events`, `open_events` and `jobs` yet, and is to be proven.
+CREATE TABLE intake (
+    taken INTEGER NOT NULL
+) STRICT;
+INSERT INTO intake (taken) VALUES (0);
+
+-- The events of each task.
+CREATE TABLE task_events (
+    task  INTEGER NOT NULL REFERENCES tasks (seq),
+    event INTEGER NOT NULL REFERENCES events (seq),
+    PRIMARY KEY (task, event)
+) STRICT, WITHOUT ROWID;
+
+-- Events that are not done with. An event that was taken in and has no row here is done, or was only `kept`.
 CREATE TABLE open_events (
     -- what work on it is about: the row of its task, or minus its own where it names none
     subject  INTEGER NOT NULL,
@@ -53,11 +63,24 @@ CREATE TABLE open_events (
 -- What a person should look at.
 CREATE INDEX open_events_stuck ON open_events (state, event) WHERE state IN ('quarantined', 'dead');
 
+-- Every event with where it stands.
+CREATE VIEW standing AS
+SELECT events.*, subject, reason, reasons,
+       coalesce(state, CASE WHEN kept THEN 'kept' WHEN events.seq > (SELECT taken FROM intake) THEN 'proving' ELSE 'done' END) AS state
+FROM events LEFT JOIN open_events ON event = events.seq AND subject = coalesce(
+     (SELECT tasks.seq FROM tasks WHERE tasks.task_id = events.task_id AND tasks.source = events.source), -events.seq);
+
 -- Acceptance once: 16 bytes of SHA-256 over (source, event id), or for a collision over its content too.
 CREATE TABLE event_keys (
     key   BLOB PRIMARY KEY,
     event INTEGER NOT NULL
 ) STRICT, WITHOUT ROWID;
+
+-- The keys of the newest events, in the order in which they came; many at once go from here to `event_keys`, in its order.
+CREATE TABLE new_keys (
+    event INTEGER PRIMARY KEY,
+    key   BLOB NOT NULL
+) STRICT;
 
 -- What is known of a task, and the proof that it is ours.
 CREATE TABLE tasks (
@@ -81,8 +104,6 @@ CREATE TABLE tasks (
     credits          REAL,
     first_seen_at    TEXT NOT NULL,
     fetched_at       TEXT,
-    -- the newest of its events; from there `events.previous` leads through all of them
-    newest_event     INTEGER,
     UNIQUE (task_id, source)
 ) STRICT;
 
