@@ -15,18 +15,17 @@ mod stage;
 mod watch;
 mod webrun;
 
-use std::io::{self, Write};
+use std::io::Write;
 use std::pin::pin;
 use std::time::Duration;
 
-use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::oneshot;
 
 use self::check::Verdict;
 use self::news::{Paint, Teller};
 use self::stage::Stage;
 use self::watch::Watcher;
-use super::{Context, Error, Result, runtime};
+use super::{Context, Error, Result, interrupted, runtime};
 use crate::config::Flag;
 
 /// The pause between two rounds.
@@ -81,16 +80,6 @@ struct Options {
     flags: Vec<Flag>,
     /// Whether stderr is a terminal.
     terminal: bool,
-}
-
-/// Returns at the first SIGINT, SIGTERM or SIGHUP: a terminal that is closed is to leave nothing behind either.
-async fn interrupted() {
-    let signals = [SignalKind::interrupt(), SignalKind::terminate(), SignalKind::hangup()].map(signal);
-    let mut signals: Vec<_> = signals.into_iter().filter_map(io::Result::ok).collect();
-    if signals.is_empty() {
-        return std::future::pending().await;
-    }
-    futures_util::future::select_all(signals.iter_mut().map(|signal| Box::pin(signal.recv()))).await;
 }
 
 /// Plays until the end of the first round, or until `stop`.

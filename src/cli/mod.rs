@@ -5,6 +5,7 @@
 //!
 //! A command is a file of its own with an `Args` and a `run`; it is made known by one line in [`Command`] and one in its `run`.
 
+mod bench;
 mod check;
 mod client;
 mod completions;
@@ -26,10 +27,11 @@ mod webhooks;
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
-use std::io::Write;
+use std::io::{self, Write};
 use std::path::PathBuf;
 
 use clap::Parser as _;
+use tokio::signal::unix::{SignalKind, signal};
 
 pub use error::{Error, Failure, Result};
 pub use exit::Exit;
@@ -97,6 +99,7 @@ enum Command {
     Rejections(rejections::Args),
     Routes(routes::Args),
     Simulate(simulate::Args),
+    Bench(bench::Args),
     Healthcheck(healthcheck::Args),
     Completions(completions::Args),
 }
@@ -116,6 +119,7 @@ impl Command {
             Self::Rejections(args) => rejections::run(&args, context),
             Self::Routes(args) => routes::run(&args, context),
             Self::Simulate(args) => simulate::run(args),
+            Self::Bench(args) => bench::run(args, context),
             Self::Completions(args) => completions::run(&args, context),
         }
     }
@@ -125,6 +129,16 @@ impl Command {
 fn runtime() -> Result<tokio::runtime::Runtime> {
     let mut builder = tokio::runtime::Builder::new_multi_thread();
     Ok(builder.enable_all().build().map_err(|error| Error::failed(format!("cannot start: {error}")))?)
+}
+
+/// Returns at the first SIGINT, SIGTERM or SIGHUP: a terminal that is closed is to leave nothing behind either.
+async fn interrupted() {
+    let signals = [SignalKind::interrupt(), SignalKind::terminate(), SignalKind::hangup()].map(signal);
+    let mut signals: Vec<_> = signals.into_iter().filter_map(io::Result::ok).collect();
+    if signals.is_empty() {
+        return std::future::pending().await;
+    }
+    futures_util::future::select_all(signals.iter_mut().map(|signal| Box::pin(signal.recv()))).await;
 }
 
 /// Runs the command line of `world`, and says on its `err` why it failed.
@@ -211,6 +225,7 @@ mod tests {
           rejections   See requests that did not verify, and what would have made them good
           routes       Try where an event would go
           simulate     Run a stand-in for a provider
+          bench        Measure this machine: how many events it keeps, how fast, and that none is lost
           healthcheck  Ask the taskhook on this machine whether it can accept events; exits with 0 or 1
           completions  Print the completion script of a shell
 

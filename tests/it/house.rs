@@ -46,7 +46,6 @@ const TOP: &[&str] = &[
     "LICENSE-APACHE",
     "LICENSE-MIT",
     "README.md",
-    "benches",
     "clippy.toml",
     "config",
     "deny.toml",

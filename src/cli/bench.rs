@@ -1,0 +1,141 @@
+//! `taskhook bench`: what this machine can do, and that nothing is lost on it, measured by whoever wants to know.
+//!
+//! What must hold: a bench speaks to loopback only, and reads no configuration and no environment. What it keeps lies in a
+//! temporary folder on the disk that is measured, which is gone at the end, also after an error or a signal. Every number is bounded.
+//! The result says what was simulated and what was lifted; it is a failure (exit code 1) if something did not hold that must.
+
+mod ingest;
+mod latency;
+mod load;
+mod machine;
+mod process;
+mod progress;
+mod recorder;
+mod report;
+mod target;
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use tempfile::TempDir;
+
+use self::machine::Machine;
+use self::progress::Progress;
+use self::report::Report;
+use super::{Context, Error, Exit, Result, interrupted, runtime};
+use crate::clock::Clock;
+
+/// Measure this machine: how many events it keeps, how fast, and that none is lost
+///
+/// Each bench starts what it needs on loopback, measures, and leaves nothing behind. It reads no configuration and needs no account. The disk that is measured is the one that `--folder` is on.
+#[derive(Debug, clap::Args)]
+pub(super) struct Args {
+    #[command(subcommand)]
+    bench: Bench,
+}
+
+#[derive(Debug, clap::Subcommand)]
+enum Bench {
+    Ingest(ingest::Args),
+}
+
+pub(super) fn run(args: Args, context: &mut Context<'_>) -> Result {
+    match args.bench {
+        Bench::Ingest(args) => ingest::run(&args, context),
+    }
+}
+
+/// What every bench takes.
+#[derive(Debug, clap::Args)]
+struct Common {
+    /// Where the temporary folder is made, on the disk to be measured; by default in the working directory
+    #[arg(long, value_name = "FOLDER")]
+    folder: Option<PathBuf>,
+    /// The kind of store
+    #[arg(long, value_name = "URL", default_value = "sqlite", value_parser = store)]
+    store: String,
+    /// Print the result as JSON
+    #[arg(long)]
+    json: bool,
+}
+
+/// Only the embedded store is known so far, in a file of the bench's own.
+fn store(text: &str) -> std::result::Result<String, String> {
+    match text {
+        "sqlite" => Ok(text.to_owned()),
+        _ if text.starts_with("sqlite:") => {
+            Err("the file is made in a temporary folder: say where with `--folder`, and `sqlite` here".into())
+        }
+        // Whatever it is may hold a password.
+        _ => Err("the only kind of store so far is `sqlite`".into()),
+    }
+}
+
+/// What a bench works with.
+struct Stage<'a> {
+    clock: Clock,
+    /// A folder that is gone at the end.
+    folder: PathBuf,
+    progress: Progress<'a>,
+    report: Report,
+}
+
+impl Stage<'_> {
+    /// A fresh folder in the bench's own.
+    fn subfolder(&self) -> Result<TempDir> {
+        temporary(&self.folder, "round-")
+    }
+}
+
+/// Plays the bench `name` on a stage, and tells what came of it.
+fn play(
+    name: &'static str,
+    common: &Common,
+    context: &mut Context<'_>,
+    bench: impl AsyncFnOnce(&mut Stage<'_>) -> Result,
+) -> Result {
+    let clock = Clock::system();
+    let within = context.inputs.directory.join(common.folder.as_deref().unwrap_or(Path::new("")));
+    let folder = temporary(&within, "taskhook-bench-")?;
+    let machine = Machine::look(folder.path(), &clock)?;
+    let mut progress = Progress::new(context.err, context.terminal);
+    for warning in machine.warnings() {
+        progress.say(&format!("warning: {warning}"))?;
+    }
+    let mut report = Report::new(name, machine);
+    report.setting("store", common.store.as_str());
+    let mut stage = Stage { clock, folder: folder.path().to_owned(), progress, report };
+    let runtime = runtime()?;
+    let ended = runtime.block_on(async {
+        tokio::select! {
+            ended = bench(&mut stage) => ended,
+            () = interrupted() => Err(Error::failed("it was stopped before its end; nothing is left of it").into()),
+        }
+    });
+    stage.progress.clear();
+    // What still runs was told to stop, or is dropped now.
+    runtime.shutdown_timeout(Duration::from_secs(2));
+    let (path, report) = (stage.folder, stage.report);
+    let gone = folder.close();
+    ended?;
+    report.write(context.out, common.json)?;
+    gone.map_err(|error| Error::failed(format!("cannot remove {}: {error}", path.display())))?;
+    Ok(())
+}
+
+/// A new folder in `within`.
+fn temporary(within: &Path, prefix: &str) -> Result<TempDir> {
+    let made = tempfile::Builder::new().prefix(prefix).tempdir_in(within);
+    Ok(made.map_err(|error| {
+        let failed = Error::failed(format!("cannot make a folder in {}: {error}", within.display()));
+        failed.with_exit(Exit::Usage).hint("choose one that can be written with `--folder`")
+    })?)
+}
+
+/// The parser of a length of time, such as `30s`.
+fn duration(text: &str) -> std::result::Result<Duration, String> {
+    match text.parse::<jiff::SignedDuration>().map(Duration::try_from) {
+        Ok(Ok(duration)) if !duration.is_zero() => Ok(duration),
+        _ => Err("write it like `500ms`, `30s` or `2m`".into()),
+    }
+}

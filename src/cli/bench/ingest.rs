@@ -1,0 +1,177 @@
+//! `taskhook bench ingest`: how many signed webhooks a second are kept, beside what the same machine could do at best.
+//!
+//! Every round runs all servers in turn, each on a fresh folder with the same events, so that what else the machine does hits them
+//! alike. What counts is the median of the rounds' ratios.
+
+use std::sync::Arc;
+
+use serde_json::{Map, Value, json};
+
+use super::super::output::{Column, Table};
+use super::super::{Context, Result};
+use super::latency::millis;
+use super::load::{Load, Maker, Signer};
+use super::progress::Counter;
+use super::target::{self, Measured, PROVIDER_NOTE, Provider, Server};
+use super::{Common, Stage, play};
+
+/// Tasks that the events are about.
+const TASKS: usize = 100;
+
+/// Ratios that are told, where both were measured.
+const RATIOS: [(Server, Server); 4] = [
+    (Server::Taskhook, Server::Limit),
+    (Server::Taskhook, Server::Verify),
+    (Server::Taskhook, Server::Bare),
+    (Server::Hmac, Server::Taskhook),
+];
+
+/// How many events a second are kept, beside the limit of the machine
+///
+/// Several servers in turn get the same events over loopback HTTP, each connection sending as soon as the last was answered: one that only answers, one that verifies and reads, one that also appends what the store keeps to a file (the limit), and taskhook itself, its workers on. What counts is the median of the rounds' ratios.
+#[derive(Debug, clap::Args)]
+pub(super) struct Args {
+    /// Rounds; of fewer than 5 the median says little
+    #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u16).range(1..=1000))]
+    rounds: u16,
+    /// Events that each server gets in a round
+    #[arg(long, default_value_t = 20_000, value_parser = clap::value_parser!(u32).range(1..=200_000))]
+    events: u32,
+    /// Connections at once
+    #[arg(long, default_value_t = 64, value_parser = clap::value_parser!(u16).range(1..=500))]
+    connections: u16,
+    /// Only these servers
+    #[arg(long, value_enum, value_delimiter = ',', value_name = "SERVER,…")]
+    only: Vec<Server>,
+    #[command(flatten)]
+    common: Common,
+}
+
+pub(super) fn run(args: &Args, context: &mut Context<'_>) -> Result {
+    play("ingest", &args.common, context, async |stage| measure(args, stage).await)
+}
+
+async fn measure(args: &Args, stage: &mut Stage<'_>) -> Result {
+    let servers: Vec<Server> =
+        Server::ALL.into_iter().filter(|server| args.only.is_empty() || args.only.contains(server)).collect();
+    let (events, connections) = (args.events as usize, usize::from(args.connections));
+    let provider = Provider::start(TASKS).await?;
+    let run = stage.clock.now().as_second();
+    let maker = |signer| Maker { signer, tasks: Arc::clone(&provider.tasks), run, padding: 0 };
+    let manus = maker(Signer::Manus(Arc::clone(&provider.key)));
+    let mut loads = Vec::new();
+    for (signed, wanted) in
+        [(manus, servers.iter().any(|server| *server != Server::Hmac)), (maker(Signer::Hmac), servers.contains(&Server::Hmac))]
+    {
+        let (numbers, clock, done) = (0..if wanted { events } else { 0 }, stage.clock.clone(), Counter::default());
+        let signing = Load::beforehand(signed, numbers, clock, &done);
+        loads.push(if wanted {
+            stage.progress.during("signing the events", args.events.into(), &done, signing).await?
+        } else {
+            signing.await?
+        });
+    }
+    let mut loads: Vec<Arc<Load>> = loads.into_iter().map(Arc::new).collect();
+
+    let report = &mut stage.report;
+    report.setting("rounds", args.rounds);
+    report.setting("events", args.events);
+    report.setting("connections", args.connections);
+    report.setting("body_bytes", loads[0].body_bytes());
+    report.setting("headers", 12);
+    let mut rounds: Vec<Vec<Measured>> = servers.iter().map(|_| Vec::new()).collect();
+    for round in 1..=args.rounds {
+        for (at, server) in servers.iter().enumerate() {
+            let load = &mut loads[usize::from(*server == Server::Hmac)];
+            if let Some(load) = Arc::get_mut(load) {
+                load.refresh(&Counter::default()).await?;
+            }
+            let (folder, done) = (stage.subfolder()?, Counter::default());
+            let measuring = target::run(*server, load, &provider, connections, folder.path(), &done);
+            let label = format!("round {round} of {}, {}", args.rounds, server.name());
+            let measured = stage.progress.during(&label, args.events.into(), &done, measuring).await?;
+            stage.progress.say(&line(&label, &measured))?;
+            if let Some(complaint) = measured.run.complaint(events) {
+                stage.report.fail(format!("{}: {complaint}", server.name()));
+            }
+            rounds[at].push(measured);
+        }
+    }
+    tell(&servers, &rounds, args, stage);
+    Ok(())
+}
+
+/// How a run went, as it goes.
+fn line(label: &str, measured: &Measured) -> String {
+    let (run, p99) = (&measured.run, measured.run.latencies.quantile(0.99));
+    format!("{label}: {:.0} events/s, p99 {:.1} ms", run.per_second(), millis(p99))
+}
+
+fn tell(servers: &[Server], rounds: &[Vec<Measured>], args: &Args, stage: &mut Stage<'_>) {
+    let of = |at: usize, figure: &dyn Fn(&Measured) -> f64| median(rounds[at].iter().map(figure).collect());
+    let rates = |at: usize| rounds[at].iter().map(|measured| measured.run.per_second());
+    let events = f64::from(args.events);
+    let mut table = Table::new(&[
+        Column::Whole("SERVER"),
+        Column::Number("EVENTS/S"),
+        Column::Number("P50 MS"),
+        Column::Number("P99 MS"),
+        Column::Number("MAX MS"),
+        Column::Number("WORK DONE"),
+    ]);
+    let (mut figures, mut ratios) = (Map::new(), Map::new());
+    for (at, server) in servers.iter().enumerate() {
+        let quantile = |part: f64| of(at, &|measured| millis(measured.run.latencies.quantile(part)));
+        let max = of(at, &|measured| millis(measured.run.latencies.max()));
+        let whole = matches!(server, Server::Taskhook | Server::Hmac);
+        let done = whole.then(|| of(at, &|measured| 1.0 - measured.waiting.unwrap_or_default() as f64 / events));
+        table.row([
+            server.name(),
+            &format!("{:.0}", of(at, &|measured| measured.run.per_second())),
+            &format!("{:.2}", quantile(0.5)),
+            &format!("{:.2}", quantile(0.99)),
+            &format!("{max:.2}"),
+            &done.map_or(String::new(), |done| format!("{:.0} %", 100.0 * done)),
+        ]);
+        let figure = json!({
+            "events_per_second": of(at, &|measured| measured.run.per_second()),
+            "p50_ms": quantile(0.5),
+            "p99_ms": quantile(0.99),
+            "max_ms": max,
+            "work_done_by_last_answer": done,
+            "rounds": rates(at).collect::<Vec<_>>(),
+        });
+        figures.insert(server.name().to_owned(), figure);
+    }
+    stage.report.table(table);
+    let at = |server: Server| servers.iter().position(|other| *other == server);
+    let mut table =
+        Table::new(&[Column::Whole("RATIO"), Column::Number("MEDIAN"), Column::Number("LEAST"), Column::Number("MOST")]);
+    for (over, under) in RATIOS {
+        let (Some(above), Some(below)) = (at(over), at(under)) else { continue };
+        let mut all: Vec<f64> = rates(above).zip(rates(below)).map(|(above, below)| above / below).collect();
+        all.sort_by(f64::total_cmp);
+        let (name, middle) = (format!("{} / {}", over.name(), under.name()), median(all.clone()));
+        table.row([&name, &format!("{middle:.2}"), &format!("{:.2}", all[0]), &format!("{:.2}", all[all.len() - 1])]);
+        let ratio = json!({"median": middle, "least": all[0], "most": all[all.len() - 1], "rounds": all.len()});
+        ratios.insert(format!("{}_of_{}", over.name(), under.name()), ratio);
+    }
+    if !ratios.is_empty() {
+        stage.report.table(table);
+    }
+    let report = &mut stage.report;
+    report.result(json!({"servers": Value::Object(figures), "ratios": Value::Object(ratios)}));
+    report.note("Figures are medians of the rounds; a ratio is the median of the rounds' own ratios, and what to quote: sender and server share the cores.");
+    report.note("bare reads the body and answers. verify also checks the RSA signature and reads the event. limit also appends what the store keeps (the row, its key, its job, the body) to a file, through the same HTTP stack, channel and group commit, one fdatasync a batch.");
+    report.note("taskhook is the whole program, its workers on, into a log that writes nowhere. WORK DONE is how much of its work was done by the last answer; the rest is done later.");
+    report.note("hmac is taskhook with a sender whose own secret verifies: nothing is to be proven.");
+    report.note(PROVIDER_NOTE);
+    if args.rounds < 5 {
+        report.note("Fewer than 5 rounds: the medians say little.");
+    }
+}
+
+fn median(mut values: Vec<f64>) -> f64 {
+    values.sort_by(f64::total_cmp);
+    values[values.len() / 2]
+}

@@ -1,0 +1,384 @@
+//! The load: events as agents' providers send them, over connections that stay open, each sending as soon as the last was answered.
+//!
+//! What must hold: an event is the same whenever it is made ([`Maker`]: its id and its body follow from its number), ids are distinct
+//! and scattered, as the providers' are, and a request has 12 headers. What cannot be sent or is not answered is counted, and the
+//! rest goes on.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::net::SocketAddr;
+use std::ops::Range;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpStream;
+use tokio::task::JoinSet;
+
+use super::super::{Error, Result};
+use super::latency::Latencies;
+use super::progress::Counter;
+use crate::clock::Clock;
+use crate::event::hex;
+use crate::signature::encode_base64;
+use crate::signature::rsa::PrivateKey;
+
+/// The URL that is signed begins with it; only the path is sent.
+pub(super) const PUBLIC_URL: &str = "https://hooks.example.com";
+/// The path of the source that verifies by RSA.
+pub(super) const MANUS_PATH: &str = "/webhooks/manus";
+/// The path of the source that verifies by HMAC.
+pub(super) const HMAC_PATH: &str = "/webhooks/acme";
+/// What the HMAC is made with.
+pub(super) const HMAC_SECRET: &str = "the secret of the benchmark";
+/// How long a signature made now may wait: it is good for five minutes on either side of its time, which is set ahead.
+const AHEAD: i64 = 140;
+/// After so long, signatures are made anew.
+const FRESH: Duration = Duration::from_secs(200);
+/// How long an answer may take.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// Who sends.
+#[derive(Clone)]
+pub(super) enum Signer {
+    /// Manus, with its RSA key.
+    Manus(Arc<PrivateKey>),
+    /// A sender whose own secret verifies its events by HMAC.
+    Hmac,
+}
+
+/// Makes events from their numbers.
+#[derive(Clone)]
+pub(super) struct Maker {
+    pub(super) signer: Signer,
+    /// What the events are about.
+    pub(super) tasks: Arc<Vec<String>>,
+    /// Part of every id, so that two runs share none.
+    pub(super) run: i64,
+    /// Bytes of one more header.
+    pub(super) padding: usize,
+}
+
+impl Maker {
+    /// The event `number`, signed as of `timestamp`.
+    pub(super) fn request(&self, number: usize, timestamp: i64) -> Vec<u8> {
+        let body = self.body(number);
+        let (path, signature) = match &self.signer {
+            Signer::Manus(key) => {
+                use aws_lc_rs::digest::{SHA256, digest};
+                let digest = hex(digest(&SHA256, body.as_bytes()).as_ref());
+                let content = format!("{timestamp}.{PUBLIC_URL}{MANUS_PATH}.{digest}");
+                (MANUS_PATH, encode_base64(&key.sign(content.as_bytes())))
+            }
+            Signer::Hmac => {
+                use aws_lc_rs::hmac::{HMAC_SHA256, Key, sign};
+                let tag = sign(&Key::new(HMAC_SHA256, HMAC_SECRET.as_bytes()), format!("{timestamp}.{body}").as_bytes());
+                (HMAC_PATH, hex(tag.as_ref()))
+            }
+        };
+        self.written(path, &signature, timestamp, &body)
+    }
+
+    /// A step of a task's progress: about 500 bytes, with an id like those of Manus.
+    pub(super) fn body(&self, number: usize) -> String {
+        // Ids are scattered, as the providers' are: in a store that costs more than ids in order.
+        let (run, task) = (self.run, &self.tasks[number % self.tasks.len()]);
+        let scattered = number.wrapping_mul(0x9e37_79b9_7f4a_7c15);
+        let message = "Reading the sources and comparing what they say of each other, one after the other. ".repeat(4);
+        serde_json::json!({
+            "event_id": format!("task_progress_{scattered:016x}_{number}_{run}"),
+            "event_type": "task_progress",
+            "progress_detail": {"task_id": task, "progress_type": "plan_update", "message": format!("{message}{number}")},
+        })
+        .to_string()
+    }
+
+    /// A request with 12 headers, the last of them padded.
+    fn written(&self, path: &str, signature: &str, timestamp: i64, body: &str) -> Vec<u8> {
+        let (length, padding) = (body.len(), "0".repeat(self.padding));
+        format!(
+            "POST {path} HTTP/1.1\r\nhost: hooks.example.com\r\nuser-agent: Go-http-client/2.0\r\ncontent-type: application/json\r\n\
+             content-length: {length}\r\naccept-encoding: gzip\r\nx-webhook-signature: {signature}\r\nx-webhook-timestamp: {timestamp}\r\n\
+             x-forwarded-for: 203.0.113.7\r\nx-forwarded-proto: https\r\nx-forwarded-host: hooks.example.com\r\nvia: 1.1 Caddy\r\n\
+             traceparent: 00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01{padding}\r\n\r\n{body}"
+        )
+        .into_bytes()
+    }
+}
+
+/// Events to send: signed beforehand, or each when its turn comes.
+pub(super) struct Load {
+    maker: Maker,
+    clock: Clock,
+    /// The events' numbers.
+    numbers: Range<usize>,
+    made: Option<Made>,
+}
+
+/// Requests that are ready.
+struct Made {
+    requests: Vec<Vec<u8>>,
+    /// When they were signed.
+    at: Duration,
+}
+
+impl Load {
+    /// Events that are signed as they are sent: for signatures that cost next to nothing.
+    pub(super) fn as_it_goes(maker: Maker, numbers: Range<usize>, clock: Clock) -> Self {
+        Self { maker, clock, numbers, made: None }
+    }
+
+    /// Events that are signed now, on all cores.
+    pub(super) async fn beforehand(maker: Maker, numbers: Range<usize>, clock: Clock, done: &Counter) -> Result<Self> {
+        let mut load = Self::as_it_goes(maker, numbers, clock);
+        load.sign(done).await?;
+        Ok(load)
+    }
+
+    /// The same load, with fresh signatures where they have become too old for another run.
+    pub(super) async fn refresh(&mut self, done: &Counter) -> Result {
+        let old = self.made.as_ref().is_some_and(|made| self.clock.elapsed() - made.at > FRESH);
+        if old { self.sign(done).await } else { Ok(()) }
+    }
+
+    async fn sign(&mut self, done: &Counter) -> Result {
+        let at = self.clock.elapsed();
+        let timestamp = self.clock.now().as_second() + AHEAD;
+        let cores = std::thread::available_parallelism().map_or(1, usize::from);
+        let each = self.numbers.len().div_ceil(cores).max(1);
+        let parts = self.numbers.clone().step_by(each).map(|first| {
+            let (maker, done, last) = (self.maker.clone(), done.clone(), (first + each).min(self.numbers.end));
+            tokio::task::spawn_blocking(move || {
+                let sign = |number| {
+                    done.add(1);
+                    maker.request(number, timestamp)
+                };
+                (first..last).map(sign).collect::<Vec<_>>()
+            })
+        });
+        let parts: Vec<_> = parts.collect();
+        let mut requests = Vec::with_capacity(self.numbers.len());
+        for part in parts {
+            requests.extend(part.await.map_err(|error| Error::failed(format!("cannot sign the events: {error}")))?);
+        }
+        self.made = Some(Made { requests, at });
+        Ok(())
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.numbers.len()
+    }
+
+    /// How long the body of its first event is.
+    pub(super) fn body_bytes(&self) -> usize {
+        self.maker.body(self.numbers.start).len()
+    }
+
+    /// The request at `index`, if there is one.
+    pub(super) fn request(&self, index: usize) -> Option<std::borrow::Cow<'_, [u8]>> {
+        match &self.made {
+            Some(made) => made.requests.get(index).map(|request| request.into()),
+            None if index < self.numbers.len() => {
+                Some(self.maker.request(self.numbers.start + index, self.clock.now().as_second()).into())
+            }
+            None => None,
+        }
+    }
+}
+
+/// What came of sending.
+pub(super) struct Run {
+    /// Answers that said `accepted`.
+    pub(super) accepted: usize,
+    /// Answers that said `duplicate`.
+    pub(super) duplicates: usize,
+    /// Answers by their status.
+    pub(super) statuses: BTreeMap<u16, usize>,
+    /// Requests that were not answered.
+    pub(super) unanswered: usize,
+    /// Why the first of them was not.
+    pub(super) why: Option<String>,
+    pub(super) took: Duration,
+    pub(super) latencies: Latencies,
+}
+
+impl Run {
+    pub(super) fn new() -> Self {
+        Self {
+            accepted: 0,
+            duplicates: 0,
+            statuses: BTreeMap::new(),
+            unanswered: 0,
+            why: None,
+            took: Duration::ZERO,
+            latencies: Latencies::new(),
+        }
+    }
+
+    /// Answers of any kind.
+    pub(super) fn answered(&self) -> usize {
+        self.statuses.values().sum()
+    }
+
+    pub(super) fn per_second(&self) -> f64 {
+        self.answered() as f64 / self.took.as_secs_f64().max(1e-6)
+    }
+
+    /// Adds what another sender saw.
+    pub(super) fn add(&mut self, other: Self) {
+        self.accepted += other.accepted;
+        self.duplicates += other.duplicates;
+        self.unanswered += other.unanswered;
+        self.why = self.why.take().or(other.why);
+        self.latencies.add(&other.latencies);
+        for (status, count) in other.statuses {
+            *self.statuses.entry(status).or_default() += count;
+        }
+    }
+
+    /// Counts an answer, or that there was none.
+    pub(super) fn count(&mut self, answer: &std::result::Result<Answer<'_>, io::Error>, latency: Duration) {
+        match answer {
+            Ok(answer) => {
+                *self.statuses.entry(answer.status).or_default() += 1;
+                self.accepted += usize::from(answer.says("accepted"));
+                self.duplicates += usize::from(answer.says("duplicate"));
+                self.latencies.record(latency);
+            }
+            Err(error) => {
+                self.unanswered += 1;
+                self.why.get_or_insert_with(|| error.to_string());
+            }
+        }
+    }
+
+    /// What else came than `count` events that were accepted; nothing if that is all.
+    pub(super) fn complaint(&self, count: usize) -> Option<String> {
+        if self.accepted == count && self.unanswered == 0 {
+            return None;
+        }
+        let statuses: Vec<_> = self.statuses.iter().map(|(status, count)| format!("{count} × {status}")).collect();
+        let why = self.why.as_ref().map_or(String::new(), |why| format!(" ({why})"));
+        Some(format!(
+            "{} of {count} events were accepted; answers: {}; {} without an answer{why}",
+            self.accepted,
+            statuses.join(", "),
+            self.unanswered
+        ))
+    }
+}
+
+/// Sends every request of `load` once, over `connections`.
+pub(super) async fn closed_loop(
+    load: &Arc<Load>,
+    to: SocketAddr,
+    connections: usize,
+    clock: &Clock,
+    done: &Counter,
+) -> Result<Run> {
+    let next = Arc::new(AtomicUsize::new(0));
+    let begun = clock.elapsed();
+    let mut senders = JoinSet::new();
+    for _ in 0..connections.min(load.len()) {
+        let (load, next, clock, done) = (Arc::clone(load), Arc::clone(&next), clock.clone(), done.clone());
+        senders.spawn(async move {
+            let (mut connection, mut run) = (Connection::new(to), Run::new());
+            while let Some(request) = load.request(next.fetch_add(1, Ordering::Relaxed)) {
+                let sent = clock.elapsed();
+                let answer = connection.exchange(&request).await;
+                run.count(&answer, clock.elapsed() - sent);
+                done.add(1);
+            }
+            run
+        });
+    }
+    let mut run = Run::new();
+    while let Some(sender) = senders.join_next().await {
+        run.add(sender.map_err(|error| Error::failed(format!("a sender ended: {error}")))?);
+    }
+    run.took = clock.elapsed() - begun;
+    Ok(run)
+}
+
+/// An answer as it came.
+pub(super) struct Answer<'a> {
+    pub(super) status: u16,
+    pub(super) body: &'a [u8],
+}
+
+impl Answer<'_> {
+    /// Whether it is a 200 with this word for a status.
+    pub(super) fn says(&self, word: &str) -> bool {
+        let quoted = |window: &[u8]| {
+            window[0] == b'"' && window[window.len() - 1] == b'"' && &window[1..window.len() - 1] == word.as_bytes()
+        };
+        self.status == 200 && self.body.windows(word.len() + 2).any(quoted)
+    }
+}
+
+/// A connection that is opened when it is needed, and anew after a failure.
+pub(super) struct Connection {
+    to: SocketAddr,
+    stream: Option<TcpStream>,
+    answer: Vec<u8>,
+}
+
+impl Connection {
+    pub(super) fn new(to: SocketAddr) -> Self {
+        Self { to, stream: None, answer: Vec::with_capacity(4096) }
+    }
+
+    /// Sends a request and reads its answer.
+    pub(super) async fn exchange(&mut self, request: &[u8]) -> io::Result<Answer<'_>> {
+        let (stream, answer) = (&mut self.stream, &mut self.answer);
+        let exchanged = tokio::time::timeout(PATIENCE, exchanged(stream, self.to, request, answer)).await;
+        let exchanged = exchanged.unwrap_or_else(|_| Err(io::Error::other(format!("no answer within {} s", PATIENCE.as_secs()))));
+        match exchanged {
+            Ok((status, body)) => Ok(Answer { status, body: &self.answer[body] }),
+            Err(error) => {
+                self.stream = None;
+                Err(error)
+            }
+        }
+    }
+}
+
+/// The status of the answer, and where its body is in `answer`.
+async fn exchanged(
+    stream: &mut Option<TcpStream>,
+    to: SocketAddr,
+    request: &[u8],
+    answer: &mut Vec<u8>,
+) -> io::Result<(u16, Range<usize>)> {
+    let stream = match stream {
+        Some(stream) => stream,
+        None => {
+            let opened = TcpStream::connect(to).await?;
+            opened.set_nodelay(true)?;
+            stream.insert(opened)
+        }
+    };
+    stream.write_all(request).await?;
+    answer.clear();
+    loop {
+        if stream.read_buf(answer).await? == 0 {
+            return Err(io::Error::other("the connection was closed before the answer"));
+        }
+        let Some(head) = answer.windows(4).position(|four| four == b"\r\n\r\n") else { continue };
+        let (status, length) = head_of(&answer[..head]).ok_or_else(|| io::Error::other("the answer is not one of ours"))?;
+        let body = head + 4..head + 4 + length;
+        if answer.len() >= body.end {
+            return Ok((status, body));
+        }
+    }
+}
+
+/// The status and the length that a head tells.
+fn head_of(head: &[u8]) -> Option<(u16, usize)> {
+    let text = std::str::from_utf8(head).ok()?;
+    let status = text.strip_prefix("HTTP/1.1 ")?.get(..3)?.parse().ok()?;
+    let length =
+        text.lines().filter_map(|line| line.split_once(':')).find(|(name, _)| name.eq_ignore_ascii_case("content-length"));
+    Some((status, length?.1.trim().parse().ok()?))
+}

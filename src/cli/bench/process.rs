@@ -1,0 +1,182 @@
+//! taskhook as a process of its own, `serve` of this very program: its memory, its disk and its end are then its own.
+//!
+//! What must hold: it is gone with the bench, unless that is killed outright. Its ports are held by the bench, so that it comes back on the same
+//! ones after it was killed.
+
+use std::fs;
+use std::net::SocketAddr;
+use std::os::unix::process::ExitStatusExt as _;
+use std::path::{Path, PathBuf};
+use std::process::{ExitStatus, Stdio};
+use std::time::Duration;
+
+use serde_json::Value;
+use tokio::net::TcpSocket;
+use tokio::process::{Child, Command};
+
+use super::super::{Error, Result};
+use super::load::PUBLIC_URL;
+use super::machine::field;
+use crate::clock::Clock;
+use crate::http;
+
+/// How long a start, an answer of the admin listener or an end may take.
+const PATIENCE: Duration = Duration::from_mins(1);
+/// How often it is looked whether it is ready.
+const LOOK_EVERY: Duration = Duration::from_millis(10);
+/// The most that is read of an answer.
+const ANSWER_MAX: usize = 4 << 20;
+
+/// Where a process lives, over all its lives.
+pub(super) struct Home {
+    folder: PathBuf,
+    config: PathBuf,
+    /// The store's file.
+    pub(super) store: PathBuf,
+    /// Where it receives.
+    pub(super) public: SocketAddr,
+    /// Its admin listener.
+    pub(super) admin: SocketAddr,
+    client: reqwest::Client,
+    /// What keeps the ports.
+    _reserved: [TcpSocket; 2],
+}
+
+/// A process that runs.
+pub(super) struct Process {
+    child: Child,
+    pid: u32,
+}
+
+/// The memory of a process.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Memory {
+    /// What is its own: not what is mapped of files.
+    pub(super) own_bytes: u64,
+    /// The most that was resident at a time, with what is mapped of files.
+    pub(super) peak_bytes: u64,
+}
+
+impl Home {
+    /// A home in `folder`: its configuration is `sections`, beside listeners, store and the URL that is signed.
+    pub(super) fn new(folder: &Path, sections: &str) -> Result<Self> {
+        let reserved = [reserve()?, reserve()?];
+        let [public, admin] = [&reserved[0], &reserved[1]].map(TcpSocket::local_addr);
+        let (public, admin) = (public.map_err(no_port)?, admin.map_err(no_port)?);
+        let (config, store) = (folder.join("taskhook.toml"), folder.join("taskhook.db"));
+        let text = format!(
+            "[log]\nlevel = \"warn\"\n[server]\nlisten = \"{public}\"\npublic_url = \"{PUBLIC_URL}\"\n[admin]\nlisten = \"{admin}\"\n\
+             [store]\nurl = \"sqlite://{}\"\n[archive]\nurl = \"off\"\n[outbound]\nallow_private_addresses = true\n{sections}",
+            store.display()
+        );
+        fs::write(&config, text).map_err(|error| Error::failed(format!("cannot write to {}: {error}", folder.display())))?;
+        let client = http::client(PATIENCE);
+        Ok(Self { folder: folder.to_owned(), config, store, public, admin, client, _reserved: reserved })
+    }
+
+    /// Starts the process, and waits until it accepts events.
+    pub(super) async fn start(&self, clock: &Clock) -> Result<Process> {
+        let failed = |what: String| Error::failed(format!("cannot start `taskhook serve`: {what}"));
+        let program = std::env::current_exe().map_err(|error| failed(error.to_string()))?;
+        let log = fs::File::options().create(true).append(true).open(self.log());
+        let mut command = Command::new(program);
+        command.arg("--config").arg(&self.config).arg("serve").current_dir(&self.folder).env_clear().kill_on_drop(true);
+        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(log.map_err(|error| failed(error.to_string()))?);
+        // A Ctrl-C is for the bench, which then ends it.
+        command.process_group(0);
+        let child = command.spawn().map_err(|error| failed(error.to_string()))?;
+        let pid = child.id().unwrap_or_default();
+        let mut process = Process { child, pid };
+        let begun = clock.elapsed();
+        loop {
+            if let Ok(Some(status)) = process.child.try_wait() {
+                return Err(failed(format!("it ended, {}{}", ended(status), self.last_words())).into());
+            }
+            let asked = self.client.get(format!("http://{}/readyz", self.admin));
+            if http::send(asked, PATIENCE, ANSWER_MAX).await.is_ok_and(|answer| answer.status == 200) {
+                return Ok(process);
+            }
+            if clock.elapsed() - begun > PATIENCE {
+                return Err(failed(format!("it was not ready within {} s{}", PATIENCE.as_secs(), self.last_words())).into());
+            }
+            clock.sleep(LOOK_EVERY).await;
+        }
+    }
+
+    /// What its admin listener answers at `path`, which must be a 200.
+    pub(super) async fn text(&self, path: &str) -> Result<String> {
+        let failed = |what: String| Error::failed(format!("the process did not answer {path}: {what}{}", self.last_words()));
+        let asked = self.client.get(format!("http://{}{path}", self.admin));
+        let answer = http::send(asked, PATIENCE, ANSWER_MAX).await.map_err(|error| failed(error.to_string()))?;
+        if answer.status != 200 {
+            return Err(failed(answer.status.to_string()).into());
+        }
+        Ok(String::from_utf8_lossy(&answer.body).into_owned())
+    }
+
+    /// The same, as JSON.
+    pub(super) async fn json(&self, path: &str) -> Result<Value> {
+        let text = self.text(path).await?;
+        let read = serde_json::from_str(&text);
+        Ok(read.map_err(|error| Error::failed(format!("the process answered {path} with something else than JSON: {error}")))?)
+    }
+
+    fn log(&self) -> PathBuf {
+        self.folder.join("taskhook.log")
+    }
+
+    /// The end of its log, for messages.
+    fn last_words(&self) -> String {
+        let log = fs::read_to_string(self.log()).unwrap_or_default();
+        log.trim_end().lines().next_back().map_or(String::new(), |line| format!("; its last words: {line}"))
+    }
+}
+
+impl Process {
+    /// SIGKILL, and the end of it.
+    pub(super) async fn kill(mut self) -> Result {
+        Ok(self.child.kill().await.map_err(|error| Error::failed(format!("cannot kill the process: {error}")))?)
+    }
+
+    /// SIGTERM, and the end of it, which must be in order.
+    pub(super) async fn stop(mut self) -> Result {
+        let failed = |what: String| Error::failed(format!("the process did not stop in order: {what}"));
+        let pid = rustix::process::Pid::from_raw(self.pid.cast_signed()).ok_or_else(|| failed("it has no id".to_owned()))?;
+        rustix::process::kill_process(pid, rustix::process::Signal::TERM).map_err(|error| failed(error.to_string()))?;
+        match tokio::time::timeout(PATIENCE, self.child.wait()).await {
+            Ok(Ok(status)) if status.success() => Ok(()),
+            Ok(Ok(status)) => Err(failed(ended(status)).into()),
+            Ok(Err(error)) => Err(failed(error.to_string()).into()),
+            Err(_) => Err(failed(format!("it still runs after {} s", PATIENCE.as_secs())).into()),
+        }
+    }
+
+    /// Its memory now; nothing where the system does not tell.
+    pub(super) fn memory(&self) -> Option<Memory> {
+        let status = fs::read_to_string(format!("/proc/{}/status", self.pid)).ok()?;
+        let bytes = |name| Some(field(&status, name)?.split(' ').next()?.parse::<u64>().ok()? << 10);
+        Some(Memory { own_bytes: bytes("RssAnon")?, peak_bytes: bytes("VmHWM")? })
+    }
+}
+
+/// How a process ended.
+fn ended(status: ExitStatus) -> String {
+    match (status.code(), status.signal()) {
+        (Some(code), _) => format!("with exit code {code}"),
+        (None, Some(signal)) => format!("by signal {signal}"),
+        (None, None) => "unknown how".to_owned(),
+    }
+}
+
+/// A port that nobody else is given, for a listener to come. Linux lets a socket that listens share the address of one that does not;
+/// elsewhere it is only likely that nobody else takes it in between.
+fn reserve() -> Result<TcpSocket> {
+    let socket = TcpSocket::new_v4().map_err(no_port)?;
+    socket.set_reuseaddr(cfg!(target_os = "linux")).map_err(no_port)?;
+    socket.bind(SocketAddr::from(([127, 0, 0, 1], 0))).map_err(no_port)?;
+    Ok(socket)
+}
+
+fn no_port(error: std::io::Error) -> Error {
+    Error::failed(format!("no free port on 127.0.0.1: {error}"))
+}

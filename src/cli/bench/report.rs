@@ -1,0 +1,126 @@
+//! What a bench has to say: the machine, the settings, what was simulated, the figures, and what did not hold.
+
+use std::io::{self, Write};
+
+use serde_json::{Map, Value, json};
+
+use super::super::output::{self, Table, WIDTH};
+use super::super::{Error, Result};
+use super::machine::Machine;
+
+/// A part of the result, for people.
+enum Part {
+    Facts(Vec<(&'static str, String)>),
+    Table(Table),
+}
+
+/// The result of a bench, as it grows.
+pub(super) struct Report {
+    name: &'static str,
+    pub(super) machine: Machine,
+    settings: Map<String, Value>,
+    notes: Vec<String>,
+    parts: Vec<Part>,
+    result: Value,
+    failures: Vec<String>,
+}
+
+impl Report {
+    pub(super) fn new(name: &'static str, machine: Machine) -> Self {
+        let notes = machine.warnings().into_iter().map(str::to_owned).collect();
+        Self { name, machine, settings: Map::new(), notes, parts: Vec::new(), result: Value::Null, failures: Vec::new() }
+    }
+
+    /// What it was told to do.
+    pub(super) fn setting(&mut self, name: &str, value: impl Into<Value>) {
+        self.settings.insert(name.to_owned(), value.into());
+    }
+
+    /// What a reader must know to judge the figures: what was lifted, simulated or left out.
+    pub(super) fn note(&mut self, note: impl Into<String>) {
+        self.notes.push(note.into());
+    }
+
+    /// Something that must hold did not: the bench fails, and says so.
+    pub(super) fn fail(&mut self, what: impl Into<String>) {
+        self.failures.push(what.into());
+    }
+
+    /// Lines `name: value`, below what is there.
+    pub(super) fn facts(&mut self, facts: Vec<(&'static str, String)>) {
+        self.parts.push(Part::Facts(facts));
+    }
+
+    /// A table, below what is there.
+    pub(super) fn table(&mut self, table: Table) {
+        self.parts.push(Part::Table(table));
+    }
+
+    /// The figures, for programs.
+    pub(super) fn result(&mut self, result: Value) {
+        self.result = result;
+    }
+
+    /// Writes it all; fails if something did not hold.
+    pub(super) fn write(self, out: &mut dyn Write, as_json: bool) -> Result {
+        let failure = match self.failures.as_slice() {
+            [] => None,
+            failures => Some(Error::failed(format!("not all held that must: {}", failures.join("; ")))),
+        };
+        if as_json {
+            output::json(out, &self.json())?;
+        } else {
+            self.text(out)?;
+        }
+        failure.map_or(Ok(()), |failure| Err(failure.into()))
+    }
+
+    fn json(&self) -> Value {
+        json!({
+            "bench": self.name,
+            "machine": self.machine.json(),
+            "settings": self.settings,
+            "notes": self.notes,
+            "result": self.result,
+            "failures": self.failures,
+            "ok": self.failures.is_empty(),
+        })
+    }
+
+    fn text(self, out: &mut dyn Write) -> io::Result<()> {
+        output::facts(out, &self.machine.facts())?;
+        let settings = self.settings.iter().map(|(name, value)| match value {
+            Value::String(text) => format!("{name} {text}"),
+            other => format!("{name} {other}"),
+        });
+        output::facts(out, &[("bench", format!("{}: {}", self.name, settings.collect::<Vec<_>>().join(", ")))])?;
+        for part in self.parts {
+            writeln!(out)?;
+            match part {
+                Part::Facts(facts) => output::facts(out, &facts)?,
+                Part::Table(table) => table.write(out)?,
+            }
+        }
+        if !self.notes.is_empty() {
+            writeln!(out)?;
+        }
+        for note in &self.notes {
+            wrapped(out, note)?;
+        }
+        Ok(())
+    }
+}
+
+/// `note` as an item of a list, over lines that fit.
+fn wrapped(out: &mut dyn Write, note: &str) -> io::Result<()> {
+    let mut line = String::from("-");
+    for word in note.split(' ') {
+        if line.chars().count() + 1 + word.chars().count() > usize::from(WIDTH) {
+            writeln!(out, "{line}")?;
+            line = String::from(" ");
+        }
+        line.push(' ');
+        line.push_str(word);
+    }
+    writeln!(out, "{line}")
+}
