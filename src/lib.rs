@@ -65,8 +65,9 @@
 //! | how one of Magic Hour or WebRun does | `convert` in `src/provider/magic_hour.rs`, `src/provider/webrun/task.rs` |
 //! | what hides WebRun's sessions | `src/provider/webrun/mask.rs` |
 //! | what all simulators do | `src/simulator/core.rs`; what each sends, its `deliver.rs` |
-//! | what makes a duplicate or a collision | `src/event.rs` (key, content), `src/store/sqlite/append.rs` |
+//! | what makes a duplicate or a collision | `src/event.rs` (key, content), `src/store/sqlite/append.rs`, `keys.rs` |
 //! | what one commit holds | `src/store/sqlite/writer.rs` |
+//! | when a kept event becomes work | `src/store/sqlite/intake.rs` |
 //! | the tables | `src/store/sqlite/schema/` |
 //! | when a task is ours, when it is quarantined | `src/worker/prove.rs` |
 //! | what waits for what, and how long | `src/worker/fetch.rs`, `src/store/sqlite/lane.rs` |

@@ -1,7 +1,7 @@
 //! Receiving: prove who sent it, keep it, and only then answer.
 //!
 //! What must hold:
-//! - A 2xx leaves only after the event and the job that starts its work are committed ([`Store::append`]).
+//! - A 2xx leaves only after the event, and what its work begins with, are committed ([`Store::append`]).
 //! - Trouble of ours is 503 with `Retry-After`, never a 4xx: the sender has done nothing wrong and is to come again.
 //! - The URL that a signature covers is built from configuration and the path and query as received, never from `Host` or
 //!   `X-Forwarded-*`: who may choose the URL may replay an event that was signed for somebody else.

@@ -2,8 +2,9 @@
 //!
 //! The contract, the same for every database. Each verb is one short transaction, and time is an argument.
 //!
-//! - [`Store::append`] returns after the event *and* the job that starts its work are committed and synced, and not before. An
-//!   event is accepted once per [`crate::event::Key`]; the database decides that inside the insert, whoever else is inserting.
+//! - [`Store::append`] returns after the event *and* what its work begins with are committed and synced, and not before. An
+//!   event is accepted once per [`crate::event::Key`]; the store decides that inside the insert, whoever else is inserting.
+//! - What was appended is work from the next [`Store::claim`] on, whichever jobs that asks for.
 //! - A job is a row with a lease. [`Store::claim`] sets it, counts the attempt, and records a delivery's attempt as *started*
 //!   before anything can be sent. Every end ([`Store::finish`], [`Store::retry`], [`Store::bury`]) is fenced by (job, attempt): it
 //!   returns false, and changes nothing, where the lease is no longer held.
