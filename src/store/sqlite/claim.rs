@@ -5,7 +5,7 @@ use rusqlite::types::ValueRef;
 use rusqlite::{Connection, OptionalExtension as _, Row, params};
 
 use super::append::{body, id};
-use super::lane;
+use super::{again, lane};
 use crate::event::Verification;
 use crate::store::Error;
 use crate::store::model::{Capacity, Claimed, Job, JobKind, Known, Lease, StoredEvent, Which, Work, text};
@@ -18,6 +18,9 @@ const WAITING: usize = 20;
 pub(super) fn claim(connection: &Connection, capacities: &[Capacity], now: Timestamp) -> Result<Claimed, Error> {
     let (mut claimed, at) = (Claimed::default(), text(now));
     for capacity in capacities.iter().filter(|capacity| capacity.limit > 0) {
+        if capacity.kind == JobKind::Deliver && again::is_paused(connection, &capacity.queue)? {
+            continue;
+        }
         let due = due_jobs(connection, capacity, &at)?;
         for (job, subject, attempt, overdue_in_lane, created_at) in due {
             connection
@@ -92,15 +95,22 @@ fn task_work(connection: &Connection, subject: i64, state: &str) -> Result<Work,
         .prepare_cached(
             "SELECT task_id, proof, refused_at, probes, \
              EXISTS (SELECT 1 FROM open_events WHERE subject = tasks.seq AND open_events.state = 'fetching'), \
-             EXISTS (SELECT 1 FROM open_events WHERE subject = tasks.seq AND open_events.state = 'archiving') \
-             FROM tasks WHERE seq = ?1",
+             EXISTS (SELECT 1 FROM open_events WHERE subject = tasks.seq AND open_events.state = 'archiving'), \
+             fetched_at IS NOT NULL FROM tasks WHERE seq = ?1",
         )?
         .query_row([subject], |row| {
             let refused_at: Option<String> = row.get(2)?;
             let refused_at = refused_at.and_then(|at| at.parse().ok());
             Ok((
                 row.get(0)?,
-                Known { proof: row.get(1)?, refused_at, probes: row.get(3)?, fetching: row.get(4)?, archiving: row.get(5)? },
+                Known {
+                    proof: row.get(1)?,
+                    refused_at,
+                    probes: row.get(3)?,
+                    fetching: row.get(4)?,
+                    archiving: row.get(5)?,
+                    fetched: row.get(6)?,
+                },
             ))
         })
         .optional()?;
@@ -128,7 +138,7 @@ pub(super) fn stored(connection: &Connection, seq: i64) -> Result<Option<StoredE
 macro_rules! event_columns {
     () => {
         "seq, id, source, provider, type, task_id, received_at, verification, collision_of, released_at IS NOT NULL, body, \
-         event_id, provider_type"
+         event_id, provider_type, coalesce((SELECT replay FROM replays WHERE replays.event = events.seq), 0)"
     };
 }
 use event_columns;
@@ -148,6 +158,7 @@ fn stored_event(row: &Row<'_>) -> rusqlite::Result<StoredEvent> {
         body: body(row.get(10)?),
         event_id: row.get(11)?,
         provider_type: row.get(12)?,
+        replay: row.get(13)?,
     })
 }
 
