@@ -2,24 +2,31 @@
 //!
 //! What must hold: a call that spends money is made once. If its answer is lost, that is said, and nobody tries again but a person.
 
+mod again;
+
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use tokio::sync::Notify;
 
+pub use self::again::{DestinationRow, Done, MANY, Many};
 use crate::clock::Clock;
 use crate::event::is_id;
 use crate::provider::{ApiError, Created, NewTask, Source};
 use crate::store::model::{Proof, Released};
 use crate::store::{self, Store};
+use crate::telemetry::Health;
 use crate::text::one_line;
 
 /// Does what is asked for.
 #[derive(Clone, Debug)]
 pub struct Actions {
     sources: BTreeMap<String, Arc<Source>>,
+    /// The kinds of the configured destinations, by name.
+    destinations: BTreeMap<String, &'static str>,
     store: Store,
     clock: Clock,
+    health: Health,
     wake: Arc<Notify>,
 }
 
@@ -51,6 +58,32 @@ pub enum Error {
     /// Only an event in quarantine can be released.
     #[error("the event is not in quarantine: its state is `{0}`")]
     NotQuarantined(String),
+    /// There is no such delivery.
+    #[error("there is no delivery `{0}`")]
+    NoDelivery(String),
+    /// What is being sent can be neither sent again nor discarded.
+    #[error("the delivery is being sent right now: look again when that has ended")]
+    InFlight,
+    /// What arrived, or was discarded, is not sent again.
+    #[error("the delivery cannot be tried again: its state is `{0}`")]
+    NotRetryable(String),
+    /// What arrived, or was discarded, is not discarded.
+    #[error("the delivery cannot be discarded: its state is `{0}`")]
+    NotDiscardable(String),
+    /// Only an event that is done with can be replayed.
+    #[error("the event cannot be replayed: {}", why_not(.0))]
+    NotReplayable(String),
+    /// Everything at once is asked for in so many words.
+    #[error("say which are meant: the filter is empty")]
+    NoFilter,
+    /// There is no such destination.
+    #[error("there is no destination `{name}`: there are {known}")]
+    NoDestination {
+        /// What was asked for.
+        name: String,
+        /// What there is.
+        known: String,
+    },
     /// The provider did not do it.
     #[error("{0}")]
     Provider(ApiError),
@@ -64,11 +97,27 @@ pub enum Error {
     Store(#[from] store::Error),
 }
 
+/// Why an event in this state is not replayed.
+fn why_not(state: &str) -> String {
+    match state {
+        "ping" => "it is the provider's test request, which is never handed on".to_owned(),
+        "quarantined" => "it is in quarantine, since nothing proves its task yours".to_owned(),
+        _ => format!("it is still on its way, in the state `{state}`"),
+    }
+}
+
 impl Actions {
-    /// Acts on `sources` and `store`; rings `wake` when it made work.
+    /// Acts on `sources`, `destinations` (their kinds, by name) and `store`; rings `wake` when it made work.
     #[must_use]
-    pub fn new(sources: BTreeMap<String, Arc<Source>>, store: Store, clock: Clock, wake: Arc<Notify>) -> Self {
-        Self { sources, store, clock, wake }
+    pub fn new(
+        sources: BTreeMap<String, Arc<Source>>,
+        destinations: BTreeMap<String, &'static str>,
+        store: Store,
+        clock: Clock,
+        health: Health,
+        wake: Arc<Notify>,
+    ) -> Self {
+        Self { sources, destinations, store, clock, health, wake }
     }
 
     /// The source that is meant: the named one, or the only one.

@@ -201,7 +201,9 @@ impl App {
         ));
         let draining = CancellationToken::new();
         let probes = Probes::new(store.clone(), keys.clone(), health.clone(), clock.clone(), draining.clone());
-        let actions = Actions::new(sources.clone(), store.clone(), clock.clone(), Arc::clone(&wake));
+        let kinds = destinations.iter().map(|(name, destination)| (name.clone(), destination.kind())).collect();
+        let actions = Actions::new(sources.clone(), kinds, store.clone(), clock.clone(), health.clone(), Arc::clone(&wake));
+        actions.tell_paused().await?;
         let api = Admin::new(store.clone(), actions, Metrics::of_process(), token);
         let served = archive.links().map(|links| archive::router(archive.clone(), links.clone(), clock.clone()));
         let environment = Environment { store: store.clone(), clock, sources, destinations, routes, archive, health, wake };

@@ -2,20 +2,22 @@
 
 use std::sync::Arc;
 
-use axum::extract::rejection::JsonRejection;
+use axum::extract::rejection::{JsonRejection, QueryRejection};
 use axum::extract::{Path, Query, Request, State};
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::middleware::{Next, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use axum::{Json, Router};
+use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
+use super::act;
 use crate::action::{self, Actions};
 use crate::provider::NewTask;
 use crate::setting::Secret;
-use crate::store::model::JobKind;
+use crate::store::model::{JobKind, Like};
 use crate::store::view::{EventFilter, Page};
 use crate::store::{self, Store};
 use crate::telemetry::{Metrics, name};
@@ -32,7 +34,7 @@ const ONLY_SOURCE: &str = "-";
 #[derive(Clone)]
 pub struct Admin {
     store: Store,
-    actions: Actions,
+    pub(super) actions: Actions,
     metrics: Metrics,
     token: Option<Secret>,
 }
@@ -46,7 +48,7 @@ pub struct Refused {
 }
 
 impl Refused {
-    fn new(status: StatusCode, code: &'static str, title: impl Into<String>) -> Self {
+    pub(super) fn new(status: StatusCode, code: &'static str, title: impl Into<String>) -> Self {
         Self { status, title: title.into(), code }
     }
 
@@ -75,9 +77,22 @@ impl From<store::Error> for Refused {
 
 impl From<action::Error> for Refused {
     fn from(error: action::Error) -> Self {
-        use action::Error::{NoEvent, NoId, NoKind, NoSource, NotQuarantined, Provider, Store, Unknown, WhichSource};
+        use action::Error::{
+            InFlight, NoDelivery, NoDestination, NoEvent, NoFilter, NoId, NoKind, NoSource, NotDiscardable, NotQuarantined,
+            NotReplayable, NotRetryable, Provider, Store, Unknown, WhichSource,
+        };
         let (status, code) = match &error {
-            NoSource(_) | NoEvent(_) => (StatusCode::NOT_FOUND, "not_found"),
+            NoSource(_) | NoEvent(_) | NoDelivery(_) => (StatusCode::NOT_FOUND, "not_found"),
+            NoDestination { .. } => (StatusCode::NOT_FOUND, "destination_unknown"),
+            NoFilter => (StatusCode::BAD_REQUEST, "filter_missing"),
+            InFlight => (StatusCode::CONFLICT, "in_flight"),
+            NotRetryable(_) => (StatusCode::CONFLICT, "not_retryable"),
+            NotDiscardable(_) => (StatusCode::CONFLICT, "not_discardable"),
+            NotReplayable(state) => match state.as_str() {
+                "quarantined" => (StatusCode::CONFLICT, "quarantined"),
+                "ping" => (StatusCode::CONFLICT, "ping"),
+                _ => (StatusCode::CONFLICT, "in_work"),
+            },
             WhichSource(_) => (StatusCode::BAD_REQUEST, "source_missing"),
             NoKind { .. } => (StatusCode::BAD_REQUEST, "kind_unknown"),
             NoId => (StatusCode::BAD_REQUEST, "id_invalid"),
@@ -105,10 +120,19 @@ impl Admin {
             .route("/api/v1/events", get(events))
             .route("/api/v1/events/{id}", get(event))
             .route("/api/v1/events/{id}/release", post(release))
+            .route("/api/v1/events/{id}/replay", post(act::replay))
+            .route("/api/v1/events/replay", post(act::replay_many))
             .route("/api/v1/tasks", get(tasks).post(create_task))
             .route("/api/v1/tasks/track", post(track))
             .route("/api/v1/tasks/{source}/{task_id}", get(task))
             .route("/api/v1/deliveries", get(deliveries))
+            .route("/api/v1/deliveries/{id}/retry", post(act::retry))
+            .route("/api/v1/deliveries/{id}/discard", post(act::discard))
+            .route("/api/v1/deliveries/retry", post(act::retry_many))
+            .route("/api/v1/deliveries/discard", post(act::discard_many))
+            .route("/api/v1/destinations", get(act::destinations))
+            .route("/api/v1/destinations/{name}/pause", post(act::pause))
+            .route("/api/v1/destinations/{name}/resume", post(act::resume))
             .route("/api/v1/rejections", get(rejections))
             .route("/api/v1/rejections/{id}", get(rejection))
             .route("/api/v1/stats", get(stats))
@@ -155,7 +179,7 @@ impl Search {
     }
 }
 
-type Asked = Result<Query<Search>, axum::extract::rejection::QueryRejection>;
+type Asked = Result<Query<Search>, QueryRejection>;
 
 fn search(asked: Asked) -> Result<(Search, Page), Refused> {
     let Query(search) = asked.map_err(|error| Refused::new(StatusCode::BAD_REQUEST, "query_invalid", error.body_text()))?;
@@ -169,26 +193,39 @@ async fn events(State(admin): State<Arc<Admin>>, asked: Asked) -> Result<Respons
     Ok(Json(admin.store.events(filter, page).await?).into_response())
 }
 
-/// The whole id of the event that `id` names: it may be cut short, as long as it is the only one that begins so.
-async fn whole_id(admin: &Admin, id: String) -> Result<String, Refused> {
-    const LENGTH: usize = 36;
-    let short = (SHORTEST..LENGTH).contains(&id.len()) && id.bytes().all(|byte| byte.is_ascii_hexdigit() || byte == b'-');
-    if !short {
-        return Ok(id);
-    }
-    let ids = admin.store.event_ids(&id.to_ascii_lowercase(), 5).await?;
-    match ids.as_slice() {
-        [] => Ok(id),
-        [one] => Ok(one.clone()),
-        several => {
-            let title = format!("more than one event begins with `{id}`: {}", several.join(", "));
-            Err(Refused::new(StatusCode::CONFLICT, "id_ambiguous", title))
+/// What an id is of.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum What {
+    Event,
+    Delivery,
+}
+
+impl Admin {
+    /// The whole id of what `id` names: it may be cut short, as long as it is the only one that begins so.
+    pub(super) async fn whole_id(&self, what: What, id: String) -> Result<String, Refused> {
+        const LENGTH: usize = 36;
+        let short = (SHORTEST..LENGTH).contains(&id.len()) && id.bytes().all(|byte| byte.is_ascii_hexdigit() || byte == b'-');
+        if !short {
+            return Ok(id);
+        }
+        let start = id.to_ascii_lowercase();
+        let (name, ids) = match what {
+            What::Event => ("event", self.store.event_ids(&start, 5).await?),
+            What::Delivery => ("delivery", self.store.delivery_ids(&start, 5).await?),
+        };
+        match ids.as_slice() {
+            [] => Ok(id),
+            [one] => Ok(one.clone()),
+            several => {
+                let title = format!("more than one {name} begins with `{id}`: {}", several.join(", "));
+                Err(Refused::new(StatusCode::CONFLICT, "id_ambiguous", title))
+            }
         }
     }
 }
 
 async fn event(State(admin): State<Arc<Admin>>, Path(id): Path<String>) -> Result<Response, Refused> {
-    let id = whole_id(&admin, id).await?;
+    let id = admin.whole_id(What::Event, id).await?;
     let mut event = admin.store.event(&id).await?.ok_or_else(|| Refused::absent("event"))?;
     let mask = |shown: &str| admin.actions.mask(&event.row.source, shown);
     let masked = match &event.payload {
@@ -200,7 +237,7 @@ async fn event(State(admin): State<Arc<Admin>>, Path(id): Path<String>) -> Resul
 }
 
 async fn release(State(admin): State<Arc<Admin>>, Path(id): Path<String>) -> Result<Json<Value>, Refused> {
-    let id = whole_id(&admin, id).await?;
+    let id = admin.whole_id(What::Event, id).await?;
     admin.actions.release(&id).await?;
     Ok(Json(json!({"id": id, "state": "proving"})))
 }
@@ -260,9 +297,32 @@ async fn track(
     Ok((StatusCode::CREATED, Json(body)))
 }
 
-async fn deliveries(State(admin): State<Arc<Admin>>, asked: Asked) -> Result<Response, Refused> {
-    let (search, page) = search(asked)?;
-    Ok(Json(admin.store.deliveries(search.state, page).await?).into_response())
+/// `?limit=50&cursor=…`, and what deliveries can be narrowed to.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+struct DeliverySearch {
+    limit: Option<usize>,
+    cursor: Option<String>,
+    source: Option<String>,
+    #[serde(rename = "type")]
+    kind: Option<String>,
+    task: Option<String>,
+    state: Option<String>,
+    since: Option<Timestamp>,
+    until: Option<Timestamp>,
+    destination: Option<String>,
+    route: Option<String>,
+}
+
+async fn deliveries(
+    State(admin): State<Arc<Admin>>,
+    asked: Result<Query<DeliverySearch>, QueryRejection>,
+) -> Result<Response, Refused> {
+    let Query(search) = asked.map_err(|error| Refused::new(StatusCode::BAD_REQUEST, "query_invalid", error.body_text()))?;
+    let DeliverySearch { limit, cursor, source, kind, task, state, since, until, destination, route } = search;
+    let page = Search { limit, cursor, ..Search::default() }.page()?;
+    let like = Like { source, kind, task, state, since, until, destination, route };
+    Ok(Json(admin.store.deliveries(like, page).await?).into_response())
 }
 
 async fn rejections(State(admin): State<Arc<Admin>>, asked: Asked) -> Result<Response, Refused> {

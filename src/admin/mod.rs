@@ -3,6 +3,7 @@
 //! What must hold: nothing here is on the path of an event, and nothing here answers without the token where one is set, but for
 //! `/healthz` and `/readyz`, which are merged in outside of this router.
 
+mod act;
 mod api;
 mod token;
 

@@ -130,6 +130,7 @@ async fn fetch(client: &Client, config: &Config, clock: &Clock, id: &str) -> Res
         verification: Verification::of(&text(&found, "verification")),
         collision_of: found["collision_of"].as_str().and_then(|id| id.parse().ok()),
         released: found["released_at"].is_string(),
+        replay: 0,
         body: Bytes::from(body),
     };
     let task = match task_id.filter(|_| source.ends(&event.kind) && source.fetches()) {

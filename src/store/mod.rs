@@ -12,11 +12,18 @@
 //!   archived, and an event that waits for its files, always have a job.
 //! - A lease that runs out ([`Store::expire`]) closes its attempt as *unknown*, and the job is due again. In SQLite a lease belongs to
 //!   the running process: it cannot run out while that lives, and is void when the next one starts. No clock is involved.
+//! - What a person asks for goes the usual way. [`Store::retry_delivery`] makes the *same* delivery due: the next attempt, the same id
+//!   and content, the ladder begun anew; a dead letter joins its lane again at its old place, and never goes while another of the
+//!   lane is being sent. [`Store::replay_event`] makes *new* deliveries with the next replay number, and only after the event has passed the
+//!   proof of its task as any other does. [`Store::discard_delivery`] ends a delivery and keeps it. What is being sent is left
+//!   alone. By filter, rows are found with [`Store::matching`] and done with [`Store::act`], a few at a time.
+//! - Nothing is claimed for a destination that is paused ([`Store::pause`]), whoever claims, until [`Store::resume`].
 //! - Nothing is deleted that somebody was told is kept. What is given up on is a dead letter, and stays.
 //! - An I/O error ends the store ([`Store::failed`]), and with it the process: nothing is known then about what the disk holds.
 //!
 //! One test suite (`tests/it/store.rs`) holds every implementation to this.
 
+mod again;
 mod error;
 pub mod model;
 mod sqlite;
@@ -29,7 +36,8 @@ use serde::{Deserialize, Serialize};
 
 pub use self::error::{Error, unwritable};
 use self::model::{
-    Appended, Capacity, Claimed, FileRow, Finish, Lease, NewRejection, Progress, Proof, Released, Setback, StoredEvent, Waiting,
+    Appended, Capacity, Claimed, FileRow, Finish, Lease, Like, NewRejection, Progress, Proof, Released, Setback, StoredEvent,
+    Waiting,
 };
 use self::view::{
     Backlog, DeliveryRow, EventDetail, EventFilter, EventRow, Listed, Page, RejectionDetail, RejectionRow, TaskDetail, TaskRow,
@@ -310,12 +318,12 @@ impl Store {
         forward!(self.task(source, task_id))
     }
 
-    /// Deliveries, newest first, of one state if given.
+    /// Deliveries like these, newest first.
     ///
     /// # Errors
     /// When the store could not be read.
-    pub async fn deliveries(&self, state: Option<String>, page: Page) -> Result<Listed<DeliveryRow>, Error> {
-        forward!(self.deliveries(state, page))
+    pub async fn deliveries(&self, like: Like, page: Page) -> Result<Listed<DeliveryRow>, Error> {
+        forward!(self.deliveries(like, page))
     }
 
     /// Rejections, newest first.

@@ -1,11 +1,13 @@
 //! What goes into the store and comes out of it, the same for every database.
 
+mod again;
 mod file;
 
 use bytes::Bytes;
 use jiff::Timestamp;
 use uuid::Uuid;
 
+pub use self::again::{Act, Discarded, Like, Matching, Replayed, Retried, STEP, Select};
 pub use self::file::{FileRow, NewFile, Progress, TURN_EVENTS, Told, Waiting};
 use crate::clock;
 use crate::event::Verification;
@@ -154,6 +156,8 @@ pub struct Known {
     pub fetching: bool,
     /// Whether an earlier event of it waits for files.
     pub archiving: bool,
+    /// Whether it was fetched before.
+    pub fetched: bool,
 }
 
 /// A delivery to be handed over.
@@ -163,7 +167,9 @@ pub struct Outgoing {
     pub id: Uuid,
     /// What is sent.
     pub body: String,
-    /// Whether an earlier attempt ended as unknown.
+    /// Which attempt this is, counted from the first or from the last retry by hand: where it stands on its ladder.
+    pub tries: u32,
+    /// Whether an earlier one of these attempts ended as unknown: what was before a retry by hand, a person has seen.
     pub after_unknown: bool,
 }
 
@@ -194,6 +200,8 @@ pub struct StoredEvent {
     pub collision_of: Option<Uuid>,
     /// Whether a person released it from quarantine.
     pub released: bool,
+    /// How often it was replayed, this time included.
+    pub replay: u32,
     /// The exact bytes.
     pub body: Bytes,
 }

@@ -81,6 +81,10 @@ pub struct EventDetail {
     pub row: EventRow,
     /// When a person released it.
     pub released_at: Option<String>,
+    /// How often a person replayed it.
+    pub replays: u32,
+    /// When that was asked for last.
+    pub replayed_at: Option<String>,
     /// When it last came again.
     pub last_repeat_at: Option<String>,
     /// The path and query that it was sent to.
@@ -193,9 +197,13 @@ pub struct DeliveryRow {
     pub destination: String,
     /// The route that chose it.
     pub route: String,
-    /// `pending`, `delivered` or `dead`.
+    /// Which replay of the event made it; 0 is none.
+    pub replay: u32,
+    /// The delivery of the same event for the same destination that it repeats.
+    pub replay_of: Option<String>,
+    /// `pending`, `delivered`, `dead` or `discarded`.
     pub state: String,
-    /// Why it is dead.
+    /// Why it is dead, or was.
     pub reason: Option<String>,
     /// Whether it went before something earlier.
     pub out_of_order: bool,
@@ -207,6 +215,17 @@ pub struct DeliveryRow {
     pub due_at: Option<String>,
     /// Its attempts, oldest first.
     pub attempts: Vec<AttemptRow>,
+}
+
+/// How many deliveries of a destination wait, and how many were given up on.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct DestinationCounts {
+    /// The destination.
+    pub destination: String,
+    /// Those that are to be sent.
+    pub pending: i64,
+    /// Those that were given up on.
+    pub dead: i64,
 }
 
 /// One attempt.

@@ -78,6 +78,12 @@ impl Entry {
         Stage::Archive { told: task.told(), out_of_order }
     }
 
+    /// Where an event goes that is replayed, and whose task was fetched before: what is known of it and of its files is enough.
+    pub(super) fn again(&mut self) -> Stage {
+        self.behind = true;
+        Stage::Archive { told: Told::Fetched, out_of_order: false }
+    }
+
     /// The files of all of them.
     pub(super) fn files(self) -> Vec<NewFile> {
         self.files

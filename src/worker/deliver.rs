@@ -48,11 +48,12 @@ pub(super) async fn run(environment: &Environment, job: Job) -> Outcome {
             end(environment, JobKind::Deliver, || environment.store.finish(lease, now, finish.clone())).await;
             Outcome::Answered
         }
-        Err(failure) => fail(environment, lease, destination, failure).await,
+        Err(failure) => fail(environment, (lease, delivery.tries), destination, failure).await,
     }
 }
 
-async fn fail(environment: &Environment, lease: Lease, destination: &Destination, failure: Failure) -> Outcome {
+/// Writes down what follows from a failure: that of try number `tries` on the ladder.
+async fn fail(environment: &Environment, (lease, tries): (Lease, u32), destination: &Destination, failure: Failure) -> Outcome {
     let name = destination.name();
     // What an attempt met in full is kept with it; where the reason is all, the store keeps that.
     let met = |failure: &Failure| failure.detail.clone().or_else(|| Some(failure.reason.clone()));
@@ -65,7 +66,7 @@ async fn fail(environment: &Environment, lease: Lease, destination: &Destination
             bury(environment, lease, name, Setback { reason, detail, unknown: true, ..Setback::default() }).await;
             return Outcome::Failed(failure.reason);
         }
-        Verdict::Retry { after } => retry::wait(destination.ladder(), lease.attempt, after),
+        Verdict::Retry { after } => retry::wait(destination.ladder(), tries, after),
         Verdict::GiveUp => {
             let reason = failure.reason.clone();
             let setback = Setback { reason, detail: failure.detail, unknown: failure.unknown, ..Setback::default() };

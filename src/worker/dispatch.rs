@@ -113,7 +113,7 @@ pub fn envelope(source: &Source, event: &StoredEvent, task: Known<'_>, out_of_or
         received_at: event.received_at,
         verification: event.verification,
         recovered: false,
-        replayed: false,
+        replayed: event.replay > 0,
         may_repeat: false,
         out_of_order,
         collision_of: event.collision_of,

@@ -291,12 +291,18 @@ async fn go_on(
     let mut behind = known.fetching;
     let mut entry = archive::Entry::new(known.archiving);
     let ours = proof.is_some() || known.proof.is_some() || !source.needs_proof();
-    let fetched = task_id.and_then(|_| told(source, waiting.iter().filter(|event| ours || event.released)));
+    // What is replayed tells of its task what was known before, and may be older than what is known now.
+    let news = |event: &&StoredEvent| (ours || event.released) && (event.replay == 0 || !known.fetched);
+    let fetched = task_id.and_then(|_| told(source, waiting.iter().filter(news)));
     let moves = waiting
         .into_iter()
         .filter(|event| ours || event.released)
         .map(|event| {
-            behind |= source.fetches() && task_id.is_some() && source.ends(&event.kind);
+            let fetches = source.fetches() && task_id.is_some() && source.ends(&event.kind);
+            if fetches && event.replay > 0 && known.fetched {
+                return Move { event: event.seq, to: entry.again() };
+            }
+            behind |= fetches;
             let to =
                 if behind { Stage::Fetch } else { entry.next(environment, source, &event, dispatch::Known::NotAsked, false) };
             Move { event: event.seq, to }

@@ -120,6 +120,8 @@ impl Database {
             "files",
             "archiving",
             "own_keys",
+            "replays",
+            "paused",
         ];
         let mut rows = Vec::new();
         for table in tables {

@@ -4,6 +4,7 @@ use super::stage::Stage;
 use crate::cli::{Error, Failure, Result};
 use crate::simulator::Delivery;
 use crate::store;
+use crate::store::model::Like;
 use crate::store::view::{DeliveryRow, EventFilter, EventRow, Page};
 
 /// How many rows of a list are looked at; a round makes fewer.
@@ -111,7 +112,7 @@ impl Seen {
             let filter = EventFilter { task_id: Some((*task_id).to_owned()), ..EventFilter::default() };
             events.extend(stage.store.events(filter, page()).await.map_err(unread)?.data);
         }
-        let mut deliveries = stage.store.deliveries(None, page()).await.map_err(unread)?.data;
+        let mut deliveries = stage.store.deliveries(Like::default(), page()).await.map_err(unread)?.data;
         deliveries.retain(|delivery| events.iter().any(|event| event.id == delivery.event));
         let of_round = |sent: &&Delivery| sent.attempt > 0 && tasks.contains(&sent.task_id.as_str());
         let sent = stage.cast.deliveries().iter().filter(of_round).count();

@@ -5,7 +5,7 @@ use rusqlite::types::ValueRef;
 use rusqlite::{Connection, OptionalExtension as _, Row, params};
 
 use super::append::{body, id};
-use super::{intake, lane};
+use super::{again, intake, lane};
 use crate::event::Verification;
 use crate::store::Error;
 use crate::store::model::{Capacity, Claimed, Job, JobKind, Known, Lease, StoredEvent, Which, Work, text};
@@ -19,6 +19,9 @@ pub(super) fn claim(connection: &Connection, capacities: &[Capacity], now: Times
     let more = intake::take_in(connection, intake::TURN)?;
     let (mut claimed, at) = (Claimed { next_due: more.then_some(now), ..Claimed::default() }, text(now));
     for capacity in capacities.iter().filter(|capacity| capacity.limit > 0) {
+        if capacity.kind == JobKind::Deliver && again::is_paused(connection, &capacity.queue)? {
+            continue;
+        }
         let due = due_jobs(connection, capacity, &at)?;
         for (job, subject, attempt, overdue_in_lane, created_at) in due {
             connection
@@ -93,15 +96,22 @@ fn task_work(connection: &Connection, subject: i64, state: &str) -> Result<Work,
         .prepare_cached(
             "SELECT task_id, proof, refused_at, probes, \
              EXISTS (SELECT 1 FROM open_events WHERE subject = tasks.seq AND open_events.state = 'fetching'), \
-             EXISTS (SELECT 1 FROM open_events WHERE subject = tasks.seq AND open_events.state = 'archiving') \
-             FROM tasks WHERE seq = ?1",
+             EXISTS (SELECT 1 FROM open_events WHERE subject = tasks.seq AND open_events.state = 'archiving'), \
+             fetched_at IS NOT NULL FROM tasks WHERE seq = ?1",
         )?
         .query_row([subject], |row| {
             let refused_at: Option<String> = row.get(2)?;
             let refused_at = refused_at.and_then(|at| at.parse().ok());
             Ok((
                 row.get(0)?,
-                Known { proof: row.get(1)?, refused_at, probes: row.get(3)?, fetching: row.get(4)?, archiving: row.get(5)? },
+                Known {
+                    proof: row.get(1)?,
+                    refused_at,
+                    probes: row.get(3)?,
+                    fetching: row.get(4)?,
+                    archiving: row.get(5)?,
+                    fetched: row.get(6)?,
+                },
             ))
         })
         .optional()?;
@@ -129,7 +139,7 @@ pub(super) fn stored(connection: &Connection, seq: i64) -> Result<Option<StoredE
 macro_rules! event_columns {
     () => {
         "seq, id, source, provider, type, task_id, received_at, verification, collision_of, released_at IS NOT NULL, body, \
-         event_id, provider_type"
+         event_id, provider_type, coalesce((SELECT replay FROM replays WHERE replays.event = events.seq), 0)"
     };
 }
 use event_columns;
@@ -149,6 +159,7 @@ fn stored_event(row: &Row<'_>) -> rusqlite::Result<StoredEvent> {
         body: body(row.get(10)?),
         event_id: row.get(11)?,
         provider_type: row.get(12)?,
+        replay: row.get(13)?,
     })
 }
 

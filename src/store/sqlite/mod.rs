@@ -1,5 +1,6 @@
 //! The store in one SQLite file: one thread writes ([`writer`]), a few connections read.
 
+mod again;
 mod append;
 mod archive;
 mod checkpoint;
@@ -25,8 +26,8 @@ use rusqlite::{Connection, params};
 
 use self::writer::Writer;
 use super::model::{
-    Appended, Capacity, Claimed, FileRow, Finish, Lease, NewRejection, Progress, Proof, Released, Setback, StoredEvent, Waiting,
-    text,
+    Appended, Capacity, Claimed, FileRow, Finish, Lease, Like, NewRejection, Progress, Proof, Released, Setback, StoredEvent,
+    Waiting, text,
 };
 use super::view::{
     Backlog, DeliveryRow, EventDetail, EventFilter, EventRow, Listed, Page, RejectionDetail, RejectionRow, TaskDetail, TaskRow,
@@ -286,8 +287,8 @@ impl Sqlite {
         self.read(move |connection| read::task(connection, &source, &task_id)).await
     }
 
-    pub(super) async fn deliveries(&self, state: Option<String>, page: Page) -> Result<Listed<DeliveryRow>, Error> {
-        self.read(move |connection| read::deliveries(connection, state.as_deref(), &page)).await
+    pub(super) async fn deliveries(&self, like: Like, page: Page) -> Result<Listed<DeliveryRow>, Error> {
+        self.read(move |connection| read::deliveries(connection, &like, &page)).await
     }
 
     pub(super) async fn rejections(&self, page: Page) -> Result<Listed<RejectionRow>, Error> {

@@ -13,7 +13,8 @@ use crate::store::Error;
 use crate::store::model::text;
 
 /// The migrations, in order. A release's migrations only add, so that the program before it still runs on the new schema.
-const MIGRATIONS: [&str; 2] = [include_str!("schema/0001_first.sql"), include_str!("schema/0002_files.sql")];
+const MIGRATIONS: [&str; 3] =
+    [include_str!("schema/0001_first.sql"), include_str!("schema/0002_files.sql"), include_str!("schema/0003_again.sql")];
 /// The oldest schema whose program can work on what [`MIGRATIONS`] make.
 const OLDEST_SCHEMA: usize = 1;
 /// Marks a SQLite file as ours (`PRAGMA application_id`): the letters `task`.

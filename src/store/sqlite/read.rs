@@ -6,10 +6,11 @@ use jiff::Timestamp;
 use rusqlite::{Connection, OptionalExtension as _, Row, params};
 use serde_json::{Value, json};
 
+use super::again::narrowing;
 use super::append::body;
 use super::archive;
 use crate::store::Error;
-use crate::store::model::FileRow;
+use crate::store::model::{FileRow, Like};
 use crate::store::view::{
     ArchiveRow, AttemptRow, Backlog, BacklogRow, DeliveryRow, EventDetail, EventFilter, EventRow, Listed, Page, TaskDetail,
     TaskRow,
@@ -99,24 +100,35 @@ pub(super) fn event(connection: &Connection, id: &str) -> Result<Option<EventDet
         .prepare_cached(concat!(
             "SELECT ",
             event_row_columns!(),
-            ", released_at, last_repeat_at, target, headers, body, coalesce(reasons, '[]'), subject FROM standing WHERE id = ?1"
+            ", released_at, last_repeat_at, target, headers, body, coalesce(reasons, '[]'), subject, coalesce(replay, 0), asked_at \
+             FROM standing LEFT JOIN replays ON replays.event = seq WHERE id = ?1"
         ))?
         .query_row([id], |row| {
             let (seq, event) = event_row(row)?;
             let (headers, reasons): (String, String) = (row.get(18)?, row.get(20)?);
-            Ok((seq, event, row.get(15)?, row.get(16)?, row.get(17)?, headers, body(row.get(19)?), reasons, row.get(21)?))
+            let subject = row.get(21)?;
+            let detail = EventDetail {
+                row: event,
+                released_at: row.get(15)?,
+                replays: row.get(22)?,
+                replayed_at: row.get(23)?,
+                last_repeat_at: row.get(16)?,
+                target: row.get(17)?,
+                headers: serde_json::from_str(&headers).unwrap_or_default(),
+                reasons: serde_json::from_str(&reasons).unwrap_or_default(),
+                payload: Value::Null,
+                body_base64: None,
+                work: None,
+                deliveries: Vec::new(),
+            };
+            Ok((seq, detail, body(row.get(19)?), subject))
         })
         .optional()?;
-    let Some((seq, row, released_at, last_repeat_at, target, headers, body, reasons, subject)) = found else { return Ok(None) };
+    let Some((seq, detail, body, subject)) = found else { return Ok(None) };
     let text = std::str::from_utf8(&body).ok();
     let payload = serde_json::from_slice(&body).unwrap_or_else(|_| json!(text));
-    let work = work(connection, &row.state, subject)?;
+    let work = work(connection, &detail.row.state, subject)?;
     Ok(Some(EventDetail {
-        released_at,
-        last_repeat_at,
-        target,
-        headers: serde_json::from_str(&headers).unwrap_or_default(),
-        reasons: serde_json::from_str(&reasons).unwrap_or_default(),
         payload,
         body_base64: text.is_none().then(|| BASE64_STANDARD.encode(&body)),
         work,
@@ -124,7 +136,7 @@ pub(super) fn event(connection: &Connection, id: &str) -> Result<Option<EventDet
             .into_iter()
             .map(|(_, row)| row)
             .collect(),
-        row,
+        ..detail
     }))
 }
 
@@ -226,11 +238,16 @@ pub(super) fn task(connection: &Connection, source: &str, task_id: &str) -> Resu
     Ok(Some(TaskDetail { row, task, files, raw, archive, events }))
 }
 
-pub(super) fn deliveries(connection: &Connection, state: Option<&str>, at: &Page) -> Result<Listed<DeliveryRow>, Error> {
+pub(super) fn deliveries(connection: &Connection, like: &Like, at: &Page) -> Result<Listed<DeliveryRow>, Error> {
     let rows = deliveries_where(
         connection,
-        "(?1 IS NULL OR deliveries.state = ?1)",
-        state.map(str::to_owned),
+        "(?1 ->> 'state' IS NULL OR deliveries.state = ?1 ->> 'state') \
+         AND (?1 ->> 'destination' IS NULL OR destination = ?1 ->> 'destination') \
+         AND (?1 ->> 'route' IS NULL OR route = ?1 ->> 'route') AND (?1 ->> 'source' IS NULL OR source = ?1 ->> 'source') \
+         AND (?1 ->> 'type' IS NULL OR type = ?1 ->> 'type') AND (?1 ->> 'task' IS NULL OR task_id = ?1 ->> 'task') \
+         AND (?1 ->> 'since' IS NULL OR received_at >= ?1 ->> 'since') \
+         AND (?1 ->> 'until' IS NULL OR received_at < ?1 ->> 'until')",
+        narrowing(like)?,
         at.cursor.unwrap_or(i64::MAX),
         at.limit + 1,
     )?;
@@ -248,7 +265,10 @@ fn deliveries_where(
     let mut rows: Vec<(i64, DeliveryRow)> = connection
         .prepare_cached(&format!(
             "SELECT deliveries.seq, deliveries.id, events.id, events.type, events.source, events.task_id, destination, route, \
-             deliveries.state, deliveries.reason, out_of_order, deliveries.created_at, ended_at, jobs.due_at \
+             deliveries.state, deliveries.reason, out_of_order, deliveries.created_at, ended_at, jobs.due_at, replay, \
+             (SELECT earlier.id FROM deliveries AS earlier WHERE earlier.event = deliveries.event \
+             AND earlier.destination = deliveries.destination AND earlier.replay < deliveries.replay \
+             ORDER BY earlier.replay DESC LIMIT 1) \
              FROM deliveries JOIN events ON events.seq = deliveries.event \
              LEFT JOIN jobs ON jobs.kind = 'deliver' AND jobs.subject = deliveries.seq \
              WHERE {condition} AND deliveries.seq < ?2 ORDER BY deliveries.seq DESC LIMIT ?3"
@@ -268,6 +288,8 @@ fn deliveries_where(
                 created_at: row.get(11)?,
                 ended_at: row.get(12)?,
                 due_at: row.get(13)?,
+                replay: row.get(14)?,
+                replay_of: row.get(15)?,
                 attempts: Vec::new(),
             };
             Ok((row.get(0)?, delivery))

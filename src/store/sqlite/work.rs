@@ -167,7 +167,7 @@ pub(super) fn prove(connection: &Connection, source: &str, proof: &Proof, at: &s
 }
 
 /// What waited for the proof of a task, or for a person's word, need not wait for its next turn.
-fn hurry(connection: &Connection, subject: i64, at: &str) -> Result<(), Error> {
+pub(super) fn hurry(connection: &Connection, subject: i64, at: &str) -> Result<(), Error> {
     connection
         .prepare_cached(
             "UPDATE jobs SET settled = 1, due_at = CASE WHEN state = 'due' THEN min(due_at, ?2) ELSE due_at END \
@@ -194,6 +194,9 @@ pub(super) fn retry(
              CASE WHEN json_array_length(reasons) >= 20 THEN json_remove(reasons, '$[0]') ELSE reasons END, '$[#]', ?3) WHERE id = ?1",
         )?
         .execute(params![lease.job, text(due), setback.reason])?;
+    if kind == JobKind::Deliver.as_str() {
+        lane::step_back(connection, subject, now)?;
+    }
     Ok(true)
 }
 
@@ -240,45 +243,51 @@ fn close_failed(
 /// Gives jobs back that were claimed and not begun: as if they had never been claimed.
 pub(super) fn hand_back(connection: &Connection, leases: &[Lease], now: Timestamp) -> Result<(), Error> {
     for lease in leases {
-        if held(connection, *lease)?.is_none() {
-            continue;
-        }
+        let Some((kind, _, subject)) = held(connection, *lease)? else { continue };
         // A new row, for the same reason as in [`begin_anew`].
         connection
             .prepare_cached(
-                "INSERT OR REPLACE INTO jobs (kind, queue, subject, settled, state, due_at, attempt, reasons, created_at) \
-                 SELECT kind, queue, subject, settled, 'due', ?2, attempt - 1, reasons, created_at FROM jobs WHERE id = ?1",
+                "INSERT OR REPLACE INTO jobs \
+                 (kind, queue, subject, settled, state, due_at, attempt, first_attempt, reasons, created_at) \
+                 SELECT kind, queue, subject, settled, 'due', ?2, attempt - 1, first_attempt, reasons, created_at \
+                 FROM jobs WHERE id = ?1",
             )?
             .execute(params![lease.job, text(now)])?;
+        if kind == JobKind::Deliver.as_str() {
+            lane::step_back(connection, subject, now)?;
+        }
     }
     Ok(())
 }
 
 /// Voids every lease, at start: whoever held them is gone. What was being sent then has an unknown outcome.
 pub(super) fn expire(connection: &Connection, now: Timestamp) -> Result<usize, Error> {
-    let leased: Vec<(i64, String)> = connection
-        .prepare_cached("SELECT id, kind FROM jobs WHERE state = 'leased'")?
-        .query_map([], |row| Ok((row.get(0)?, row.get(1)?)))?
+    let leased: Vec<(i64, String, i64)> = connection
+        .prepare_cached("SELECT id, kind, subject FROM jobs WHERE state = 'leased'")?
+        .query_map([], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)))?
         .collect::<Result<_, _>>()?;
-    for (job, kind) in &leased {
+    for (job, kind, _) in &leased {
         if kind == JobKind::Deliver.as_str() {
             let detail = "taskhook ended before the answer came";
             lane::end_attempt(connection, *job, "unknown", Some(detail), &text(now))?;
         }
     }
     connection.prepare_cached("UPDATE jobs SET state = 'due', due_at = ?1 WHERE state = 'leased'")?.execute([text(now)])?;
+    for (_, _, delivery) in leased.iter().filter(|(_, kind, _)| kind == JobKind::Deliver.as_str()) {
+        lane::step_back(connection, *delivery, now)?;
+    }
     Ok(leased.len())
 }
 
 /// Lets an event out of quarantine, on a person's word.
 pub(super) fn release(connection: &Connection, event: &str, now: Timestamp) -> Result<Released, Error> {
-    let row: Option<(i64, String, Option<i64>, String)> = connection
+    let row: Option<(i64, String, i64, String)> = connection
         .prepare_cached("SELECT seq, source, subject, state FROM standing WHERE id = ?1")?
         .query_row([event], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?)))
         .optional()?;
     let (seq, source, subject) = match row {
         None => return Ok(Released::Unknown),
-        Some((seq, source, Some(subject), state)) if state == "quarantined" => (seq, source, subject),
+        Some((seq, source, subject, state)) if state == "quarantined" => (seq, source, subject),
         Some((.., state)) => return Ok(Released::Not(state)),
     };
     connection

@@ -256,7 +256,7 @@ async fn what_is_learnt_of_a_task_is_known_to_its_next_job(database: Database) {
     let (_, all) = known("e3", at(4)).await;
     assert_eq!(
         all,
-        Known { proof: Some("private".into()), refused_at: Some(at(1)), probes: 2, fetching: true, archiving: false }
+        Known { proof: Some("private".into()), refused_at: Some(at(1)), probes: 2, fetching: true, ..Known::default() }
     );
 
     let fetch = database.claim_one(JobKind::Fetch, "manus", at(5)).await;

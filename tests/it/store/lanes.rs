@@ -1,5 +1,6 @@
 //! Deliveries of one task to one destination go in order, and none waits for ever.
 
+use taskhook::store::model::Like;
 use taskhook::store::view::DeliveryRow;
 
 use super::*;
@@ -33,7 +34,7 @@ fn body(mark: &str, out_of_order: bool) -> String {
 }
 
 async fn rows(database: &Database) -> Vec<DeliveryRow> {
-    let mut rows = database.store().deliveries(None, Page { limit: 500, cursor: None }).await.unwrap().data;
+    let mut rows = database.store().deliveries(Like::default(), Page { limit: 500, cursor: None }).await.unwrap().data;
     rows.reverse();
     rows
 }

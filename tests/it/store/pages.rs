@@ -22,7 +22,11 @@ async fn lists_come_in_pages_newest_first(database: Database) {
     for rest in [true, true, false] {
         let [cursor, deliveries_cursor] = cursors;
         let listed = database.store().events(EventFilter::default(), Page { limit: 3, cursor }).await.unwrap();
-        let made = database.store().deliveries(None, Page { limit: 3, cursor: deliveries_cursor }).await.unwrap();
+        let made = database
+            .store()
+            .deliveries(taskhook::store::model::Like::default(), Page { limit: 3, cursor: deliveries_cursor })
+            .await
+            .unwrap();
         events.extend(listed.data.into_iter().map(|row| row.id));
         deliveries.extend(made.data.into_iter().map(|row| row.event));
         assert_eq!((listed.next_cursor.is_some(), made.next_cursor.is_some()), (rest, rest));

@@ -63,12 +63,13 @@ CREATE TABLE open_events (
 -- What a person should look at.
 CREATE INDEX open_events_stuck ON open_events (state, event) WHERE state IN ('quarantined', 'dead');
 
--- Every event with where it stands.
+-- Every event with where it stands, and what work on it is about: the row of its task, or minus its own where it names none.
 CREATE VIEW standing AS
-SELECT events.*, subject, reason, reasons,
-       coalesce(state, CASE WHEN kept THEN 'kept' WHEN events.seq > (SELECT taken FROM intake) THEN 'proving' ELSE 'done' END) AS state
-FROM events LEFT JOIN open_events ON event = events.seq AND subject = coalesce(
-     (SELECT tasks.seq FROM tasks WHERE tasks.task_id = events.task_id AND tasks.source = events.source), -events.seq);
+SELECT about.*, reason, reasons,
+       coalesce(state, CASE WHEN kept THEN 'kept' WHEN about.seq > (SELECT taken FROM intake) THEN 'proving' ELSE 'done' END) AS state
+FROM (SELECT *, coalesce((SELECT seq FROM tasks WHERE tasks.task_id = events.task_id AND tasks.source = events.source), -events.seq)
+      AS subject FROM events) AS about
+LEFT JOIN open_events ON open_events.event = about.seq AND open_events.subject = about.subject;
 
 -- Acceptance once: 16 bytes of SHA-256 over (source, event id), or for a collision over its content too.
 CREATE TABLE event_keys (

@@ -1,0 +1,99 @@
+//! The store's verbs for what a person asks: retry, discard, replay, pause.
+
+use jiff::Timestamp;
+
+use super::model::{Act, Discarded, Matching, Replayed, Retried, Select};
+use super::view::DestinationCounts;
+use super::{Error, Store};
+
+impl Store {
+    /// Tries a delivery again, on a person's word.
+    ///
+    /// # Errors
+    /// When the commit failed.
+    pub async fn retry_delivery(&self, id: &str, now: Timestamp) -> Result<Retried, Error> {
+        let Self::Sqlite(store) = self;
+        store.retry_delivery(id, now).await
+    }
+
+    /// Gives a delivery up for good, on a person's word: it is kept as `discarded`, and no longer counts as a dead letter.
+    ///
+    /// # Errors
+    /// When the commit failed.
+    pub async fn discard_delivery(&self, id: &str, now: Timestamp) -> Result<Discarded, Error> {
+        let Self::Sqlite(store) = self;
+        store.discard_delivery(id, now).await
+    }
+
+    /// Lets an event go its way again, on a person's word.
+    ///
+    /// # Errors
+    /// When the commit failed.
+    pub async fn replay_event(&self, id: &str, now: Timestamp) -> Result<Replayed, Error> {
+        let Self::Sqlite(store) = self;
+        store.replay_event(id, now).await
+    }
+
+    /// Some of the rows that are meant, in the order in which they were made, behind row `after`.
+    ///
+    /// # Errors
+    /// When the store could not be read.
+    pub async fn matching(&self, select: Select, after: i64) -> Result<Matching, Error> {
+        let Self::Sqlite(store) = self;
+        store.matching(select, after).await
+    }
+
+    /// Does `act` to `rows`, at most [`model::STEP`] at a time; says to how many. One that has changed meanwhile is left out.
+    ///
+    /// # Errors
+    /// When the commit failed; then nothing was done.
+    pub async fn act(&self, act: Act, rows: Vec<i64>, now: Timestamp) -> Result<usize, Error> {
+        let Self::Sqlite(store) = self;
+        store.act(act, rows, now).await
+    }
+
+    /// Lets nothing be sent to a destination; says since when. What is being sent ends.
+    ///
+    /// # Errors
+    /// When the commit failed.
+    pub async fn pause(&self, destination: &str, now: Timestamp) -> Result<String, Error> {
+        let Self::Sqlite(store) = self;
+        store.pause(destination, now).await
+    }
+
+    /// Lets a destination be sent to again; says whether it was paused. What waits for what is before it in its lane waits anew.
+    ///
+    /// # Errors
+    /// When a commit failed; then it is still paused.
+    pub async fn resume(&self, destination: &str, now: Timestamp) -> Result<bool, Error> {
+        let Self::Sqlite(store) = self;
+        store.resume(destination, now).await
+    }
+
+    /// The destinations that are paused, and since when.
+    ///
+    /// # Errors
+    /// When the store could not be read.
+    pub async fn paused(&self) -> Result<Vec<(String, String)>, Error> {
+        let Self::Sqlite(store) = self;
+        store.paused().await
+    }
+
+    /// How many deliveries wait for each destination, and how many are dead; one without either is not there.
+    ///
+    /// # Errors
+    /// When the store could not be read.
+    pub async fn destination_counts(&self) -> Result<Vec<DestinationCounts>, Error> {
+        let Self::Sqlite(store) = self;
+        store.destination_counts().await
+    }
+
+    /// The ids of deliveries that begin with `start`, in order, at most `limit`.
+    ///
+    /// # Errors
+    /// When the store could not be read.
+    pub async fn delivery_ids(&self, start: &str, limit: usize) -> Result<Vec<String>, Error> {
+        let Self::Sqlite(store) = self;
+        store.delivery_ids(start, limit).await
+    }
+}
