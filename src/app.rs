@@ -2,7 +2,10 @@
 //!
 //! What must hold: every part is watched, and if one ends uninvited the program ends, saying which. At a stop `/readyz` says no
 //! first; events are accepted for `server.shutdown_delay` more; then listeners close, requests and jobs in hand end, within
-//! `server.drain_timeout` in all; what does not is handed back. A kill at any point loses nothing: that is the store's affair.
+//! `server.drain_timeout` in all; what does not is handed back. A kill at any point loses nothing: that is the store's affair. The
+//! worker runs behind the rest: see `behind`.
+
+mod behind;
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -79,6 +82,9 @@ pub enum Error {
         /// What the system says.
         problem: std::io::Error,
     },
+    /// The system gives no threads.
+    #[error("cannot start threads to work on: {0}")]
+    Threads(std::io::Error),
     /// The system gives no random numbers.
     #[error("the system has no random numbers to make a key of")]
     Random,
@@ -241,7 +247,8 @@ impl App {
             app.spawn("the watch on the archive", |stop| watch(archive, health, clock, stop));
             let keys = app.keys.clone();
             app.spawn("the key refresher", |stop| keys.keep_fresh(stop));
-            app.spawn("the worker", |stop| worker.run(stop, drain));
+            let worker = behind::run("worker", worker.run(app.stop.clone(), drain)).map_err(Error::Threads)?;
+            app.spawn("the worker", |_| worker);
             app.spawn("the keeper of rejections", |stop| keeper.run(stop));
         } else {
             (app.worker, app.keeper) = (Some(worker), Some(keeper));
