@@ -29,6 +29,7 @@ use self::progress::Progress;
 use self::report::Report;
 use super::{Context, Error, Exit, Result, interrupted, runtime};
 use crate::clock::Clock;
+use crate::text::one_line;
 
 /// Measure this machine: how many events it keeps, how fast, and that none is lost
 ///
@@ -62,23 +63,24 @@ struct Common {
     /// Where the temporary folder is made, on the disk to be measured; by default in the working directory
     #[arg(long, value_name = "FOLDER")]
     folder: Option<PathBuf>,
-    /// The kind of store
-    #[arg(long, value_name = "URL", default_value = "sqlite", value_parser = store)]
+    /// The kind of store; so far there is `sqlite`
+    #[arg(long, value_name = "URL", default_value = "sqlite")]
     store: String,
     /// Print the result as JSON
     #[arg(long)]
     json: bool,
 }
 
-/// Only the embedded store is known so far, in a file of the bench's own.
-fn store(text: &str) -> std::result::Result<String, String> {
-    match text {
-        "sqlite" => Ok(text.to_owned()),
-        _ if text.starts_with("sqlite:") => {
-            Err("the file is made in a temporary folder: say where with `--folder`, and `sqlite` here".into())
+impl Common {
+    /// Refuses another store than the embedded one, in a file of the bench's own.
+    fn known_store(&self) -> Result {
+        if self.store == "sqlite" {
+            return Ok(());
         }
-        // Whatever it is may hold a password.
-        _ => Err("the only kind of store so far is `sqlite`".into()),
+        // Of another kind only that is shown: the rest may hold a password.
+        let kind = self.store.split(':').next().unwrap_or_default();
+        let failed = Error::failed(format!("`--store`: a bench knows no store `{}`", one_line(kind, 20)));
+        Err(failed.with_exit(Exit::Usage).hint("write `sqlite`; where its file lies is said by `--folder`").into())
     }
 }
 
@@ -105,32 +107,48 @@ fn play(
     context: &mut Context<'_>,
     bench: impl AsyncFnOnce(&mut Stage<'_>) -> Result,
 ) -> Result {
+    common.known_store()?;
     let clock = Clock::system();
     let within = context.inputs.directory.join(common.folder.as_deref().unwrap_or(Path::new("")));
     let folder = temporary(&within, "taskhook-bench-")?;
-    let machine = Machine::look(folder.path(), &clock)?;
-    let mut progress = Progress::new(context.err, context.terminal);
+    let path = folder.path().to_owned();
+    let progress = Progress::new(context.err, context.terminal);
+    let runtime = runtime()?;
+    let ended = runtime.block_on(async {
+        tokio::select! {
+            // First, so that a signal is heard before anything lasts.
+            biased;
+            () = interrupted() => Err(Error::failed("it was stopped before its end; nothing is left of it").into()),
+            ended = staged(name, common, path, clock, progress, bench) => ended,
+        }
+    });
+    // What still runs was told to stop, or is dropped now.
+    runtime.shutdown_timeout(Duration::from_secs(2));
+    let gone = remove(folder);
+    ended?.write(context.out, common.json)?;
+    gone
+}
+
+/// Looks at the machine, and has `bench` make its report.
+async fn staged(
+    name: &'static str,
+    common: &Common,
+    folder: PathBuf,
+    clock: Clock,
+    mut progress: Progress<'_>,
+    bench: impl AsyncFnOnce(&mut Stage<'_>) -> Result,
+) -> Result<Report> {
+    let (disk, timing) = (folder.clone(), clock.clone());
+    let looking = tokio::task::spawn_blocking(move || Machine::look(&disk, &timing));
+    let machine = looking.await.map_err(|error| Error::failed(format!("cannot look at the machine: {error}")))??;
     for warning in machine.warnings() {
         progress.say(&format!("warning: {warning}"))?;
     }
     let mut report = Report::new(name, machine);
     report.setting("store", common.store.as_str());
-    let mut stage = Stage { clock, folder: folder.path().to_owned(), progress, report };
-    let runtime = runtime()?;
-    let ended = runtime.block_on(async {
-        tokio::select! {
-            ended = bench(&mut stage) => ended,
-            () = interrupted() => Err(Error::failed("it was stopped before its end; nothing is left of it").into()),
-        }
-    });
-    stage.progress.clear();
-    // What still runs was told to stop, or is dropped now.
-    runtime.shutdown_timeout(Duration::from_secs(2));
-    let report = stage.report;
-    let gone = remove(folder);
-    ended?;
-    report.write(context.out, common.json)?;
-    gone
+    let mut stage = Stage { clock, folder, progress, report };
+    bench(&mut stage).await?;
+    Ok(stage.report)
 }
 
 /// Removes the folder with all that is in it. A process that was ended a moment ago may still have made a file.

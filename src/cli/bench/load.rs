@@ -437,3 +437,63 @@ fn head_of(head: &[u8]) -> Option<(u16, usize)> {
         text.lines().filter_map(|line| line.split_once(':')).find(|(name, _)| name.eq_ignore_ascii_case("content-length"));
     Some((status, length?.1.trim().parse().ok()?))
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+
+    fn maker() -> Maker {
+        let tasks = Arc::new(vec!["a".to_owned(), "b".to_owned()]);
+        Maker { signer: Signer::Hmac, tasks, run: 1_763_507_101, padding: 0 }
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn however_they_are_made_the_events_are_the_same_and_distinct() {
+        let (clock, done) = (Clock::system(), Counter::default());
+        let body = |request: Cow<'_, [u8]>| String::from_utf8_lossy(&request).split_once("\r\n\r\n").unwrap().1.to_owned();
+        let bodies = |load: &Load| (0..).map_while(|index| load.request(index).map(body)).collect::<BTreeSet<_>>();
+        let expected: BTreeSet<_> = (10..110).map(|number| maker().body(number)).collect();
+        assert_eq!(expected.len(), 100);
+        assert_eq!(bodies(&Load::as_it_goes(maker(), 10..110, clock.clone())), expected);
+        assert_eq!(bodies(&Load::beforehand(maker(), 10..110, clock.clone(), &done).await.unwrap()), expected);
+        assert_eq!(done.count(), 100);
+        assert_eq!(bodies(&Load::ahead(maker(), 10..110, clock, 16, &Counter::default()).await.unwrap()), expected);
+    }
+
+    #[test]
+    fn a_request_has_twelve_headers() {
+        let request = String::from_utf8(maker().request(0, 1_763_507_101)).unwrap();
+        let (head, body) = request.split_once("\r\n\r\n").unwrap();
+        assert_eq!(head.lines().skip(1).count(), 12, "{head}");
+        assert!(head.contains(&format!("content-length: {}", body.len())), "{head}");
+    }
+
+    #[test]
+    fn answers_are_read() {
+        assert_eq!(head_of(b"HTTP/1.1 503 Service Unavailable\r\nContent-Length: 7"), Some((503, 7)));
+        assert_eq!(head_of(b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked"), None);
+        let body = br#"{"status":"accepted","id":"019a9936-de14-7c3a-9d52-0f6c1e8b4a77"}"#;
+        let answer = Answer { status: 200, body };
+        assert!(answer.says("accepted") && !answer.says("accept") && !answer.says("duplicate"));
+        assert_eq!(answer.id().unwrap().to_string(), "019a9936-de14-7c3a-9d52-0f6c1e8b4a77");
+        assert!(!Answer { status: 503, body }.says("accepted"));
+    }
+
+    #[test]
+    fn what_is_not_accepted_is_a_complaint() {
+        let mut run = Run::new();
+        let answer = |status, body| Ok(Answer { status, body });
+        run.count(&answer(200, br#"{"status":"accepted"}"#), Duration::from_millis(1));
+        assert_eq!(run.complaint(1), None);
+        run.count(&answer(200, br#"{"status":"duplicate"}"#), Duration::from_millis(1));
+        run.count(&answer(503, b"{}"), Duration::from_millis(1));
+        run.count(&Err(io::Error::other("cut")), Duration::from_millis(1));
+        let complaint = run.complaint(4).unwrap();
+        assert_eq!(
+            complaint,
+            "of 4 events not all were accepted: 1 × accepted, 1 × duplicate, 1 × 503, 1 without an answer (cut)"
+        );
+    }
+}

@@ -125,3 +125,48 @@ async fn next(due: &Mutex<mpsc::UnboundedReceiver<Moment>>) -> Option<Moment> {
 fn accepted(answer: &Answer<'_>) -> Option<Uuid> {
     answer.says("accepted").then(|| answer.id()).flatten()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::load::{Maker, Signer};
+    use super::super::target::listen;
+    use super::*;
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+
+    #[test]
+    fn moments_are_as_many_as_the_rate_says() {
+        let moments: Vec<_> = steady(4, Duration::from_secs(1), Duration::from_millis(1500)).collect();
+        let millis: Vec<_> = moments.iter().map(Duration::as_millis).collect();
+        assert_eq!(millis, [1000, 1250, 1500, 1750, 2000, 2250]);
+        assert_eq!(count(3500, Duration::from_secs(40)), 140_000);
+    }
+
+    /// A server that answers the first request late delays those behind it: they tell of it, although each was answered at once.
+    #[tokio::test(flavor = "multi_thread")]
+    async fn a_stall_shows_in_all_that_it_holds_up() {
+        const STALL: Duration = Duration::from_millis(300);
+        let (listener, clock) = (listen().await.unwrap(), Clock::system());
+        let to = listener.local_addr().unwrap();
+        let mut server = JoinSet::new();
+        let timing = clock.clone();
+        server.spawn(async move {
+            let (mut stream, _) = listener.accept().await.unwrap();
+            let mut bytes = [0; 4096];
+            let mut first = true;
+            while stream.read(&mut bytes).await.unwrap() > 0 {
+                if std::mem::take(&mut first) {
+                    timing.sleep(STALL).await;
+                }
+                stream.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n").await.unwrap();
+            }
+        });
+        let maker = Maker { signer: Signer::Hmac, tasks: Arc::new(vec!["t".to_owned()]), run: 1, padding: 0 };
+        let load = Arc::new(Load::as_it_goes(maker, 0..10, clock.clone()));
+        let moments = (0..10).map(|index| Moment { at: Duration::from_millis(1), index });
+        let paced = open_loop(&load, moments, to, 1, &clock, &Counter::default()).await.unwrap();
+        assert_eq!(paced.run.answered(), 10);
+        let least = paced.run.latencies.quantile(0.0);
+        assert!(least >= STALL - Duration::from_millis(5), "{least:?}: also the last had to wait for the first");
+        assert!(paced.late.max() >= STALL - Duration::from_millis(5));
+    }
+}

@@ -127,3 +127,51 @@ fn wrapped(out: &mut dyn Write, head: &str, text: &str) -> io::Result<()> {
     }
     writeln!(out, "{line}")
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::super::Exit;
+    use super::super::machine;
+    use super::*;
+
+    fn report() -> Report {
+        let mut report = Report::new("rate", machine::example());
+        report.setting("per_second", 100);
+        report.facts(vec![("answers", "99 × accepted, 1 × 503".to_owned())]);
+        report.result(json!({"accepted": 99}));
+        report
+    }
+
+    #[test]
+    fn what_did_not_hold_is_told_with_the_figures_and_fails() {
+        let (mut report, mut out) = (report(), Vec::new());
+        report.fail("of 100 events not all were accepted");
+        let failure = report.write(&mut out, true).unwrap_err();
+        assert_eq!(failure.exit(), Exit::Failed);
+        assert_eq!(failure.to_string(), "error: not all held that must: of 100 events not all were accepted");
+        let told: Value = serde_json::from_slice(&out).unwrap();
+        assert_eq!((&told["ok"], &told["result"]["accepted"]), (&json!(false), &json!(99)));
+        assert_eq!(told["failures"], json!(["of 100 events not all were accepted"]));
+    }
+
+    #[test]
+    fn text_fits_eighty_columns() {
+        let (mut report, mut out) = (report(), Vec::new());
+        report
+            .note("A note that is long enough to need a second line, since lines of more than eighty columns are hard to read.");
+        report.write(&mut out, false).unwrap();
+        let text = String::from_utf8(out).unwrap();
+        let (_, text) = text.split_once("bench:").unwrap();
+        let (figures, notes) = text.split_once("- Warning").unwrap();
+        insta::assert_snapshot!(format!("bench:{figures}").trim_end(), @"
+        bench:  rate: per_second 100
+
+        answers: 99 × accepted, 1 × 503
+        ");
+        insta::assert_snapshot!(notes.split_once("- A note").unwrap().1.trim(), @"
+        that is long enough to need a second line, since lines of more than
+          eighty columns are hard to read.
+        ");
+        assert!(text.lines().all(|line| line.chars().count() <= 80), "{text}");
+    }
+}
