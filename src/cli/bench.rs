@@ -5,9 +5,11 @@
 //! The result says what was simulated and what was lifted; it is a failure (exit code 1) if something did not hold that must.
 
 mod ingest;
+mod kill;
 mod latency;
 mod load;
 mod machine;
+mod pipeline;
 mod process;
 mod progress;
 mod recorder;
@@ -37,13 +39,20 @@ pub(super) struct Args {
 #[derive(Debug, clap::Subcommand)]
 enum Bench {
     Ingest(ingest::Args),
+    Pipeline(pipeline::Args),
+    Kill(kill::Args),
 }
 
 pub(super) fn run(args: Args, context: &mut Context<'_>) -> Result {
     match args.bench {
         Bench::Ingest(args) => ingest::run(&args, context),
+        Bench::Pipeline(args) => pipeline::run(&args, context),
+        Bench::Kill(args) => kill::run(&args, context),
     }
 }
+
+/// The name of the source and the destination of a bench whose store may be a user's: no work there is under this name.
+const BENCH: &str = "bench";
 
 /// What every bench takes.
 #[derive(Debug, clap::Args)]
@@ -51,23 +60,26 @@ struct Common {
     /// Where the temporary folder is made, on the disk to be measured; by default in the working directory
     #[arg(long, value_name = "FOLDER")]
     folder: Option<PathBuf>,
-    /// The kind of store
-    #[arg(long, value_name = "URL", default_value = "sqlite", value_parser = store)]
+    /// The store: `sqlite` for a file in that folder; `kill` takes any URL that `store.url` does
+    #[arg(long, value_name = "URL", default_value = "sqlite")]
     store: String,
     /// Print the result as JSON
     #[arg(long)]
     json: bool,
 }
 
-/// Only the embedded store is known so far, in a file of the bench's own.
-fn store(text: &str) -> std::result::Result<String, String> {
-    match text {
-        "sqlite" => Ok(text.to_owned()),
-        _ if text.starts_with("sqlite:") => {
-            Err("the file is made in a temporary folder: say where with `--folder`, and `sqlite` here".into())
-        }
-        // Whatever it is may hold a password.
-        _ => Err("the only kind of store so far is `sqlite`".into()),
+impl Common {
+    /// Checks that `--store` is one that the bench can make anew for each round.
+    fn own_store(&self) -> Result {
+        let problem = match self.store.as_str() {
+            "sqlite" => return Ok(()),
+            url if url.starts_with("sqlite:") => {
+                "the file is made in a temporary folder: say where with `--folder`, and `sqlite` here"
+            }
+            // Whatever it is may hold a password.
+            _ => "the only kind of store so far is `sqlite`",
+        };
+        Err(Error::failed(format!("`--store`: {problem}")).with_exit(Exit::Usage).into())
     }
 }
 
@@ -94,6 +106,9 @@ fn play(
     context: &mut Context<'_>,
     bench: impl AsyncFnOnce(&mut Stage<'_>) -> Result,
 ) -> Result {
+    if name != "kill" {
+        common.own_store()?;
+    }
     let clock = Clock::system();
     let within = context.inputs.directory.join(common.folder.as_deref().unwrap_or(Path::new("")));
     let folder = temporary(&within, "taskhook-bench-")?;
@@ -103,7 +118,8 @@ fn play(
         progress.say(&format!("warning: {warning}"))?;
     }
     let mut report = Report::new(name, machine);
-    report.setting("store", common.store.as_str());
+    // Behind its kind a URL may hold a password.
+    report.setting("store", common.store.split(':').next().unwrap_or_default());
     let mut stage = Stage { clock, folder: folder.path().to_owned(), progress, report };
     let runtime = runtime()?;
     let ended = runtime.block_on(async {
