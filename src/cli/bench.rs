@@ -4,16 +4,21 @@
 //! temporary folder on the disk that is measured, which is gone at the end, also after an error or a signal. Every number is bounded.
 //! The result says what was simulated and what was lifted; it is a failure (exit code 1) if something did not hold that must.
 
+mod grow;
 mod ingest;
 mod kill;
 mod latency;
 mod load;
 mod machine;
+mod pace;
 mod pipeline;
 mod process;
 mod progress;
+mod rate;
 mod recorder;
 mod report;
+mod scrape;
+mod spike;
 mod target;
 
 use std::path::{Path, PathBuf};
@@ -39,6 +44,9 @@ pub(super) struct Args {
 #[derive(Debug, clap::Subcommand)]
 enum Bench {
     Ingest(ingest::Args),
+    Rate(rate::Args),
+    Grow(grow::Args),
+    Spike(spike::Args),
     Pipeline(pipeline::Args),
     Kill(kill::Args),
 }
@@ -46,6 +54,9 @@ enum Bench {
 pub(super) fn run(args: Args, context: &mut Context<'_>) -> Result {
     match args.bench {
         Bench::Ingest(args) => ingest::run(&args, context),
+        Bench::Rate(args) => rate::run(&args, context),
+        Bench::Grow(args) => grow::run(&args, context),
+        Bench::Spike(args) => spike::run(&args, context),
         Bench::Pipeline(args) => pipeline::run(&args, context),
         Bench::Kill(args) => kill::run(&args, context),
     }
@@ -131,12 +142,24 @@ fn play(
     stage.progress.clear();
     // What still runs was told to stop, or is dropped now.
     runtime.shutdown_timeout(Duration::from_secs(2));
-    let (path, report) = (stage.folder, stage.report);
-    let gone = folder.close();
+    let report = stage.report;
+    let gone = remove(folder);
     ended?;
     report.write(context.out, common.json)?;
-    gone.map_err(|error| Error::failed(format!("cannot remove {}: {error}", path.display())))?;
-    Ok(())
+    gone
+}
+
+/// Removes the folder with all that is in it. A process that was ended a moment ago may still have made a file.
+fn remove(folder: TempDir) -> Result {
+    let path = folder.keep();
+    for _ in 0..10 {
+        if std::fs::remove_dir_all(&path).is_ok() {
+            return Ok(());
+        }
+        std::thread::sleep(Duration::from_millis(50));
+    }
+    let removed = std::fs::remove_dir_all(&path);
+    Ok(removed.map_err(|error| Error::failed(format!("cannot remove {}: {error}", path.display())))?)
 }
 
 /// A new folder in `within`.

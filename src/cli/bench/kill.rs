@@ -40,7 +40,7 @@ const STANDSTILL: Duration = Duration::from_secs(60);
 /// How long it may take until what a kill left in the archive is removed.
 const SWEEPING: Duration = Duration::from_secs(10);
 /// How often it is looked at.
-const LOOK_EVERY: Duration = Duration::from_millis(20);
+const LOOK_EVERY: Duration = Duration::from_millis(50);
 
 /// Kill a `serve` under load, again and again, and look for everything that it acknowledged
 ///

@@ -4,17 +4,19 @@
 //! and scattered, as the providers' are, and a request has 12 headers. What cannot be sent or is not answered is counted, and the
 //! rest goes on.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::io;
 use std::net::SocketAddr;
 use std::ops::Range;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError, mpsc};
 use std::time::Duration;
 
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tokio::task::JoinSet;
+use uuid::Uuid;
 
 use super::super::{Error, Result};
 use super::latency::Latencies;
@@ -107,26 +109,33 @@ impl Maker {
     }
 }
 
-/// Events to send: signed beforehand, or each when its turn comes.
+/// Events to send.
 pub(super) struct Load {
     maker: Maker,
     clock: Clock,
     /// The events' numbers.
     numbers: Range<usize>,
-    made: Option<Made>,
+    requests: Requests,
 }
 
-/// Requests that are ready.
-struct Made {
-    requests: Vec<Vec<u8>>,
-    /// When they were signed.
-    at: Duration,
+/// When they are signed.
+enum Requests {
+    /// Each when its turn comes.
+    AsItGoes,
+    /// All of them before.
+    Beforehand {
+        requests: Vec<Vec<u8>>,
+        /// When that was, by the clock's running time.
+        at: Duration,
+    },
+    /// Some ahead of their turn, by threads beside.
+    Ahead(Mutex<mpsc::Receiver<Vec<u8>>>),
 }
 
 impl Load {
     /// Events that are signed as they are sent: for signatures that cost next to nothing.
     pub(super) fn as_it_goes(maker: Maker, numbers: Range<usize>, clock: Clock) -> Self {
-        Self { maker, clock, numbers, made: None }
+        Self { maker, clock, numbers, requests: Requests::AsItGoes }
     }
 
     /// Events that are signed now, on all cores.
@@ -136,10 +145,36 @@ impl Load {
         Ok(load)
     }
 
-    /// The same load, with fresh signatures where they have become too old for another run.
+    /// Events of which `depth` are signed now and the others while these are sent.
+    pub(super) async fn ahead(maker: Maker, numbers: Range<usize>, clock: Clock, depth: usize, done: &Counter) -> Result<Self> {
+        let (sender, requests) = mpsc::sync_channel(depth);
+        let cores = std::thread::available_parallelism().map_or(1, usize::from);
+        for first in 0..cores {
+            let (mine, sender) = (numbers.clone().skip(first).step_by(cores), sender.clone());
+            let (maker, clock, done) = (maker.clone(), clock.clone(), done.clone());
+            let signer = std::thread::Builder::new().name("signer".to_owned()).spawn(move || {
+                for number in mine {
+                    done.add(1);
+                    if sender.send(maker.request(number, clock.now().as_second())).is_err() {
+                        return;
+                    }
+                }
+            });
+            signer.map_err(|error| Error::failed(format!("cannot start a thread: {error}")))?;
+        }
+        let enough = depth.min(numbers.len()) as u64;
+        while done.count() < enough {
+            clock.sleep(Duration::from_millis(10)).await;
+        }
+        Ok(Self { requests: Requests::Ahead(Mutex::new(requests)), ..Self::as_it_goes(maker, numbers, clock) })
+    }
+
+    /// Signs anew what was signed too long ago for another run.
     pub(super) async fn refresh(&mut self, done: &Counter) -> Result {
-        let old = self.made.as_ref().is_some_and(|made| self.clock.elapsed() - made.at > FRESH);
-        if old { self.sign(done).await } else { Ok(()) }
+        match &self.requests {
+            Requests::Beforehand { at, .. } if self.clock.elapsed() - *at > FRESH => self.sign(done).await,
+            _ => Ok(()),
+        }
     }
 
     async fn sign(&mut self, done: &Counter) -> Result {
@@ -162,7 +197,7 @@ impl Load {
         for part in parts {
             requests.extend(part.await.map_err(|error| Error::failed(format!("cannot sign the events: {error}")))?);
         }
-        self.made = Some(Made { requests, at });
+        self.requests = Requests::Beforehand { requests, at };
         Ok(())
     }
 
@@ -175,14 +210,13 @@ impl Load {
         self.maker.body(self.numbers.start).len()
     }
 
-    /// The request at `index`, if there is one.
-    pub(super) fn request(&self, index: usize) -> Option<std::borrow::Cow<'_, [u8]>> {
-        match &self.made {
-            Some(made) => made.requests.get(index).map(|request| request.into()),
-            None if index < self.numbers.len() => {
-                Some(self.maker.request(self.numbers.start + index, self.clock.now().as_second()).into())
-            }
-            None => None,
+    /// The request at `index`, if there is one. Of those that are signed ahead it is the next one, whatever the index.
+    pub(super) fn request(&self, index: usize) -> Option<Cow<'_, [u8]>> {
+        match &self.requests {
+            Requests::Beforehand { requests, .. } => requests.get(index).map(|request| request.into()),
+            _ if index >= self.numbers.len() => None,
+            Requests::AsItGoes => Some(self.maker.request(self.numbers.start + index, self.clock.now().as_second()).into()),
+            Requests::Ahead(requests) => requests.lock().unwrap_or_else(PoisonError::into_inner).recv().ok().map(Cow::Owned),
         }
     }
 }
@@ -253,19 +287,26 @@ impl Run {
         }
     }
 
+    /// The answers, for people.
+    pub(super) fn told(&self) -> String {
+        let mut parts = Vec::new();
+        for (count, what) in [(self.accepted, "accepted"), (self.duplicates, "duplicate")] {
+            parts.extend((count > 0).then(|| format!("{count} × {what}")));
+        }
+        parts.extend(
+            self.statuses.iter().filter(|(status, _)| **status != 200).map(|(status, count)| format!("{count} × {status}")),
+        );
+        let why = self.why.as_ref().map_or(String::new(), |why| format!(" ({why})"));
+        parts.extend((self.unanswered > 0).then(|| format!("{} without an answer{why}", self.unanswered)));
+        if parts.is_empty() { "none".to_owned() } else { parts.join(", ") }
+    }
+
     /// What else came than `count` events that were accepted; nothing if that is all.
     pub(super) fn complaint(&self, count: usize) -> Option<String> {
         if self.accepted == count && self.unanswered == 0 {
             return None;
         }
-        let statuses: Vec<_> = self.statuses.iter().map(|(status, count)| format!("{count} × {status}")).collect();
-        let why = self.why.as_ref().map_or(String::new(), |why| format!(" ({why})"));
-        Some(format!(
-            "{} of {count} events were accepted; answers: {}; {} without an answer{why}",
-            self.accepted,
-            statuses.join(", "),
-            self.unanswered
-        ))
+        Some(format!("of {count} events not all were accepted: {}", self.told()))
     }
 }
 
@@ -315,6 +356,13 @@ impl Answer<'_> {
         };
         self.status == 200 && self.body.windows(word.len() + 2).any(quoted)
     }
+
+    /// The id that it tells.
+    pub(super) fn id(&self) -> Option<Uuid> {
+        const NAME: &[u8] = b"\"id\":\"";
+        let at = self.body.windows(NAME.len()).position(|part| part == NAME)? + NAME.len();
+        Uuid::try_parse_ascii(self.body.get(at..at + 36)?).ok()
+    }
 }
 
 /// A connection that is opened when it is needed, and anew after a failure.
@@ -327,6 +375,11 @@ pub(super) struct Connection {
 impl Connection {
     pub(super) fn new(to: SocketAddr) -> Self {
         Self { to, stream: None, answer: Vec::with_capacity(4096) }
+    }
+
+    /// Opens it beforehand.
+    pub(super) async fn open(&mut self) -> io::Result<()> {
+        opened(&mut self.stream, self.to).await.map(|_| ())
     }
 
     /// Sends a request and reads its answer.
@@ -344,6 +397,15 @@ impl Connection {
     }
 }
 
+async fn opened(stream: &mut Option<TcpStream>, to: SocketAddr) -> io::Result<&mut TcpStream> {
+    if stream.is_none() {
+        let fresh = TcpStream::connect(to).await?;
+        fresh.set_nodelay(true)?;
+        *stream = Some(fresh);
+    }
+    stream.as_mut().ok_or_else(|| io::ErrorKind::NotConnected.into())
+}
+
 /// The status of the answer, and where its body is in `answer`.
 async fn exchanged(
     stream: &mut Option<TcpStream>,
@@ -351,14 +413,7 @@ async fn exchanged(
     request: &[u8],
     answer: &mut Vec<u8>,
 ) -> io::Result<(u16, Range<usize>)> {
-    let stream = match stream {
-        Some(stream) => stream,
-        None => {
-            let opened = TcpStream::connect(to).await?;
-            opened.set_nodelay(true)?;
-            stream.insert(opened)
-        }
-    };
+    let stream = opened(stream, to).await?;
     stream.write_all(request).await?;
     answer.clear();
     loop {

@@ -21,12 +21,17 @@ use super::load::PUBLIC_URL;
 use super::machine::field;
 use crate::clock::Clock;
 use crate::http;
+use crate::setting::Size;
+use crate::store::view::Totals;
+use crate::store::{self, Store};
 use crate::text::one_line;
 
 /// How long a start, an answer of the admin listener or an end may take.
 const PATIENCE: Duration = Duration::from_mins(1);
 /// How often it is looked whether it is ready.
 const LOOK_EVERY: Duration = Duration::from_millis(2);
+/// How often it is looked whether work is left: that counts all of it.
+const DRAIN_LOOK_EVERY: Duration = Duration::from_millis(250);
 /// The most that is read of an answer.
 const ANSWER_MAX: usize = 4 << 20;
 /// The rows of one page of a list.
@@ -209,6 +214,35 @@ impl Home {
     pub(super) async fn stop(&self, mut process: Process) -> Result {
         self.lives(&mut process)?;
         process.stop().await
+    }
+
+    /// What its store holds, whoever has it open.
+    pub(super) fn totals(&self) -> Result<Totals> {
+        let config = store::Config { url: format!("sqlite://{}", self.store.display()), min_free_bytes: Size(0) };
+        Ok(Store::peek_totals(&config).map_err(Error::from)?)
+    }
+
+    /// The bytes of its store's files: the database, and the log that is not written to it yet.
+    pub(super) fn disk_bytes(&self) -> u64 {
+        let wal = self.folder.join("taskhook.db-wal");
+        [&self.store, &wal].into_iter().filter_map(|file| fs::metadata(file).ok()).map(|file| file.len()).sum()
+    }
+
+    /// Waits until it has no work left, for at most `patience`; whether that came.
+    pub(super) async fn drained(&self, patience: Duration, clock: &Clock) -> Result<bool> {
+        let begun = clock.elapsed();
+        loop {
+            let asked = clock.elapsed();
+            let stats = self.json("/api/v1/stats").await?;
+            if stats["events"] == 0 && stats["jobs"].as_array().is_some_and(Vec::is_empty) {
+                return Ok(true);
+            }
+            if clock.elapsed() - begun > patience {
+                return Ok(false);
+            }
+            // The more there is to count, the less often: that takes time from the work.
+            clock.sleep(DRAIN_LOOK_EVERY.max((clock.elapsed() - asked) * 10)).await;
+        }
     }
 
     fn log(&self) -> PathBuf {

@@ -27,7 +27,7 @@ pub(super) struct Report {
 
 impl Report {
     pub(super) fn new(name: &'static str, machine: Machine) -> Self {
-        let notes = machine.warnings().into_iter().map(str::to_owned).collect();
+        let notes = machine.warnings().into_iter().map(|warning| format!("Warning: {warning}.")).collect();
         Self { name, machine, settings: Map::new(), notes, parts: Vec::new(), result: Value::Null, failures: Vec::new() }
     }
 
@@ -93,7 +93,7 @@ impl Report {
             Value::String(text) => format!("{name} {text}"),
             other => format!("{name} {other}"),
         });
-        output::facts(out, &[("bench", format!("{}: {}", self.name, settings.collect::<Vec<_>>().join(", ")))])?;
+        wrapped(out, "bench:  ", &format!("{}: {}", self.name, settings.collect::<Vec<_>>().join(", ")))?;
         for part in self.parts {
             writeln!(out)?;
             match part {
@@ -105,21 +105,24 @@ impl Report {
             writeln!(out)?;
         }
         for note in &self.notes {
-            wrapped(out, note)?;
+            wrapped(out, "- ", note)?;
         }
         Ok(())
     }
 }
 
-/// `note` as an item of a list, over lines that fit.
-fn wrapped(out: &mut dyn Write, note: &str) -> io::Result<()> {
-    let mut line = String::from("-");
-    for word in note.split(' ') {
-        if line.chars().count() + 1 + word.chars().count() > usize::from(WIDTH) {
-            writeln!(out, "{line}")?;
-            line = String::from(" ");
+/// `text` behind `head`, over as many lines as it takes.
+fn wrapped(out: &mut dyn Write, head: &str, text: &str) -> io::Result<()> {
+    let indent = " ".repeat(head.len());
+    let mut line = head.to_owned();
+    for word in text.split(' ') {
+        let space = usize::from(line.len() > head.len());
+        if space > 0 && line.chars().count() + space + word.chars().count() > usize::from(WIDTH) {
+            writeln!(out, "{}", line.trim_end())?;
+            line.clone_from(&indent);
+        } else if space > 0 {
+            line.push(' ');
         }
-        line.push(' ');
         line.push_str(word);
     }
     writeln!(out, "{line}")

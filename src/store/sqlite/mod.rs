@@ -5,6 +5,7 @@ mod archive;
 mod checkpoint;
 mod claim;
 mod lane;
+mod measure;
 mod open;
 mod read;
 mod rejection;
@@ -21,6 +22,7 @@ use deadpool_sqlite::{Hook, HookError, Pool, Runtime};
 use jiff::Timestamp;
 use rusqlite::{Connection, params};
 
+pub(super) use self::measure::peek_totals;
 use self::writer::Writer;
 use super::model::{
     Appended, Capacity, Claimed, FileRow, Finish, Lease, NewRejection, Progress, Proof, Released, Setback, StoredEvent, Waiting,
