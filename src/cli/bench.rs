@@ -6,10 +6,12 @@
 
 mod grow;
 mod ingest;
+mod kill;
 mod latency;
 mod load;
 mod machine;
 mod pace;
+mod pipeline;
 mod process;
 mod progress;
 mod rate;
@@ -29,7 +31,6 @@ use self::progress::Progress;
 use self::report::Report;
 use super::{Context, Error, Exit, Result, interrupted, runtime};
 use crate::clock::Clock;
-use crate::text::one_line;
 
 /// Measure this machine: how many events it keeps, how fast, and that none is lost
 ///
@@ -46,6 +47,8 @@ enum Bench {
     Rate(rate::Args),
     Grow(grow::Args),
     Spike(spike::Args),
+    Pipeline(pipeline::Args),
+    Kill(kill::Args),
 }
 
 pub(super) fn run(args: Args, context: &mut Context<'_>) -> Result {
@@ -54,8 +57,13 @@ pub(super) fn run(args: Args, context: &mut Context<'_>) -> Result {
         Bench::Rate(args) => rate::run(&args, context),
         Bench::Grow(args) => grow::run(&args, context),
         Bench::Spike(args) => spike::run(&args, context),
+        Bench::Pipeline(args) => pipeline::run(&args, context),
+        Bench::Kill(args) => kill::run(&args, context),
     }
 }
+
+/// The name of the source and the destination of a bench whose store may be a user's: no work there is under this name.
+const BENCH: &str = "bench";
 
 /// What every bench takes.
 #[derive(Debug, clap::Args)]
@@ -63,7 +71,7 @@ struct Common {
     /// Where the temporary folder is made, on the disk to be measured; by default in the working directory
     #[arg(long, value_name = "FOLDER")]
     folder: Option<PathBuf>,
-    /// The kind of store; so far there is `sqlite`
+    /// The store: `sqlite` for a file in that folder; `kill` takes any URL that `store.url` does
     #[arg(long, value_name = "URL", default_value = "sqlite")]
     store: String,
     /// Print the result as JSON
@@ -72,15 +80,17 @@ struct Common {
 }
 
 impl Common {
-    /// Refuses another store than the embedded one, in a file of the bench's own.
-    fn known_store(&self) -> Result {
-        if self.store == "sqlite" {
-            return Ok(());
-        }
-        // Of another kind only that is shown: the rest may hold a password.
-        let kind = self.store.split(':').next().unwrap_or_default();
-        let failed = Error::failed(format!("`--store`: a bench knows no store `{}`", one_line(kind, 20)));
-        Err(failed.with_exit(Exit::Usage).hint("write `sqlite`; where its file lies is said by `--folder`").into())
+    /// Checks that `--store` is one that the bench can make anew for each round.
+    fn own_store(&self) -> Result {
+        let problem = match self.store.as_str() {
+            "sqlite" => return Ok(()),
+            url if url.starts_with("sqlite:") => {
+                "the file is made in a temporary folder: say where with `--folder`, and `sqlite` here"
+            }
+            // Whatever it is may hold a password.
+            _ => "the only kind of store so far is `sqlite`",
+        };
+        Err(Error::failed(format!("`--store`: {problem}")).with_exit(Exit::Usage).into())
     }
 }
 
@@ -107,7 +117,9 @@ fn play(
     context: &mut Context<'_>,
     bench: impl AsyncFnOnce(&mut Stage<'_>) -> Result,
 ) -> Result {
-    common.known_store()?;
+    if name != "kill" {
+        common.own_store()?;
+    }
     let clock = Clock::system();
     let within = context.inputs.directory.join(common.folder.as_deref().unwrap_or(Path::new("")));
     let folder = temporary(&within, "taskhook-bench-")?;
@@ -118,7 +130,7 @@ fn play(
         tokio::select! {
             // First, so that a signal is heard before anything lasts.
             biased;
-            () = interrupted() => Err(Error::failed("it was stopped before its end; nothing is left of it").into()),
+            () = interrupted() => Err(Error::failed("it was stopped before its end").into()),
             ended = staged(name, common, path, clock, progress, bench) => ended,
         }
     });
@@ -145,7 +157,8 @@ async fn staged(
         progress.say(&format!("warning: {warning}"))?;
     }
     let mut report = Report::new(name, machine);
-    report.setting("store", common.store.as_str());
+    // Behind its kind a URL may hold a password.
+    report.setting("store", common.store.split(':').next().unwrap_or_default());
     let mut stage = Stage { clock, folder, progress, report };
     bench(&mut stage).await?;
     Ok(stage.report)

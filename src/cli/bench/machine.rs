@@ -49,8 +49,8 @@ impl Machine {
 
     /// What makes its figures worthless.
     pub(super) fn warnings(&self) -> Vec<&'static str> {
-        let debug = cfg!(debug_assertions)
-            .then_some("this is a debug build, several times slower: measure one that was built with `--profile dist`");
+        let debug =
+            cfg!(debug_assertions).then_some("this is a debug build, several times slower: take one built with `--profile dist`");
         let memory =
             self.in_memory.then_some("the folder is in memory, where nothing is durable: choose another with `--folder`");
         debug.into_iter().chain(memory).collect()
