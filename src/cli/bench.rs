@@ -4,14 +4,21 @@
 //! temporary folder on the disk that is measured, which is gone at the end, also after an error or a signal. Every number is bounded.
 //! The result says what was simulated and what was lifted; it is a failure (exit code 1) if something did not hold that must.
 
+mod grow;
 mod ingest;
+mod kill;
 mod latency;
 mod load;
 mod machine;
+mod pace;
+mod pipeline;
 mod process;
 mod progress;
+mod rate;
 mod recorder;
 mod report;
+mod scrape;
+mod spike;
 mod target;
 
 use std::path::{Path, PathBuf};
@@ -37,13 +44,26 @@ pub(super) struct Args {
 #[derive(Debug, clap::Subcommand)]
 enum Bench {
     Ingest(ingest::Args),
+    Rate(rate::Args),
+    Grow(grow::Args),
+    Spike(spike::Args),
+    Pipeline(pipeline::Args),
+    Kill(kill::Args),
 }
 
 pub(super) fn run(args: Args, context: &mut Context<'_>) -> Result {
     match args.bench {
         Bench::Ingest(args) => ingest::run(&args, context),
+        Bench::Rate(args) => rate::run(&args, context),
+        Bench::Grow(args) => grow::run(&args, context),
+        Bench::Spike(args) => spike::run(&args, context),
+        Bench::Pipeline(args) => pipeline::run(&args, context),
+        Bench::Kill(args) => kill::run(&args, context),
     }
 }
+
+/// The name of the source and the destination of a bench whose store may be a user's: no work there is under this name.
+const BENCH: &str = "bench";
 
 /// What every bench takes.
 #[derive(Debug, clap::Args)]
@@ -51,23 +71,26 @@ struct Common {
     /// Where the temporary folder is made, on the disk to be measured; by default in the working directory
     #[arg(long, value_name = "FOLDER")]
     folder: Option<PathBuf>,
-    /// The kind of store
-    #[arg(long, value_name = "URL", default_value = "sqlite", value_parser = store)]
+    /// The store: `sqlite` for a file in that folder; `kill` takes any URL that `store.url` does
+    #[arg(long, value_name = "URL", default_value = "sqlite")]
     store: String,
     /// Print the result as JSON
     #[arg(long)]
     json: bool,
 }
 
-/// Only the embedded store is known so far, in a file of the bench's own.
-fn store(text: &str) -> std::result::Result<String, String> {
-    match text {
-        "sqlite" => Ok(text.to_owned()),
-        _ if text.starts_with("sqlite:") => {
-            Err("the file is made in a temporary folder: say where with `--folder`, and `sqlite` here".into())
-        }
-        // Whatever it is may hold a password.
-        _ => Err("the only kind of store so far is `sqlite`".into()),
+impl Common {
+    /// Checks that `--store` is one that the bench can make anew for each round.
+    fn own_store(&self) -> Result {
+        let problem = match self.store.as_str() {
+            "sqlite" => return Ok(()),
+            url if url.starts_with("sqlite:") => {
+                "the file is made in a temporary folder: say where with `--folder`, and `sqlite` here"
+            }
+            // Whatever it is may hold a password.
+            _ => "the only kind of store so far is `sqlite`",
+        };
+        Err(Error::failed(format!("`--store`: {problem}")).with_exit(Exit::Usage).into())
     }
 }
 
@@ -94,33 +117,64 @@ fn play(
     context: &mut Context<'_>,
     bench: impl AsyncFnOnce(&mut Stage<'_>) -> Result,
 ) -> Result {
+    if name != "kill" {
+        common.own_store()?;
+    }
     let clock = Clock::system();
     let within = context.inputs.directory.join(common.folder.as_deref().unwrap_or(Path::new("")));
     let folder = temporary(&within, "taskhook-bench-")?;
-    let machine = Machine::look(folder.path(), &clock)?;
-    let mut progress = Progress::new(context.err, context.terminal);
+    let path = folder.path().to_owned();
+    let progress = Progress::new(context.err, context.terminal);
+    let runtime = runtime()?;
+    let ended = runtime.block_on(async {
+        tokio::select! {
+            // First, so that a signal is heard before anything lasts.
+            biased;
+            () = interrupted() => Err(Error::failed("it was stopped before its end").into()),
+            ended = staged(name, common, path, clock, progress, bench) => ended,
+        }
+    });
+    // What still runs was told to stop, or is dropped now.
+    runtime.shutdown_timeout(Duration::from_secs(2));
+    let gone = remove(folder);
+    ended?.write(context.out, common.json)?;
+    gone
+}
+
+/// Looks at the machine, and has `bench` make its report.
+async fn staged(
+    name: &'static str,
+    common: &Common,
+    folder: PathBuf,
+    clock: Clock,
+    mut progress: Progress<'_>,
+    bench: impl AsyncFnOnce(&mut Stage<'_>) -> Result,
+) -> Result<Report> {
+    let (disk, timing) = (folder.clone(), clock.clone());
+    let looking = tokio::task::spawn_blocking(move || Machine::look(&disk, &timing));
+    let machine = looking.await.map_err(|error| Error::failed(format!("cannot look at the machine: {error}")))??;
     for warning in machine.warnings() {
         progress.say(&format!("warning: {warning}"))?;
     }
     let mut report = Report::new(name, machine);
-    report.setting("store", common.store.as_str());
-    let mut stage = Stage { clock, folder: folder.path().to_owned(), progress, report };
-    let runtime = runtime()?;
-    let ended = runtime.block_on(async {
-        tokio::select! {
-            ended = bench(&mut stage) => ended,
-            () = interrupted() => Err(Error::failed("it was stopped before its end; nothing is left of it").into()),
+    // Behind its kind a URL may hold a password.
+    report.setting("store", common.store.split(':').next().unwrap_or_default());
+    let mut stage = Stage { clock, folder, progress, report };
+    bench(&mut stage).await?;
+    Ok(stage.report)
+}
+
+/// Removes the folder with all that is in it. A process that was ended a moment ago may still have made a file.
+fn remove(folder: TempDir) -> Result {
+    let path = folder.keep();
+    for _ in 0..10 {
+        if std::fs::remove_dir_all(&path).is_ok() {
+            return Ok(());
         }
-    });
-    stage.progress.clear();
-    // What still runs was told to stop, or is dropped now.
-    runtime.shutdown_timeout(Duration::from_secs(2));
-    let (path, report) = (stage.folder, stage.report);
-    let gone = folder.close();
-    ended?;
-    report.write(context.out, common.json)?;
-    gone.map_err(|error| Error::failed(format!("cannot remove {}: {error}", path.display())))?;
-    Ok(())
+        std::thread::sleep(Duration::from_millis(50));
+    }
+    let removed = std::fs::remove_dir_all(&path);
+    Ok(removed.map_err(|error| Error::failed(format!("cannot remove {}: {error}", path.display())))?)
 }
 
 /// A new folder in `within`.

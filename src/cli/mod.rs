@@ -27,7 +27,7 @@ mod webhooks;
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
-use std::io::{self, Write};
+use std::io::Write;
 use std::path::PathBuf;
 
 use clap::Parser as _;
@@ -134,7 +134,7 @@ fn runtime() -> Result<tokio::runtime::Runtime> {
 /// Returns at the first SIGINT, SIGTERM or SIGHUP: a terminal that is closed is to leave nothing behind either.
 async fn interrupted() {
     let signals = [SignalKind::interrupt(), SignalKind::terminate(), SignalKind::hangup()].map(signal);
-    let mut signals: Vec<_> = signals.into_iter().filter_map(io::Result::ok).collect();
+    let mut signals: Vec<_> = signals.into_iter().filter_map(std::io::Result::ok).collect();
     if signals.is_empty() {
         return std::future::pending().await;
     }

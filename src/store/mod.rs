@@ -41,6 +41,7 @@ use self::model::{
 };
 use self::view::{
     Backlog, DeliveryRow, EventDetail, EventFilter, EventRow, Listed, Page, RejectionDetail, RejectionRow, TaskDetail, TaskRow,
+    Totals,
 };
 use crate::clock::Clock;
 use crate::event::NewEvent;
@@ -87,6 +88,14 @@ impl Store {
     /// [`Error::Url`] and [`Error::Open`].
     pub fn peek_instance_id(config: &Config) -> Result<String, Error> {
         sqlite::peek_instance_id(config)
+    }
+
+    /// What a store holds that may be open in another process, read without disturbing it.
+    ///
+    /// # Errors
+    /// [`Error::Url`] and [`Error::Open`].
+    pub fn peek_totals(config: &Config) -> Result<Totals, Error> {
+        sqlite::peek_totals(config)
     }
 
     /// Where the store's file is, for messages.

@@ -274,6 +274,17 @@ pub struct RejectionDetail {
     pub body: String,
 }
 
+/// How much a store holds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Totals {
+    /// Events, whatever became of them.
+    pub events: u64,
+    /// The size of its file once all that is written has gone into it.
+    pub bytes: u64,
+    /// How much of that is free for what comes next.
+    pub free_bytes: u64,
+}
+
 /// What waits, for `/metrics` and tests.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct Backlog {

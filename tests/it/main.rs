@@ -1,6 +1,7 @@
 //! The integration tests: one program, a file a topic.
 #![expect(clippy::unwrap_used, reason = "a test that fails says where")]
 
+mod bench;
 mod deliver;
 mod deliver_command;
 mod deliver_email;

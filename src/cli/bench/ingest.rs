@@ -32,13 +32,13 @@ const RATIOS: [(Server, Server); 4] = [
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
     /// Rounds; of fewer than 5 the median says little
-    #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u16).range(1..=1000))]
+    #[arg(long, value_name = "N", default_value_t = 5, value_parser = clap::value_parser!(u16).range(1..=1000))]
     rounds: u16,
     /// Events that each server gets in a round
-    #[arg(long, default_value_t = 20_000, value_parser = clap::value_parser!(u32).range(1..=200_000))]
+    #[arg(long, value_name = "N", default_value_t = 20_000, value_parser = clap::value_parser!(u32).range(1..=200_000))]
     events: u32,
     /// Connections at once
-    #[arg(long, default_value_t = 64, value_parser = clap::value_parser!(u16).range(1..=500))]
+    #[arg(long, value_name = "N", default_value_t = 64, value_parser = clap::value_parser!(u16).range(1..=500))]
     connections: u16,
     /// Only these servers
     #[arg(long, value_enum, value_delimiter = ',', value_name = "SERVER,…")]

@@ -37,13 +37,19 @@ impl Latencies {
         Duration::from_micros(self.0.max())
     }
 
-    /// All of [`PERCENTILES`] and the longest, in milliseconds.
+    /// Their mean, in milliseconds.
+    pub(super) fn mean(&self) -> f64 {
+        self.0.mean() / 1e3
+    }
+
+    /// All of [`PERCENTILES`] and the longest, in milliseconds, and how many there are.
     pub(super) fn json(&self) -> Value {
         let mut members: Map<String, Value> = PERCENTILES
             .iter()
             .map(|(name, part)| (format!("{}_ms", name.replace('.', "_")), json!(millis(self.quantile(*part)))))
             .collect();
         members.insert("max_ms".to_owned(), json!(millis(self.max())));
+        members.insert("count".to_owned(), self.0.len().into());
         Value::Object(members)
     }
 }

@@ -4,17 +4,19 @@
 //! and scattered, as the providers' are, and a request has 12 headers. What cannot be sent or is not answered is counted, and the
 //! rest goes on.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::io;
 use std::net::SocketAddr;
 use std::ops::Range;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError, mpsc};
 use std::time::Duration;
 
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tokio::task::JoinSet;
+use uuid::Uuid;
 
 use super::super::{Error, Result};
 use super::latency::Latencies;
@@ -107,26 +109,33 @@ impl Maker {
     }
 }
 
-/// Events to send: signed beforehand, or each when its turn comes.
+/// Events to send.
 pub(super) struct Load {
     maker: Maker,
     clock: Clock,
     /// The events' numbers.
     numbers: Range<usize>,
-    made: Option<Made>,
+    requests: Requests,
 }
 
-/// Requests that are ready.
-struct Made {
-    requests: Vec<Vec<u8>>,
-    /// When they were signed.
-    at: Duration,
+/// When they are signed.
+enum Requests {
+    /// Each when its turn comes.
+    AsItGoes,
+    /// All of them before.
+    Beforehand {
+        requests: Vec<Vec<u8>>,
+        /// When that was, by the clock's running time.
+        at: Duration,
+    },
+    /// Some ahead of their turn, by threads beside.
+    Ahead(Mutex<mpsc::Receiver<Vec<u8>>>),
 }
 
 impl Load {
     /// Events that are signed as they are sent: for signatures that cost next to nothing.
     pub(super) fn as_it_goes(maker: Maker, numbers: Range<usize>, clock: Clock) -> Self {
-        Self { maker, clock, numbers, made: None }
+        Self { maker, clock, numbers, requests: Requests::AsItGoes }
     }
 
     /// Events that are signed now, on all cores.
@@ -136,10 +145,36 @@ impl Load {
         Ok(load)
     }
 
-    /// The same load, with fresh signatures where they have become too old for another run.
+    /// Events of which `depth` are signed now and the others while these are sent.
+    pub(super) async fn ahead(maker: Maker, numbers: Range<usize>, clock: Clock, depth: usize, done: &Counter) -> Result<Self> {
+        let (sender, requests) = mpsc::sync_channel(depth);
+        let cores = std::thread::available_parallelism().map_or(1, usize::from);
+        for first in 0..cores {
+            let (mine, sender) = (numbers.clone().skip(first).step_by(cores), sender.clone());
+            let (maker, clock, done) = (maker.clone(), clock.clone(), done.clone());
+            let signer = std::thread::Builder::new().name("signer".to_owned()).spawn(move || {
+                for number in mine {
+                    done.add(1);
+                    if sender.send(maker.request(number, clock.now().as_second())).is_err() {
+                        return;
+                    }
+                }
+            });
+            signer.map_err(|error| Error::failed(format!("cannot start a thread: {error}")))?;
+        }
+        let enough = depth.min(numbers.len()) as u64;
+        while done.count() < enough {
+            clock.sleep(Duration::from_millis(10)).await;
+        }
+        Ok(Self { requests: Requests::Ahead(Mutex::new(requests)), ..Self::as_it_goes(maker, numbers, clock) })
+    }
+
+    /// Signs anew what was signed too long ago for another run.
     pub(super) async fn refresh(&mut self, done: &Counter) -> Result {
-        let old = self.made.as_ref().is_some_and(|made| self.clock.elapsed() - made.at > FRESH);
-        if old { self.sign(done).await } else { Ok(()) }
+        match &self.requests {
+            Requests::Beforehand { at, .. } if self.clock.elapsed() - *at > FRESH => self.sign(done).await,
+            _ => Ok(()),
+        }
     }
 
     async fn sign(&mut self, done: &Counter) -> Result {
@@ -162,7 +197,7 @@ impl Load {
         for part in parts {
             requests.extend(part.await.map_err(|error| Error::failed(format!("cannot sign the events: {error}")))?);
         }
-        self.made = Some(Made { requests, at });
+        self.requests = Requests::Beforehand { requests, at };
         Ok(())
     }
 
@@ -175,14 +210,13 @@ impl Load {
         self.maker.body(self.numbers.start).len()
     }
 
-    /// The request at `index`, if there is one.
-    pub(super) fn request(&self, index: usize) -> Option<std::borrow::Cow<'_, [u8]>> {
-        match &self.made {
-            Some(made) => made.requests.get(index).map(|request| request.into()),
-            None if index < self.numbers.len() => {
-                Some(self.maker.request(self.numbers.start + index, self.clock.now().as_second()).into())
-            }
-            None => None,
+    /// The request at `index`, if there is one. Of those that are signed ahead it is the next one, whatever the index.
+    pub(super) fn request(&self, index: usize) -> Option<Cow<'_, [u8]>> {
+        match &self.requests {
+            Requests::Beforehand { requests, .. } => requests.get(index).map(|request| request.into()),
+            _ if index >= self.numbers.len() => None,
+            Requests::AsItGoes => Some(self.maker.request(self.numbers.start + index, self.clock.now().as_second()).into()),
+            Requests::Ahead(requests) => requests.lock().unwrap_or_else(PoisonError::into_inner).recv().ok().map(Cow::Owned),
         }
     }
 }
@@ -253,19 +287,26 @@ impl Run {
         }
     }
 
+    /// The answers, for people.
+    pub(super) fn told(&self) -> String {
+        let mut parts = Vec::new();
+        for (count, what) in [(self.accepted, "accepted"), (self.duplicates, "duplicate")] {
+            parts.extend((count > 0).then(|| format!("{count} × {what}")));
+        }
+        parts.extend(
+            self.statuses.iter().filter(|(status, _)| **status != 200).map(|(status, count)| format!("{count} × {status}")),
+        );
+        let why = self.why.as_ref().map_or(String::new(), |why| format!(" ({why})"));
+        parts.extend((self.unanswered > 0).then(|| format!("{} without an answer{why}", self.unanswered)));
+        if parts.is_empty() { "none".to_owned() } else { parts.join(", ") }
+    }
+
     /// What else came than `count` events that were accepted; nothing if that is all.
     pub(super) fn complaint(&self, count: usize) -> Option<String> {
         if self.accepted == count && self.unanswered == 0 {
             return None;
         }
-        let statuses: Vec<_> = self.statuses.iter().map(|(status, count)| format!("{count} × {status}")).collect();
-        let why = self.why.as_ref().map_or(String::new(), |why| format!(" ({why})"));
-        Some(format!(
-            "{} of {count} events were accepted; answers: {}; {} without an answer{why}",
-            self.accepted,
-            statuses.join(", "),
-            self.unanswered
-        ))
+        Some(format!("of {count} events not all were accepted: {}", self.told()))
     }
 }
 
@@ -315,6 +356,13 @@ impl Answer<'_> {
         };
         self.status == 200 && self.body.windows(word.len() + 2).any(quoted)
     }
+
+    /// The id that it tells.
+    pub(super) fn id(&self) -> Option<Uuid> {
+        const NAME: &[u8] = b"\"id\":\"";
+        let at = self.body.windows(NAME.len()).position(|part| part == NAME)? + NAME.len();
+        Uuid::try_parse_ascii(self.body.get(at..at + 36)?).ok()
+    }
 }
 
 /// A connection that is opened when it is needed, and anew after a failure.
@@ -327,6 +375,11 @@ pub(super) struct Connection {
 impl Connection {
     pub(super) fn new(to: SocketAddr) -> Self {
         Self { to, stream: None, answer: Vec::with_capacity(4096) }
+    }
+
+    /// Opens it beforehand.
+    pub(super) async fn open(&mut self) -> io::Result<()> {
+        opened(&mut self.stream, self.to).await.map(|_| ())
     }
 
     /// Sends a request and reads its answer.
@@ -344,6 +397,15 @@ impl Connection {
     }
 }
 
+async fn opened(stream: &mut Option<TcpStream>, to: SocketAddr) -> io::Result<&mut TcpStream> {
+    if stream.is_none() {
+        let fresh = TcpStream::connect(to).await?;
+        fresh.set_nodelay(true)?;
+        *stream = Some(fresh);
+    }
+    stream.as_mut().ok_or_else(|| io::ErrorKind::NotConnected.into())
+}
+
 /// The status of the answer, and where its body is in `answer`.
 async fn exchanged(
     stream: &mut Option<TcpStream>,
@@ -351,14 +413,7 @@ async fn exchanged(
     request: &[u8],
     answer: &mut Vec<u8>,
 ) -> io::Result<(u16, Range<usize>)> {
-    let stream = match stream {
-        Some(stream) => stream,
-        None => {
-            let opened = TcpStream::connect(to).await?;
-            opened.set_nodelay(true)?;
-            stream.insert(opened)
-        }
-    };
+    let stream = opened(stream, to).await?;
     stream.write_all(request).await?;
     answer.clear();
     loop {
@@ -381,4 +436,64 @@ fn head_of(head: &[u8]) -> Option<(u16, usize)> {
     let length =
         text.lines().filter_map(|line| line.split_once(':')).find(|(name, _)| name.eq_ignore_ascii_case("content-length"));
     Some((status, length?.1.trim().parse().ok()?))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+
+    fn maker() -> Maker {
+        let tasks = Arc::new(vec!["a".to_owned(), "b".to_owned()]);
+        Maker { signer: Signer::Hmac, tasks, run: 1_763_507_101, padding: 0 }
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn however_they_are_made_the_events_are_the_same_and_distinct() {
+        let (clock, done) = (Clock::system(), Counter::default());
+        let body = |request: Cow<'_, [u8]>| String::from_utf8_lossy(&request).split_once("\r\n\r\n").unwrap().1.to_owned();
+        let bodies = |load: &Load| (0..).map_while(|index| load.request(index).map(body)).collect::<BTreeSet<_>>();
+        let expected: BTreeSet<_> = (10..110).map(|number| maker().body(number)).collect();
+        assert_eq!(expected.len(), 100);
+        assert_eq!(bodies(&Load::as_it_goes(maker(), 10..110, clock.clone())), expected);
+        assert_eq!(bodies(&Load::beforehand(maker(), 10..110, clock.clone(), &done).await.unwrap()), expected);
+        assert_eq!(done.count(), 100);
+        assert_eq!(bodies(&Load::ahead(maker(), 10..110, clock, 16, &Counter::default()).await.unwrap()), expected);
+    }
+
+    #[test]
+    fn a_request_has_twelve_headers() {
+        let request = String::from_utf8(maker().request(0, 1_763_507_101)).unwrap();
+        let (head, body) = request.split_once("\r\n\r\n").unwrap();
+        assert_eq!(head.lines().skip(1).count(), 12, "{head}");
+        assert!(head.contains(&format!("content-length: {}", body.len())), "{head}");
+    }
+
+    #[test]
+    fn answers_are_read() {
+        assert_eq!(head_of(b"HTTP/1.1 503 Service Unavailable\r\nContent-Length: 7"), Some((503, 7)));
+        assert_eq!(head_of(b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked"), None);
+        let body = br#"{"status":"accepted","id":"019a9936-de14-7c3a-9d52-0f6c1e8b4a77"}"#;
+        let answer = Answer { status: 200, body };
+        assert!(answer.says("accepted") && !answer.says("accept") && !answer.says("duplicate"));
+        assert_eq!(answer.id().unwrap().to_string(), "019a9936-de14-7c3a-9d52-0f6c1e8b4a77");
+        assert!(!Answer { status: 503, body }.says("accepted"));
+    }
+
+    #[test]
+    fn what_is_not_accepted_is_a_complaint() {
+        let mut run = Run::new();
+        let answer = |status, body| Ok(Answer { status, body });
+        run.count(&answer(200, br#"{"status":"accepted"}"#), Duration::from_millis(1));
+        assert_eq!(run.complaint(1), None);
+        run.count(&answer(200, br#"{"status":"duplicate"}"#), Duration::from_millis(1));
+        run.count(&answer(503, b"{}"), Duration::from_millis(1));
+        run.count(&Err(io::Error::other("cut")), Duration::from_millis(1));
+        let complaint = run.complaint(4).unwrap();
+        assert_eq!(
+            complaint,
+            "of 4 events not all were accepted: 1 × accepted, 1 × duplicate, 1 × 503, 1 without an answer (cut)"
+        );
+    }
 }

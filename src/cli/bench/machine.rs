@@ -49,8 +49,8 @@ impl Machine {
 
     /// What makes its figures worthless.
     pub(super) fn warnings(&self) -> Vec<&'static str> {
-        let debug = cfg!(debug_assertions)
-            .then_some("this is a debug build, several times slower: measure one that was built with `--profile dist`");
+        let debug =
+            cfg!(debug_assertions).then_some("this is a debug build, several times slower: take one built with `--profile dist`");
         let memory =
             self.in_memory.then_some("the folder is in memory, where nothing is durable: choose another with `--folder`");
         debug.into_iter().chain(memory).collect()
@@ -133,4 +133,49 @@ fn in_memory(folder: &Path) -> bool {
 #[cfg(not(target_os = "linux"))]
 fn in_memory(_folder: &Path) -> bool {
     false
+}
+
+/// A machine for tests of what is told of it.
+#[cfg(test)]
+pub(super) fn example() -> Machine {
+    Machine {
+        cpu: "Example CPU".to_owned(),
+        cores: 2,
+        memory_bytes: 8 << 30,
+        kernel: "linux 6.1".to_owned(),
+        in_memory: false,
+        fdatasync_p50: Duration::from_micros(185),
+        build: "dist",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn this_machine_is_seen() {
+        let folder = tempfile::tempdir().unwrap();
+        let machine = Machine::look(folder.path(), &Clock::system()).unwrap();
+        assert!(machine.cores > 0 && !machine.cpu.is_empty() && machine.build == "debug", "{machine:?}");
+        assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 0, "it leaves nothing");
+        assert_eq!(machine.warnings().len(), 1 + usize::from(machine.in_memory), "of a debug build is warned");
+    }
+
+    #[test]
+    fn machines_are_told_in_three_lines() {
+        let facts = example().facts().into_iter().map(|(name, value)| format!("{name}: {value}\n")).collect::<String>();
+        insta::assert_snapshot!(facts.replace(env!("CARGO_PKG_VERSION"), "VERSION"), @"
+        machine: 2 cores (Example CPU), 8.0 GiB of memory, linux 6.1
+        disk: fdatasync of 4 KiB appended: p50 0.185 ms
+        build: taskhook VERSION, dist
+        ");
+    }
+
+    #[test]
+    fn fields_of_proc_are_read() {
+        let status = "Name:\ttaskhook\nVmHWM:\t   71000 kB\nRssAnon:\t   12000 kB\n";
+        assert_eq!(field(status, "RssAnon").as_deref(), Some("12000 kB"));
+        assert_eq!(field(status, "Anon"), None);
+    }
 }

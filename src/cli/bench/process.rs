@@ -10,6 +10,8 @@ use std::path::{Path, PathBuf};
 use std::process::{ExitStatus, Stdio};
 use std::time::Duration;
 
+use serde::Deserialize;
+use serde::de::DeserializeOwned;
 use serde_json::Value;
 use tokio::net::TcpSocket;
 use tokio::process::{Child, Command};
@@ -19,13 +21,21 @@ use super::load::PUBLIC_URL;
 use super::machine::field;
 use crate::clock::Clock;
 use crate::http;
+use crate::setting::Size;
+use crate::store::view::Totals;
+use crate::store::{self, Store};
+use crate::text::one_line;
 
 /// How long a start, an answer of the admin listener or an end may take.
 const PATIENCE: Duration = Duration::from_mins(1);
 /// How often it is looked whether it is ready.
-const LOOK_EVERY: Duration = Duration::from_millis(10);
+const LOOK_EVERY: Duration = Duration::from_millis(2);
+/// How often it is looked whether work is left: that counts all of it.
+const DRAIN_LOOK_EVERY: Duration = Duration::from_millis(250);
 /// The most that is read of an answer.
 const ANSWER_MAX: usize = 4 << 20;
+/// The rows of one page of a list.
+const PAGE: usize = 500;
 
 /// Where a process lives, over all its lives.
 pub(super) struct Home {
@@ -40,6 +50,13 @@ pub(super) struct Home {
     client: reqwest::Client,
     /// What keeps the ports.
     _reserved: [TcpSocket; 2],
+}
+
+/// One page of a list.
+#[derive(Deserialize)]
+struct Page<T> {
+    data: Vec<T>,
+    next_cursor: Option<String>,
 }
 
 /// A process that runs.
@@ -58,24 +75,48 @@ pub(super) struct Memory {
 }
 
 impl Home {
-    /// A home in `folder`: its configuration is `sections`, beside listeners, store and the URL that is signed.
+    /// A home in `folder`, with its store there and no archive: its configuration is `sections`, beside listeners and the URL that
+    /// is signed.
     pub(super) fn new(folder: &Path, sections: &str) -> Result<Self> {
+        let store = format!("sqlite://{}", folder.join("taskhook.db").display());
+        Self::with(folder, &store, "off", sections)
+    }
+
+    /// The same, with a store and an archive at these URLs.
+    pub(super) fn with(folder: &Path, store: &str, archive: &str, sections: &str) -> Result<Self> {
+        let quoted = |text: &str| toml::Value::from(text).to_string();
         let reserved = [reserve()?, reserve()?];
         let [public, admin] = [&reserved[0], &reserved[1]].map(TcpSocket::local_addr);
         let (public, admin) = (public.map_err(no_port)?, admin.map_err(no_port)?);
-        let (config, store) = (folder.join("taskhook.toml"), folder.join("taskhook.db"));
+        let config = folder.join("taskhook.toml");
         let text = format!(
             "[log]\nlevel = \"warn\"\n[server]\nlisten = \"{public}\"\npublic_url = \"{PUBLIC_URL}\"\n[admin]\nlisten = \"{admin}\"\n\
-             [store]\nurl = \"sqlite://{}\"\n[archive]\nurl = \"off\"\n[outbound]\nallow_private_addresses = true\n{sections}",
-            store.display()
+             [store]\nurl = {}\n[archive]\nurl = {}\n[outbound]\nallow_private_addresses = true\n{sections}",
+            quoted(store),
+            quoted(archive)
         );
         fs::write(&config, text).map_err(|error| Error::failed(format!("cannot write to {}: {error}", folder.display())))?;
         let client = http::client(PATIENCE);
-        Ok(Self { folder: folder.to_owned(), config, store, public, admin, client, _reserved: reserved })
+        Ok(Self {
+            folder: folder.to_owned(),
+            config,
+            store: folder.join("taskhook.db"),
+            public,
+            admin,
+            client,
+            _reserved: reserved,
+        })
     }
 
     /// Starts the process, and waits until it accepts events.
     pub(super) async fn start(&self, clock: &Clock) -> Result<Process> {
+        let mut process = self.spawn()?;
+        self.ready(&mut process, clock).await?;
+        Ok(process)
+    }
+
+    /// Starts the process, which is not ready yet.
+    pub(super) fn spawn(&self) -> Result<Process> {
         let failed = |what: String| Error::failed(format!("cannot start `taskhook serve`: {what}"));
         let program = std::env::current_exe().map_err(|error| failed(error.to_string()))?;
         let log = fs::File::options().create(true).append(true).open(self.log());
@@ -86,7 +127,12 @@ impl Home {
         command.process_group(0);
         let child = command.spawn().map_err(|error| failed(error.to_string()))?;
         let pid = child.id().unwrap_or_default();
-        let mut process = Process { child, pid };
+        Ok(Process { child, pid })
+    }
+
+    /// Waits until the process accepts events.
+    pub(super) async fn ready(&self, process: &mut Process, clock: &Clock) -> Result {
+        let failed = |what: String| Error::failed(format!("cannot start `taskhook serve`: {what}"));
         let begun = clock.elapsed();
         loop {
             if let Ok(Some(status)) = process.child.try_wait() {
@@ -94,7 +140,7 @@ impl Home {
             }
             let asked = self.client.get(format!("http://{}/readyz", self.admin));
             if http::send(asked, PATIENCE, ANSWER_MAX).await.is_ok_and(|answer| answer.status == 200) {
-                return Ok(process);
+                return Ok(());
             }
             if clock.elapsed() - begun > PATIENCE {
                 return Err(failed(format!("it was not ready within {} s{}", PATIENCE.as_secs(), self.last_words())).into());
@@ -119,6 +165,84 @@ impl Home {
         let text = self.text(path).await?;
         let read = serde_json::from_str(&text);
         Ok(read.map_err(|error| Error::failed(format!("the process answered {path} with something else than JSON: {error}")))?)
+    }
+
+    /// What its admin listener answers to a POST of `body` to `path`, which must be a success.
+    pub(super) async fn post(&self, path: &str, body: &Value) -> Result<Value> {
+        let failed = |what: String| Error::failed(format!("the process did not answer {path}: {what}{}", self.last_words()));
+        let asked = self.client.post(format!("http://{}{path}", self.admin)).json(body);
+        let answer = http::send(asked, PATIENCE, ANSWER_MAX).await.map_err(|error| failed(error.to_string()))?;
+        if !answer.status.is_success() {
+            return Err(failed(format!("{} {}", answer.status, one_line(&String::from_utf8_lossy(&answer.body), 200))).into());
+        }
+        Ok(serde_json::from_slice(&answer.body).map_err(|error| failed(error.to_string()))?)
+    }
+
+    /// Reads a list of the admin API from its newest row to its oldest, page by page.
+    pub(super) async fn list<T: DeserializeOwned>(&self, name: &str, mut row: impl FnMut(T)) -> Result {
+        let mut cursor = String::new();
+        loop {
+            let path = format!("/api/v1/{name}?limit={PAGE}{cursor}");
+            let page: Page<T> = serde_json::from_str(&self.text(&path).await?).map_err(|error| {
+                Error::failed(format!("the process answered {path} with something else than a list: {error}"))
+            })?;
+            page.data.into_iter().for_each(&mut row);
+            match page.next_cursor {
+                Some(next) => cursor = format!("&cursor={next}"),
+                None => return Ok(()),
+            }
+        }
+    }
+
+    /// Fails if the process has ended, with its last words: a kill would hide it.
+    fn lives(&self, process: &mut Process) -> Result {
+        match process.child.try_wait() {
+            Ok(Some(status)) => {
+                Err(Error::failed(format!("`taskhook serve` ended by itself, {}{}", ended(status), self.last_words())).into())
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Kills a process that must be alive.
+    pub(super) async fn kill(&self, mut process: Process) -> Result {
+        self.lives(&mut process)?;
+        process.kill().await
+    }
+
+    /// Stops a process that must be alive.
+    pub(super) async fn stop(&self, mut process: Process) -> Result {
+        self.lives(&mut process)?;
+        process.stop().await
+    }
+
+    /// What its store holds, whoever has it open.
+    pub(super) fn totals(&self) -> Result<Totals> {
+        let config = store::Config { url: format!("sqlite://{}", self.store.display()), min_free_bytes: Size(0) };
+        Ok(Store::peek_totals(&config).map_err(Error::from)?)
+    }
+
+    /// The bytes of its store's files: the database, and the log that is not written to it yet.
+    pub(super) fn disk_bytes(&self) -> u64 {
+        let wal = self.folder.join("taskhook.db-wal");
+        [&self.store, &wal].into_iter().filter_map(|file| fs::metadata(file).ok()).map(|file| file.len()).sum()
+    }
+
+    /// Waits until it has no work left, for at most `patience`; whether that came.
+    pub(super) async fn drained(&self, patience: Duration, clock: &Clock) -> Result<bool> {
+        let begun = clock.elapsed();
+        loop {
+            let asked = clock.elapsed();
+            let stats = self.json("/api/v1/stats").await?;
+            if stats["events"] == 0 && stats["jobs"].as_array().is_some_and(Vec::is_empty) {
+                return Ok(true);
+            }
+            if clock.elapsed() - begun > patience {
+                return Ok(false);
+            }
+            // The more there is to count, the less often: that takes time from the work.
+            clock.sleep(DRAIN_LOOK_EVERY.max((clock.elapsed() - asked) * 10)).await;
+        }
     }
 
     fn log(&self) -> PathBuf {
@@ -151,12 +275,26 @@ impl Process {
         }
     }
 
+    /// The time on the processor that it has used.
+    pub(super) fn processor_time(&self) -> Duration {
+        processor_time(self.pid)
+    }
+
     /// Its memory now; nothing where the system does not tell.
     pub(super) fn memory(&self) -> Option<Memory> {
         let status = fs::read_to_string(format!("/proc/{}/status", self.pid)).ok()?;
         let bytes = |name| Some(field(&status, name)?.split(' ').next()?.parse::<u64>().ok()? << 10);
         Some(Memory { own_bytes: bytes("RssAnon")?, peak_bytes: bytes("VmHWM")? })
     }
+}
+
+/// The time on the processor that a process has used; zero where the system does not tell.
+pub(super) fn processor_time(pid: u32) -> Duration {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+    // Behind the name, which may hold anything, user and system time are the 12th and 13th, in hundredths of a second.
+    let fields = stat.rsplit_once(')').map_or("", |(_, fields)| fields).split_whitespace();
+    let ticks: u64 = fields.skip(11).take(2).filter_map(|field| field.parse::<u64>().ok()).sum();
+    Duration::from_millis(ticks * 10)
 }
 
 /// How a process ended.

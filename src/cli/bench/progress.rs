@@ -71,9 +71,15 @@ impl<'a> Progress<'a> {
     }
 
     /// Takes the bar away.
-    pub(super) fn clear(&mut self) {
+    fn clear(&mut self) {
         if let Some(bar) = self.bar.take() {
             bar.finish_and_clear();
         }
+    }
+}
+
+impl Drop for Progress<'_> {
+    fn drop(&mut self) {
+        self.clear();
     }
 }

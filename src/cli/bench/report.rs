@@ -27,7 +27,7 @@ pub(super) struct Report {
 
 impl Report {
     pub(super) fn new(name: &'static str, machine: Machine) -> Self {
-        let notes = machine.warnings().into_iter().map(str::to_owned).collect();
+        let notes = machine.warnings().into_iter().map(|warning| format!("Warning: {warning}.")).collect();
         Self { name, machine, settings: Map::new(), notes, parts: Vec::new(), result: Value::Null, failures: Vec::new() }
     }
 
@@ -93,7 +93,7 @@ impl Report {
             Value::String(text) => format!("{name} {text}"),
             other => format!("{name} {other}"),
         });
-        output::facts(out, &[("bench", format!("{}: {}", self.name, settings.collect::<Vec<_>>().join(", ")))])?;
+        wrapped(out, "bench:  ", &format!("{}: {}", self.name, settings.collect::<Vec<_>>().join(", ")))?;
         for part in self.parts {
             writeln!(out)?;
             match part {
@@ -105,22 +105,73 @@ impl Report {
             writeln!(out)?;
         }
         for note in &self.notes {
-            wrapped(out, note)?;
+            wrapped(out, "- ", note)?;
         }
         Ok(())
     }
 }
 
-/// `note` as an item of a list, over lines that fit.
-fn wrapped(out: &mut dyn Write, note: &str) -> io::Result<()> {
-    let mut line = String::from("-");
-    for word in note.split(' ') {
-        if line.chars().count() + 1 + word.chars().count() > usize::from(WIDTH) {
-            writeln!(out, "{line}")?;
-            line = String::from(" ");
+/// `text` behind `head`, over as many lines as it takes.
+fn wrapped(out: &mut dyn Write, head: &str, text: &str) -> io::Result<()> {
+    let indent = " ".repeat(head.len());
+    let mut line = head.to_owned();
+    for word in text.split(' ') {
+        let space = usize::from(line.len() > head.len());
+        if space > 0 && line.chars().count() + space + word.chars().count() > usize::from(WIDTH) {
+            writeln!(out, "{}", line.trim_end())?;
+            line.clone_from(&indent);
+        } else if space > 0 {
+            line.push(' ');
         }
-        line.push(' ');
         line.push_str(word);
     }
     writeln!(out, "{line}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::super::Exit;
+    use super::super::machine;
+    use super::*;
+
+    fn report() -> Report {
+        let mut report = Report::new("rate", machine::example());
+        report.setting("per_second", 100);
+        report.facts(vec![("answers", "99 × accepted, 1 × 503".to_owned())]);
+        report.result(json!({"accepted": 99}));
+        report
+    }
+
+    #[test]
+    fn what_did_not_hold_is_told_with_the_figures_and_fails() {
+        let (mut report, mut out) = (report(), Vec::new());
+        report.fail("of 100 events not all were accepted");
+        let failure = report.write(&mut out, true).unwrap_err();
+        assert_eq!(failure.exit(), Exit::Failed);
+        assert_eq!(failure.to_string(), "error: not all held that must: of 100 events not all were accepted");
+        let told: Value = serde_json::from_slice(&out).unwrap();
+        assert_eq!((&told["ok"], &told["result"]["accepted"]), (&json!(false), &json!(99)));
+        assert_eq!(told["failures"], json!(["of 100 events not all were accepted"]));
+    }
+
+    #[test]
+    fn text_fits_eighty_columns() {
+        let (mut report, mut out) = (report(), Vec::new());
+        report
+            .note("A note that is long enough to need a second line, since lines of more than eighty columns are hard to read.");
+        report.write(&mut out, false).unwrap();
+        let text = String::from_utf8(out).unwrap();
+        let (_, text) = text.split_once("bench:").unwrap();
+        let (figures, notes) = text.split_once("- Warning").unwrap();
+        insta::assert_snapshot!(format!("bench:{figures}").trim_end(), @"
+        bench:  rate: per_second 100
+
+        answers: 99 × accepted, 1 × 503
+        ");
+        insta::assert_snapshot!(notes.split_once("- A note").unwrap().1.trim(), @"
+        that is long enough to need a second line, since lines of more than
+          eighty columns are hard to read.
+        ");
+        assert!(text.lines().all(|line| line.chars().count() <= 80), "{text}");
+    }
 }

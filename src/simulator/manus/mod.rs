@@ -76,6 +76,8 @@ pub struct Options {
     pub pace: Duration,
     /// How long a link to a file is good.
     pub link_lifetime: Duration,
+    /// The most tasks that are kept; of more, the oldest goes.
+    pub max_tasks: usize,
     /// The address in links to files, if not the listener's.
     pub base_url: Option<String>,
     /// Makes ids the same each time.
@@ -98,6 +100,7 @@ impl Options {
             numbers_as_strings: false,
             pace: Duration::ZERO,
             link_lifetime: Duration::from_hours(1),
+            max_tasks: 5_000,
             base_url: None,
             seed: None,
             signing_key: None,

@@ -24,8 +24,6 @@ use crate::signature::rsa::PrivateKey;
 
 /// Members whose numbers are the user's own, and are never turned into strings.
 const VERBATIM: [&str; 2] = ["value", "confirm_input_schema"];
-/// The most tasks that are kept; of more, the oldest goes.
-pub(super) const MAX_TASKS: usize = 5_000;
 /// The most entries of one conversation; a task that would grow longer takes no more messages.
 pub(super) const MAX_ENTRIES: usize = 2_000;
 /// The most accounts, and the most webhooks of one account.
@@ -144,6 +142,7 @@ pub(super) struct State {
     pub(super) board: Board,
     pub(super) key: Arc<PrivateKey>,
     pub(super) numbers_as_strings: bool,
+    max_tasks: usize,
     /// Tells the stranger's account from every other.
     stranger: String,
     pub(super) clock: Clock,
@@ -164,6 +163,7 @@ impl State {
             board: Board::new(),
             key: options.signing_key.clone().unwrap_or_else(|| Arc::new(PrivateKey::generate())),
             numbers_as_strings: options.numbers_as_strings,
+            max_tasks: options.max_tasks.max(1),
             stranger: format!("sk-stranger-{}", hex(&link_secret)),
             clock: options.clock.clone(),
             random,
@@ -216,7 +216,7 @@ impl State {
 
     /// Makes a task; its life begins at the next step.
     pub(super) fn create(&mut self, account: usize, new: NewTask) -> u64 {
-        while self.tasks.len() >= MAX_TASKS
+        while self.tasks.len() >= self.max_tasks
             && let Some(oldest) = self.tasks.keys().next().copied()
         {
             self.remove(oldest);

@@ -8,6 +8,7 @@ mod claim;
 mod intake;
 mod keys;
 mod lane;
+mod measure;
 mod open;
 mod read;
 mod rejection;
@@ -24,6 +25,7 @@ use deadpool_sqlite::{Hook, HookError, Pool, Runtime};
 use jiff::Timestamp;
 use rusqlite::{Connection, params};
 
+pub(super) use self::measure::peek_totals;
 use self::writer::Writer;
 use super::model::{
     Appended, Capacity, Claimed, FileRow, Finish, Lease, Like, NewRejection, Progress, Proof, Released, Setback, StoredEvent,

@@ -1,0 +1,187 @@
+//! `taskhook bench`, as a user runs it: a little of each, for what it says and leaves. How fast anything is, no test asks.
+
+use std::io::{BufRead as _, BufReader};
+use std::path::Path;
+use std::process::{Command, Stdio};
+
+use rustix::process::{Pid, Signal, kill_process};
+use serde_json::{Value, json};
+
+/// What a bench came to.
+struct Ran {
+    code: Option<i32>,
+    out: String,
+    err: String,
+}
+
+fn command(folder: &Path, words: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_taskhook"));
+    command.arg("bench").args(words).current_dir(folder).stdin(Stdio::null());
+    // What would stop any command that reads its environment.
+    command.env("TASKHOOK__STORE__URL", "postgres://nowhere").env("RUST_LOG", "not a filter[");
+    command
+}
+
+/// Runs `bench` with these words; it leaves nothing behind, whatever becomes of it.
+#[track_caller]
+fn bench(words: &[&str]) -> Ran {
+    let folder = tempfile::tempdir().unwrap();
+    let output = command(folder.path(), words).output().unwrap();
+    assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0, "something was left behind");
+    let text = |bytes| String::from_utf8(bytes).unwrap();
+    Ran { code: output.status.code(), out: text(output.stdout), err: text(output.stderr) }
+}
+
+/// The result of a bench that must end well, as it tells programs.
+#[track_caller]
+fn told(name: &str, words: &[&str]) -> Value {
+    let ran = bench(&[&[name], words, &["--json"]].concat());
+    assert_eq!(ran.code, Some(0), "{}", ran.err);
+    let told: Value = serde_json::from_str(&ran.out).unwrap();
+    assert_eq!((&told["bench"], &told["ok"], &told["failures"]), (&json!(name), &json!(true), &json!([])), "{told:#}");
+    for member in ["cpu", "cores", "memory_bytes", "kernel", "fdatasync_p50_ms", "version", "build"] {
+        assert!(!told["machine"][member].is_null(), "{member}: {told:#}");
+    }
+    assert_eq!((&told["machine"]["build"], &told["settings"]["store"]), (&json!("debug"), &json!("sqlite")));
+    assert!(ran.err.contains("warning: this is a debug build"), "{}", ran.err);
+    assert!(told["notes"].as_array().is_some_and(|notes| notes.len() > 2), "{told:#}");
+    told
+}
+
+/// Whether these members are numbers above zero.
+#[track_caller]
+fn positive(of: &Value, members: &[&str]) {
+    for member in members {
+        assert!(of[member].as_f64().is_some_and(|number| number > 0.0), "{member}: {of:#}");
+    }
+}
+
+const LATENCY: [&str; 5] = ["p50_ms", "p90_ms", "p99_ms", "p99_9_ms", "max_ms"];
+
+#[test]
+fn ingest_compares_with_the_limit_in_the_same_round() {
+    let told = told("ingest", &["--rounds", "2", "--events", "40", "--connections", "8"]);
+    for server in ["bare", "verify", "limit", "taskhook", "hmac"] {
+        let figures = &told["result"]["servers"][server];
+        positive(figures, &["events_per_second", "p50_ms", "p99_ms", "max_ms"]);
+        assert_eq!(figures["rounds"].as_array().map(Vec::len), Some(2), "{told:#}");
+        assert_eq!(figures["work_done_by_last_answer"].is_null(), !matches!(server, "taskhook" | "hmac"), "{told:#}");
+    }
+    for ratio in ["taskhook_of_limit", "taskhook_of_verify", "taskhook_of_bare", "hmac_of_taskhook"] {
+        positive(&told["result"]["ratios"][ratio], &["median", "least", "most"]);
+    }
+    assert!(told["notes"].to_string().contains("limit of requests a minute, and taskhook's own budget for them, are lifted"));
+}
+
+#[test]
+fn ingest_of_some_servers_is_a_table_of_these() {
+    let ran = bench(&["ingest", "--only", "bare,taskhook", "--rounds", "1", "--events", "20", "--connections", "4"]);
+    assert_eq!(ran.code, Some(0), "{}", ran.err);
+    let begins = |word: &str| ran.out.lines().any(|line| line.starts_with(word));
+    for word in ["machine:", "disk:", "build:", "bench:  ingest:", "SERVER", "bare ", "taskhook ", "RATIO", "taskhook / bare"] {
+        assert!(begins(word), "{word}: {}", ran.out);
+    }
+    assert!(!begins("limit") && !begins("hmac"), "{}", ran.out);
+    assert!(ran.err.contains("round 1 of 1, taskhook: "), "{}", ran.err);
+}
+
+#[test]
+fn rate_tells_latencies_from_the_intended_moment() {
+    for sender in ["manus", "hmac"] {
+        let told = told("rate", &["--per-second", "50", "--for", "1s", "--connections", "8", "--sender", sender]);
+        let result = &told["result"];
+        assert_eq!((&result["sent"], &result["accepted"]), (&json!(50), &json!(50)), "{told:#}");
+        assert_eq!((&result["statuses"], &result["unanswered"]), (&json!({"200": 50}), &json!(0)), "{told:#}");
+        positive(&result["latency"], &LATENCY);
+        positive(&result["late"], &["max_ms"]);
+        positive(result, &["per_second", "p99_goal_ms"]);
+        assert!(result["p99_goal_met"].is_boolean(), "{told:#}");
+    }
+}
+
+#[test]
+fn grow_tells_of_every_tenth() {
+    let told = told("grow", &["--events", "205", "--connections", "8"]);
+    let result = &told["result"];
+    assert_eq!((&result["accepted"], &result["kept"], &result["drained"]), (&json!(205), &json!(205), &json!(true)), "{told:#}");
+    assert_eq!(told["settings"]["head_bytes"], 1024);
+    let tenths = result["tenths"].as_array().unwrap();
+    assert_eq!(tenths.len(), 10);
+    for tenth in tenths {
+        positive(tenth, &["events_per_second", "disk_bytes"]);
+        positive(&tenth["latency"], &LATENCY);
+        assert!(tenth["waiting"].is_u64(), "{tenth:#}");
+    }
+    positive(result, &["per_second", "last_of_first", "bytes_per_event", "file_bytes"]);
+    if cfg!(target_os = "linux") {
+        positive(result, &["memory_own_max_bytes", "memory_own_end_bytes", "memory_resident_max_bytes"]);
+    }
+}
+
+#[test]
+fn spike_tells_of_the_backlog_the_duplicates_and_the_metrics() {
+    let words = ["--base", "20", "--calm", "1s", "--peak", "300", "--for", "1s", "--duplicates", "5", "--connections", "8"];
+    let told = told("spike", &words);
+    let result = &told["result"];
+    // Of 340 requests those whose number ends in 0 to 4 of a hundred are repeats, but for the first hundred.
+    assert_eq!((&result["requests"], &result["repeats"]), (&json!(340), &json!(15)), "{told:#}");
+    assert_eq!((&result["accepted"], &result["duplicates"]), (&json!(325), &json!(15)), "{told:#}");
+    assert_eq!((&result["lost"], &result["arrivals"]), (&json!(0), &json!(325)), "{told:#}");
+    assert_eq!(result["delivered_more_than_once"], 0);
+    positive(&result["latency"], &LATENCY);
+    assert!(result["delivered_after_peak_seconds"].is_number() && result["delivered_goal_met"].is_boolean(), "{told:#}");
+    let metrics = &result["metrics"];
+    assert_eq!(metrics["taskhook_responses_total"], json!({"200": 340}));
+    assert_eq!(metrics["taskhook_events_total"], json!({"accepted": 325, "duplicate": 15}));
+    assert_eq!(metrics["taskhook_deliveries_total"], json!({"delivered": 325}));
+    assert_eq!((&metrics["taskhook_jobs"]["end"], &metrics["taskhook_dead_letters"]), (&json!(0), &json!(0)));
+}
+
+#[test]
+fn a_signal_ends_it_and_nothing_is_left() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut child =
+        command(folder.path(), &["grow", "--events", "100000"]).stderr(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+    let mut lines = BufReader::new(child.stderr.take().unwrap()).lines().map(Result::unwrap);
+    assert!(lines.any(|line| line.starts_with("tenth 1 of 10 ")), "it begins");
+    // The process that receives is named by its folder.
+    let [made] = &std::fs::read_dir(folder.path()).unwrap().map(|entry| entry.unwrap().path()).collect::<Vec<_>>()[..] else {
+        panic!("one folder is made")
+    };
+    assert!(cfg!(not(target_os = "linux")) || runs(made), "it receives");
+    kill_process(Pid::from_child(&child), Signal::INT).unwrap();
+    let told: Vec<_> = lines.collect();
+    assert_eq!(child.wait().unwrap().code(), Some(1));
+    assert_eq!(told.last().map(String::as_str), Some("error: it was stopped before its end"), "{told:?}");
+    assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0, "something was left behind");
+    assert!(!runs(made), "a process was left behind");
+}
+
+/// Whether a process runs whose command line names something in `folder`.
+fn runs(folder: &Path) -> bool {
+    let folder = folder.to_string_lossy().into_owned();
+    let processes = std::fs::read_dir("/proc").into_iter().flatten().filter_map(|entry| Some(entry.ok()?.path().join("cmdline")));
+    processes.filter_map(|file| std::fs::read(file).ok()).any(|line| String::from_utf8_lossy(&line).contains(&folder))
+}
+
+#[test]
+fn a_wrong_command_line_is_refused_before_anything_is_made() {
+    for (words, problem) in [
+        (&["ingest", "--rounds", "0"][..], "invalid value '0' for '--rounds <N>'"),
+        (&["ingest", "--only", "limits"], "invalid value 'limits' for '--only <SERVER,…>'"),
+        (&["rate", "--per-second", "0"], "invalid value '0' for '--per-second <N>'"),
+        (&["rate", "--for", "5"], "write it like `500ms`, `30s` or `2m`"),
+        (&["rate", "--per-second", "100000", "--for", "1h"], "come to 360000000 events; it must be from 1 to 100000000"),
+        (&["rate", "--per-second", "1", "--for", "1ms"], "come to 0 events; it must be from 1 to 100000000"),
+        (&["grow", "--events", "9"], "invalid value '9' for '--events <N>'"),
+        (&["spike", "--duplicates", "51"], "invalid value '51' for '--duplicates <PERCENT>'"),
+        (&["spike", "--peak", "100000", "--for", "1m"], "it comes to 6000320 events; it must be at most 5000000"),
+        (&["rate", "--folder", "nowhere"], "nowhere: No such file or directory"),
+        (&["rate", "--store", "postgres://user:hunter2@db/x"], "error: `--store`: the only kind of store so far is `sqlite`"),
+        (&["swim"], "unrecognized subcommand 'swim'"),
+    ] {
+        let ran = bench(words);
+        assert_eq!((ran.code, ran.out.as_str()), (Some(2), ""), "{words:?}: {}", ran.err);
+        assert!(ran.err.contains(problem) && !ran.err.contains("hunter2"), "{words:?}: {}", ran.err);
+    }
+}
