@@ -73,6 +73,7 @@
 //! | what waits for what, and how long | `src/worker/fetch.rs`, `src/store/sqlite/lane.rs` |
 //! | what an event waits for files, and for how long | `src/worker/archive.rs` |
 //! | which addresses of a payload are never asked | `src/http/guard.rs` |
+//! | what a retry, a replay or a discard by hand does | `src/store/sqlite/again.rs`; where a dead letter goes in its lane, `join` in `lane.rs` |
 //! | what becomes of a download that breaks | `src/archive/save.rs` |
 //! | what a destination's answer means | `judge` in `src/destination/`, one file a kind |
 //! | the envelope | `src/route/envelope.rs` |

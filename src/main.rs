@@ -11,6 +11,8 @@ use taskhook::cli::{self, World};
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 fn main() -> ExitCode {
+    let asked = io::stdin().is_terminal() && io::stderr().is_terminal();
+    let mut typed = io::stdin().lock();
     let world = World {
         arguments: std::env::args_os().collect(),
         env: environment(),
@@ -19,6 +21,7 @@ fn main() -> ExitCode {
         err: &mut io::stderr(),
         terminal: io::stderr().is_terminal(),
         out_terminal: io::stdout().is_terminal(),
+        input: if asked { Some(&mut typed) } else { None },
     };
     cli::run(world).into()
 }

@@ -107,6 +107,12 @@ pub(super) async fn replay(State(admin): State<Arc<Admin>>, Path(id): Path<Strin
     Ok(Json(json!({"id": id, "replay": replay})))
 }
 
+pub(super) async fn delivery(State(admin): State<Arc<Admin>>, Path(id): Path<String>) -> Result<Response, Refused> {
+    let id = admin.whole_id(What::Delivery, id).await?;
+    let delivery = admin.store.delivery(&id).await?.ok_or_else(|| Refused::absent("delivery"))?;
+    Ok(Json(delivery).into_response())
+}
+
 pub(super) async fn retry(State(admin): State<Arc<Admin>>, Path(id): Path<String>) -> Result<Json<Value>, Refused> {
     let id = admin.whole_id(What::Delivery, id).await?;
     let behind = admin.actions.retry(&id).await?;

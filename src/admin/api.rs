@@ -33,7 +33,7 @@ const ONLY_SOURCE: &str = "-";
 /// The admin API.
 #[derive(Clone)]
 pub struct Admin {
-    store: Store,
+    pub(super) store: Store,
     pub(super) actions: Actions,
     metrics: Metrics,
     token: Option<Secret>,
@@ -52,7 +52,7 @@ impl Refused {
         Self { status, title: title.into(), code }
     }
 
-    fn absent(what: &str) -> Self {
+    pub(super) fn absent(what: &str) -> Self {
         Self::new(StatusCode::NOT_FOUND, "not_found", format!("there is no such {what}"))
     }
 }
@@ -126,6 +126,7 @@ impl Admin {
             .route("/api/v1/tasks/track", post(track))
             .route("/api/v1/tasks/{source}/{task_id}", get(task))
             .route("/api/v1/deliveries", get(deliveries))
+            .route("/api/v1/deliveries/{id}", get(act::delivery))
             .route("/api/v1/deliveries/{id}/retry", post(act::retry))
             .route("/api/v1/deliveries/{id}/discard", post(act::discard))
             .route("/api/v1/deliveries/retry", post(act::retry_many))

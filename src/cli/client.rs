@@ -202,6 +202,9 @@ impl Client {
                     "source_missing" => error.hint("pass it with `--source`, or in front of the task"),
                     "outcome_unknown" => error.hint("its page shows a task at once, `taskhook tasks list` with its first event"),
                     "id_ambiguous" => error.hint("write more of the id"),
+                    "in_flight" => error.hint("`taskhook deliveries list` shows how it ended"),
+                    "not_retryable" => error.hint("`taskhook events replay EVENT` hands its event on again, as a new delivery"),
+                    "quarantined" => error.hint("if the task is yours, `taskhook events release ID` lets it go"),
                     "store_unavailable" => error.hint("`taskhook serve` logs why"),
                     _ => error,
                 }

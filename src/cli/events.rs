@@ -8,7 +8,7 @@ use serde_json::Value;
 
 use super::client::{Client, Connection, Fault, Listing, TIMEOUT};
 use super::output::{self, Column, Table, age, cut, facts, text};
-use super::{Context, Error, Result, runtime};
+use super::{Context, Error, Result, again, runtime};
 use crate::clock::Clock;
 use crate::text::one_line;
 
@@ -44,6 +44,22 @@ enum Command {
         #[arg(long)]
         json: bool,
     },
+    /// Hand events on again, by the routes of now: to new deliveries, marked `replayed`
+    ///
+    /// By their ids, or all that a filter means: those that are done with and those that are dead, the oldest first. A task that was
+    /// fetched before is told as it is known. What a filter means is counted first, and done when you agree.
+    Replay {
+        /// Their ids, or the beginnings of them
+        #[arg(value_name = "ID")]
+        ids: Vec<String>,
+        #[command(flatten)]
+        filter: again::Filter,
+        /// Only events in this state [default: those that are done, and those that are dead]
+        #[arg(long, value_parser = ["done", "dead", "kept"])]
+        state: Option<String>,
+        #[command(flatten)]
+        many: again::Many,
+    },
     /// Let an event out of quarantine: you vouch that its task is yours
     Release {
         /// Its id, or the beginning of it
@@ -70,12 +86,18 @@ struct Filter {
     state: Option<String>,
 }
 
+const REPLAY: again::Act = again::Act { list: "events", verb: "replay", one: "event", done: "replayed" };
+
 pub(super) fn run(args: &Args, context: &mut Context<'_>) -> Result {
-    let client = Client::new(context, &args.connection, TIMEOUT)?;
+    let timeout = if matches!(args.command, Command::Replay { .. }) { again::TIMEOUT } else { TIMEOUT };
+    let client = Client::new(context, &args.connection, timeout)?;
     runtime()?.block_on(async {
         match &args.command {
             Command::List { filter, listing } => list(&client, filter, listing, context).await,
             Command::Show { id, json } => show(&client, id, *json, context).await,
+            Command::Replay { ids, filter, state, many } => {
+                REPLAY.run(&client, ids, &filter.members(&[("state", state)])?, many, context).await
+            }
             Command::Release { id, json } => release(&client, id, *json, context).await,
             Command::Tail { json } => {
                 tokio::select! {
@@ -161,6 +183,10 @@ fn write_event(out: &mut dyn Write, event: &Value) -> io::Result<()> {
         None | Some(0) => String::new(),
         Some(count) => format!("{count}, the last at {}", text(event, "last_repeat_at")),
     };
+    let replays = match event["replays"].as_i64() {
+        None | Some(0) => String::new(),
+        Some(count) => format!("{count}, the last at {}", text(event, "replayed_at")),
+    };
     let work = match &event["work"] {
         Value::Null => String::new(),
         work => format!("{} (tried {} times), next at {}", text(work, "kind"), text(work, "attempt"), text(work, "due_at")),
@@ -183,6 +209,7 @@ fn write_event(out: &mut dyn Write, event: &Value) -> io::Result<()> {
             ("collision of", text(event, "collision_of")),
             ("came again", repeats),
             ("released", text(event, "released_at")),
+            ("replayed", replays),
             ("sent to", text(event, "target")),
         ],
     )?;

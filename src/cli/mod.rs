@@ -5,6 +5,7 @@
 //!
 //! A command is a file of its own with an `Args` and a `run`; it is made known by one line in [`Command`] and one in its `run`.
 
+mod again;
 mod bench;
 mod check;
 mod client;
@@ -12,6 +13,7 @@ mod completions;
 mod config;
 mod deliveries;
 mod demo;
+mod destinations;
 mod error;
 mod events;
 mod exit;
@@ -27,7 +29,7 @@ mod webhooks;
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
-use std::io::Write;
+use std::io::{BufRead, Write};
 use std::path::PathBuf;
 
 use clap::Parser as _;
@@ -54,6 +56,8 @@ pub struct World<'a> {
     pub terminal: bool,
     /// Whether `out` is a terminal.
     pub out_terminal: bool,
+    /// What a person types; `None` where nobody sits at a terminal who could be asked.
+    pub input: Option<&'a mut dyn BufRead>,
 }
 
 /// What a command works with.
@@ -68,6 +72,8 @@ pub struct Context<'a> {
     pub terminal: bool,
     /// Whether `out` is a terminal: then what is told there may have colour.
     pub out_terminal: bool,
+    /// What a person types; `None` where nobody can be asked.
+    pub input: Option<&'a mut dyn BufRead>,
 }
 
 /// The durable inbox for AI-agent webhooks.
@@ -96,6 +102,7 @@ enum Command {
     Events(events::Args),
     Tasks(tasks::Args),
     Deliveries(deliveries::Args),
+    Destinations(destinations::Args),
     Rejections(rejections::Args),
     Routes(routes::Args),
     Simulate(simulate::Args),
@@ -116,6 +123,7 @@ impl Command {
             Self::Events(args) => events::run(&args, context),
             Self::Tasks(args) => tasks::run(&args, context),
             Self::Deliveries(args) => deliveries::run(&args, context),
+            Self::Destinations(args) => destinations::run(&args, context),
             Self::Rejections(args) => rejections::run(&args, context),
             Self::Routes(args) => routes::run(&args, context),
             Self::Simulate(args) => simulate::run(args),
@@ -158,8 +166,8 @@ pub fn run(world: World<'_>) -> Exit {
     };
     let level = cli.log_level.map(|value| Flag { name: "--log-level", key: "log.level", value });
     let inputs = Inputs { env: world.env, directory: world.directory, file: cli.config, flags: level.into_iter().collect() };
-    let mut context =
-        Context { inputs, out: world.out, err: world.err, terminal: world.terminal, out_terminal: world.out_terminal };
+    let World { out, err, terminal, out_terminal, input, .. } = world;
+    let mut context = Context { inputs, out, err, terminal, out_terminal, input };
     let outcome = cli.command.run(&mut context).and_then(|()| Ok(context.out.flush()?));
     let Err(failure) = outcome else { return Exit::Done };
     if failure.exit() != Exit::Done {
@@ -170,6 +178,7 @@ pub fn run(world: World<'_>) -> Exit {
 
 #[cfg(test)]
 mod tests {
+    mod again;
     mod look;
     mod places;
     mod senders;
@@ -192,6 +201,7 @@ mod tests {
             err: &mut err,
             terminal: false,
             out_terminal: false,
+            input: None,
         });
         (exit.code(), String::from_utf8(out).unwrap(), String::from_utf8(err).unwrap())
     }
@@ -214,20 +224,21 @@ mod tests {
         Usage: taskhook [OPTIONS] <COMMAND>
 
         Commands:
-          serve        Receive webhooks and do what follows from them, until SIGTERM or SIGINT
-          check        Try everything that is configured: store, archive, keys, destinations, public URLs
-          demo         Show everything at work, without an account
-          config       Print the effective configuration as TOML, secrets redacted
-          webhooks     Tell the provider where to send webhooks
-          events       See what was received, and where it stands
-          tasks        See tasks, and create them
-          deliveries   See what was handed on, what waits, and what was given up on
-          rejections   See requests that did not verify, and what would have made them good
-          routes       Try where an event would go
-          simulate     Run a stand-in for a provider
-          bench        Measure this machine: how many events it keeps, how fast, and that none is lost
-          healthcheck  Ask the taskhook on this machine whether it can accept events; exits with 0 or 1
-          completions  Print the completion script of a shell
+          serve         Receive webhooks and do what follows from them, until SIGTERM or SIGINT
+          check         Try everything that is configured: store, archive, keys, destinations, public URLs
+          demo          Show everything at work, without an account
+          config        Print the effective configuration as TOML, secrets redacted
+          webhooks      Tell the provider where to send webhooks
+          events        See what was received, and where it stands
+          tasks         See tasks, and create them
+          deliveries    See what was handed on, what waits, and what was given up on
+          destinations  See where results go, and pause or resume it
+          rejections    See requests that did not verify, and what would have made them good
+          routes        Try where an event would go
+          simulate      Run a stand-in for a provider
+          bench         Measure this machine: how many events it keeps, how fast, and that none is lost
+          healthcheck   Ask the taskhook on this machine whether it can accept events; exits with 0 or 1
+          completions   Print the completion script of a shell
 
         Options:
               --config <FILE>

@@ -3,7 +3,7 @@
 use jiff::Timestamp;
 
 use super::model::{Act, Discarded, Matching, Replayed, Retried, Select};
-use super::view::DestinationCounts;
+use super::view::{DeliveryRow, DestinationCounts};
 use super::{Error, Store};
 
 impl Store {
@@ -86,6 +86,15 @@ impl Store {
     pub async fn destination_counts(&self) -> Result<Vec<DestinationCounts>, Error> {
         let Self::Sqlite(store) = self;
         store.destination_counts().await
+    }
+
+    /// One delivery, by its id.
+    ///
+    /// # Errors
+    /// When the store could not be read.
+    pub async fn delivery(&self, id: &str) -> Result<Option<DeliveryRow>, Error> {
+        let Self::Sqlite(store) = self;
+        store.delivery(id).await
     }
 
     /// The ids of deliveries that begin with `start`, in order, at most `limit`.

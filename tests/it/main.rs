@@ -1,6 +1,7 @@
 //! The integration tests: one program, a file a topic.
 #![expect(clippy::unwrap_used, reason = "a test that fails says where")]
 
+mod again;
 mod bench;
 mod deliver;
 mod deliver_command;
@@ -11,6 +12,7 @@ mod demo;
 mod files;
 mod harness;
 mod house;
+mod isolate;
 mod kill;
 mod magic_hour;
 mod readme;

@@ -1,5 +1,6 @@
 //! The store's contract, held against every database that we speak to, and what is particular to one of them.
 
+mod again;
 mod append;
 mod files;
 mod jobs;

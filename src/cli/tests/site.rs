@@ -86,7 +86,14 @@ pub(in crate::cli) struct Line {
 impl Line {
     pub(in crate::cli) fn run(self, out: &mut dyn Write, err: &mut dyn Write) -> Exit {
         let Self { arguments, env, directory } = self;
-        run(World { arguments, env, directory, out, err, terminal: false, out_terminal: false })
+        run(World { arguments, env, directory, out, err, terminal: false, out_terminal: false, input: None })
+    }
+
+    /// The same, at a terminal where a person types `typed`.
+    pub(in crate::cli) fn run_with(self, typed: &str, out: &mut dyn Write, err: &mut dyn Write) -> Exit {
+        let Self { arguments, env, directory } = self;
+        let input: Option<&mut dyn BufRead> = Some(&mut typed.as_bytes());
+        run(World { arguments, env, directory, out, err, terminal: false, out_terminal: false, input })
     }
 }
 
@@ -137,6 +144,11 @@ impl Site {
     pub(in crate::cli) fn set(&mut self, name: &str, value: &str) {
         self.env.retain(|(known, _)| known != name);
         self.env.push((name.to_owned(), value.to_owned()));
+    }
+
+    /// One more address, behind which nothing is yet.
+    pub(in crate::cli) fn another_front(&self) -> Front {
+        Front::start(&self.runtime)
     }
 
     /// Starts taskhook.

@@ -9,11 +9,11 @@ use jiff::Timestamp;
 use rusqlite::{Connection, OptionalExtension as _, params};
 
 use super::append::add_job;
-use super::{Sqlite, lane, work};
+use super::{Sqlite, lane, read, work};
 use crate::clock::after;
 use crate::store::Error;
 use crate::store::model::{Act, Discarded, JobKind, Like, Matching, Replayed, Retried, STEP, Select, text};
-use crate::store::view::DestinationCounts;
+use crate::store::view::{DeliveryRow, DestinationCounts};
 
 /// How many rows a reader looks at in one go, however few of them are meant.
 const STRETCH: i64 = 10_000;
@@ -78,6 +78,11 @@ impl Sqlite {
 
     pub(in crate::store) async fn destination_counts(&self) -> Result<Vec<DestinationCounts>, Error> {
         self.read(counts).await
+    }
+
+    pub(in crate::store) async fn delivery(&self, id: &str) -> Result<Option<DeliveryRow>, Error> {
+        let id = id.to_owned();
+        self.read(move |connection| read::delivery(connection, &id)).await
     }
 
     pub(in crate::store) async fn delivery_ids(&self, start: &str, limit: usize) -> Result<Vec<String>, Error> {

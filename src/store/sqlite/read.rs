@@ -254,6 +254,11 @@ pub(super) fn deliveries(connection: &Connection, like: &Like, at: &Page) -> Res
     Ok(page(rows, at.limit))
 }
 
+pub(super) fn delivery(connection: &Connection, id: &str) -> Result<Option<DeliveryRow>, Error> {
+    let found = deliveries_where(connection, "deliveries.id = ?1", id, i64::MAX, 1)?;
+    Ok(found.into_iter().next().map(|(_, row)| row))
+}
+
 /// Deliveries under a condition on `?1`, which is constant text of this file.
 fn deliveries_where(
     connection: &Connection,
