@@ -21,6 +21,7 @@ mod rejections;
 mod routes;
 mod serve;
 mod simulate;
+mod store;
 mod tasks;
 mod webhooks;
 
@@ -96,6 +97,7 @@ enum Command {
     Deliveries(deliveries::Args),
     Rejections(rejections::Args),
     Routes(routes::Args),
+    Store(store::Args),
     Simulate(simulate::Args),
     Healthcheck(healthcheck::Args),
     Completions(completions::Args),
@@ -115,6 +117,7 @@ impl Command {
             Self::Deliveries(args) => deliveries::run(&args, context),
             Self::Rejections(args) => rejections::run(&args, context),
             Self::Routes(args) => routes::run(&args, context),
+            Self::Store(args) => store::run(&args, context),
             Self::Simulate(args) => simulate::run(args),
             Self::Completions(args) => completions::run(&args, context),
         }
@@ -210,6 +213,7 @@ mod tests {
           deliveries   See what was handed on, what waits, and what was given up on
           rejections   See requests that did not verify, and what would have made them good
           routes       Try where an event would go
+          store        Back the store up, restore it, check and measure it
           simulate     Run a stand-in for a provider
           healthcheck  Ask the taskhook on this machine whether it can accept events; exits with 0 or 1
           completions  Print the completion script of a shell

@@ -75,6 +75,25 @@ pub(super) fn server(inputs: &Inputs) -> Result<server::Config, Errors> {
     }
 }
 
+pub(super) fn store(inputs: &Inputs) -> Result<store::Config, Errors> {
+    let mut loader = Loader::new(inputs)?;
+    match loader.section::<store::Config>("store", &[]) {
+        Some(store) if loader.errors.is_empty() => Ok(store),
+        _ => Err(Errors(loader.errors)),
+    }
+}
+
+pub(super) fn archive(inputs: &Inputs) -> Result<archive::Config, Errors> {
+    let mut loader = Loader::new(inputs)?;
+    match loader.section::<archive::Config>("archive", archive::SECRETS) {
+        Some(mut archive) if loader.errors.is_empty() => {
+            archive.aws = loader.aws();
+            Ok(archive)
+        }
+        _ => Err(Errors(loader.errors)),
+    }
+}
+
 impl<'a> Loader<'a> {
     /// Puts the layers together. What is wrong with one of them ends it here: the rest would be told from half of the truth.
     pub(super) fn new(inputs: &'a Inputs) -> Result<Self, Errors> {

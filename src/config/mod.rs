@@ -114,6 +114,22 @@ impl Config {
         load::server(inputs)
     }
 
+    /// Reads `[store]` alone, for commands that look at its file: they need no source.
+    ///
+    /// # Errors
+    /// What is wrong with the layers or with `[store]`.
+    pub fn load_store(inputs: &Inputs) -> Result<store::Config, Errors> {
+        load::store(inputs)
+    }
+
+    /// Reads `[archive]` alone, for commands that ask what lies in it.
+    ///
+    /// # Errors
+    /// What is wrong with the layers or with `[archive]`.
+    pub fn load_archive(inputs: &Inputs) -> Result<archive::Config, Errors> {
+        load::archive(inputs)
+    }
+
     /// The configuration as TOML, secrets as `[redacted]`: what it prints loads again once the secrets are put back.
     ///
     /// # Panics

@@ -16,6 +16,7 @@
 //!
 //! One test suite (`tests/it/store.rs`) holds every implementation to this.
 
+pub mod care;
 mod error;
 pub mod model;
 mod sqlite;

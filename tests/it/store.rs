@@ -1,11 +1,13 @@
 //! The store's contract, held against every database that we speak to, and what is particular to one of them.
 
 mod append;
+mod care;
 mod files;
 mod jobs;
 mod lanes;
 mod opening;
 mod pages;
+mod restore;
 mod sql;
 
 use std::path::PathBuf;

@@ -2,12 +2,16 @@
 
 mod append;
 mod archive;
+pub(super) mod backup;
+pub(super) mod check;
 mod checkpoint;
 mod claim;
 mod lane;
 mod open;
 mod read;
 mod rejection;
+pub(super) mod restore;
+pub(super) mod stats;
 mod track;
 mod work;
 mod writer;
@@ -65,6 +69,11 @@ struct Free {
     bytes: AtomicU64,
     /// Milliseconds of the clock's running time when to look again.
     look_at: AtomicU64,
+}
+
+/// The file that `config` names.
+pub(super) fn file(config: &Config) -> Result<PathBuf, Error> {
+    open::path(&config.url)
 }
 
 /// Reads the instance id from a store that another process may have open.
