@@ -2,11 +2,14 @@
 //!
 //! What must hold: a call that spends money is made once. If its answer is lost, that is said, and nobody tries again but a person.
 
+pub mod erase;
+
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use tokio::sync::Notify;
 
+use crate::archive::Archive;
 use crate::clock::Clock;
 use crate::event::is_id;
 use crate::provider::{ApiError, Created, NewTask, Source};
@@ -21,6 +24,7 @@ pub struct Actions {
     store: Store,
     clock: Clock,
     wake: Arc<Notify>,
+    archive: Option<Archive>,
 }
 
 /// Why it was not done.
@@ -48,6 +52,14 @@ pub enum Error {
     /// There is no such event.
     #[error("there is no event `{0}`")]
     NoEvent(String),
+    /// There is no such task.
+    #[error("there is no task `{0}`")]
+    NoTask(String),
+    /// Something of the task is being done.
+    #[error(
+        "something of the task is being done at this moment, such as a fetch, a download or a delivery: try again in a moment"
+    )]
+    InFlight,
     /// Only an event in quarantine can be released.
     #[error("the event is not in quarantine: its state is `{0}`")]
     NotQuarantined(String),
@@ -68,7 +80,14 @@ impl Actions {
     /// Acts on `sources` and `store`; rings `wake` when it made work.
     #[must_use]
     pub fn new(sources: BTreeMap<String, Arc<Source>>, store: Store, clock: Clock, wake: Arc<Notify>) -> Self {
-        Self { sources, store, clock, wake }
+        Self { sources, store, clock, wake, archive: None }
+    }
+
+    /// The same, with the archive that files are deleted from.
+    #[must_use]
+    pub fn with_archive(mut self, archive: Archive) -> Self {
+        self.archive = Some(archive);
+        self
     }
 
     /// The source that is meant: the named one, or the only one.

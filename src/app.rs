@@ -29,6 +29,7 @@ use crate::route::{self, Routes};
 use crate::server::{self, Probes};
 use crate::store::{self, Store};
 use crate::telemetry::{Health, Metrics};
+use crate::upkeep::Upkeep;
 use crate::worker::{Environment, Worker};
 
 /// What a start needs beside the configuration.
@@ -123,6 +124,8 @@ pub struct App {
     pub worker: Option<Worker>,
     /// The keeper of rejections, where the caller drives it.
     pub keeper: Option<Keeper>,
+    /// Upkeep, where the caller drives it.
+    pub upkeep: Option<Upkeep>,
     parts: JoinSet<&'static str>,
     draining: CancellationToken,
     stop: CancellationToken,
@@ -202,6 +205,8 @@ impl App {
         let draining = CancellationToken::new();
         let probes = Probes::new(store.clone(), keys.clone(), health.clone(), clock.clone(), draining.clone());
         let actions = Actions::new(sources.clone(), store.clone(), clock.clone(), Arc::clone(&wake));
+        let actions = actions.with_archive(archive.clone());
+        let upkeep = Upkeep::new(config.retention, store.clone(), archive.clone(), clock.clone(), health.clone());
         let api = Admin::new(store.clone(), actions, Metrics::of_process(), token);
         let served = archive.links().map(|links| archive::router(archive.clone(), links.clone(), clock.clone()));
         let environment = Environment { store: store.clone(), clock, sources, destinations, routes, archive, health, wake };
@@ -217,6 +222,7 @@ impl App {
             environment,
             worker: None,
             keeper: None,
+            upkeep: None,
             parts: JoinSet::new(),
             draining,
             stop: CancellationToken::new(),
@@ -241,8 +247,9 @@ impl App {
             app.spawn("the key refresher", |stop| keys.keep_fresh(stop));
             app.spawn("the worker", |stop| worker.run(stop, drain));
             app.spawn("the keeper of rejections", |stop| keeper.run(stop));
+            app.spawn("upkeep", |stop| upkeep.run(stop));
         } else {
-            (app.worker, app.keeper) = (Some(worker), Some(keeper));
+            (app.worker, app.keeper, app.upkeep) = (Some(worker), Some(keeper), Some(upkeep));
         }
         Ok(app)
     }

@@ -75,12 +75,15 @@ impl From<store::Error> for Refused {
 
 impl From<action::Error> for Refused {
     fn from(error: action::Error) -> Self {
-        use action::Error::{NoEvent, NoId, NoKind, NoSource, NotQuarantined, Provider, Store, Unknown, WhichSource};
+        use action::Error::{
+            InFlight, NoEvent, NoId, NoKind, NoSource, NoTask, NotQuarantined, Provider, Store, Unknown, WhichSource,
+        };
         let (status, code) = match &error {
-            NoSource(_) | NoEvent(_) => (StatusCode::NOT_FOUND, "not_found"),
+            NoSource(_) | NoEvent(_) | NoTask(_) => (StatusCode::NOT_FOUND, "not_found"),
             WhichSource(_) => (StatusCode::BAD_REQUEST, "source_missing"),
             NoKind { .. } => (StatusCode::BAD_REQUEST, "kind_unknown"),
             NoId => (StatusCode::BAD_REQUEST, "id_invalid"),
+            InFlight => (StatusCode::CONFLICT, "in_flight"),
             NotQuarantined(_) => (StatusCode::CONFLICT, "not_quarantined"),
             Provider(_) => (StatusCode::BAD_GATEWAY, "provider_refused"),
             Unknown(_) => (StatusCode::BAD_GATEWAY, "outcome_unknown"),
@@ -108,6 +111,7 @@ impl Admin {
             .route("/api/v1/tasks", get(tasks).post(create_task))
             .route("/api/v1/tasks/track", post(track))
             .route("/api/v1/tasks/{source}/{task_id}", get(task))
+            .route("/api/v1/tasks/{source}/{task_id}/erase", post(erase))
             .route("/api/v1/deliveries", get(deliveries))
             .route("/api/v1/rejections", get(rejections))
             .route("/api/v1/rejections/{id}", get(rejection))
@@ -258,6 +262,28 @@ async fn track(
     admin.actions.track(&wish.source, &wish.kind, &wish.task_id).await?;
     let body = json!({"source": wish.source, "task_id": wish.task_id, "kind": wish.kind});
     Ok((StatusCode::CREATED, Json(body)))
+}
+
+/// What `POST /api/v1/tasks/{source}/{task_id}/erase` takes.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct EraseTask {
+    /// Only count.
+    #[serde(default)]
+    dry_run: bool,
+}
+
+async fn erase(
+    State(admin): State<Arc<Admin>>,
+    Path((source, task_id)): Path<(String, String)>,
+    body: Result<Json<EraseTask>, JsonRejection>,
+) -> Result<Response, Refused> {
+    let Json(wish) = body.map_err(|error| Refused::new(StatusCode::BAD_REQUEST, "body_invalid", error.body_text()))?;
+    let source = match source.as_str() {
+        ONLY_SOURCE => admin.actions.source(None)?.name().to_owned(),
+        _ => source,
+    };
+    Ok(Json(admin.actions.erase(&source, &task_id, wish.dry_run).await?).into_response())
 }
 
 async fn deliveries(State(admin): State<Arc<Admin>>, asked: Asked) -> Result<Response, Refused> {

@@ -32,7 +32,7 @@ use serde::Serialize;
 pub use error::{Error, Errors};
 
 use crate::http::guard;
-use crate::{admin, archive, destination, provider, route, server, store, telemetry};
+use crate::{admin, archive, destination, provider, route, server, store, telemetry, upkeep};
 
 /// The embedded defaults, byte for byte.
 pub const DEFAULT: &str = include_str!("../../config/default.toml");
@@ -72,6 +72,8 @@ pub struct Config {
     pub admin: admin::Config,
     /// `[store]`
     pub store: store::Config,
+    /// `[retention]`
+    pub retention: upkeep::Config,
     /// `[archive]`
     pub archive: archive::Config,
     /// `[files]`

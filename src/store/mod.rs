@@ -11,7 +11,8 @@
 //!   archived, and an event that waits for its files, always have a job.
 //! - A lease that runs out ([`Store::expire`]) closes its attempt as *unknown*, and the job is due again. In SQLite a lease belongs to
 //!   the running process: it cannot run out while that lives, and is void when the next one starts. No clock is involved.
-//! - Nothing is deleted that somebody was told is kept. What is given up on is a dead letter, and stays.
+//! - Nothing is deleted that is not done with. What is given up on is a dead letter, and stays. What is done with goes by age or size,
+//!   in small steps ([`upkeep`]), and what a person wants erased goes.
 //! - An I/O error ends the store ([`Store::failed`]), and with it the process: nothing is known then about what the disk holds.
 //!
 //! One test suite (`tests/it/store.rs`) holds every implementation to this.
@@ -20,6 +21,7 @@ pub mod care;
 mod error;
 pub mod model;
 mod sqlite;
+pub mod upkeep;
 pub mod view;
 
 use std::path::PathBuf;

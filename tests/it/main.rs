@@ -14,6 +14,7 @@ mod kill;
 mod magic_hour;
 mod readme;
 mod receive;
+mod retention;
 mod senders;
 mod store;
 mod webrun;

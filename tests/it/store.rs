@@ -119,6 +119,10 @@ impl Database {
             "files",
             "archiving",
             "own_keys",
+            "unwanted_files",
+            "erased_keys",
+            "erased_tasks",
+            "restored_events",
         ];
         let mut rows = Vec::new();
         for table in tables {

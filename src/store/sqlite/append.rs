@@ -34,6 +34,9 @@ pub(super) fn body(value: SqlValue) -> bytes::Bytes {
 pub(super) fn append(connection: &Connection, event: &NewEvent, headers: &str) -> Result<Appended, Error> {
     let key = Key::of(&event.source, &event.event_id);
     let Some(first) = holder(connection, key)? else {
+        if let Some(id) = erased(connection, key)? {
+            return Ok(Appended::Duplicate(id));
+        }
         insert(connection, event, headers, key, None)?;
         return Ok(Appended::New(event.id));
     };
@@ -52,6 +55,9 @@ pub(super) fn append(connection: &Connection, event: &NewEvent, headers: &str) -
     if let Some(earlier) = holder(connection, key)? {
         return repeat(connection, event, earlier);
     }
+    if let Some(id) = erased(connection, key)? {
+        return Ok(Appended::Duplicate(id));
+    }
     insert(connection, event, headers, key, Some(first_id))?;
     Ok(Appended::Collision(event.id))
 }
@@ -61,6 +67,14 @@ fn holder(connection: &Connection, key: Key) -> Result<Option<i64>, Error> {
     Ok(connection
         .prepare_cached("SELECT event FROM event_keys WHERE key = ?1")?
         .query_row([key.0.as_slice()], |row| row.get(0))
+        .optional()?)
+}
+
+/// The id of the event that was accepted under `key` and erased: nothing else is known of it, so any content is a repeat.
+fn erased(connection: &Connection, key: Key) -> Result<Option<Uuid>, Error> {
+    Ok(connection
+        .prepare_cached("SELECT event FROM erased_keys WHERE key = ?1")?
+        .query_row([key.0.as_slice()], |row| id(row.get_ref(0)?))
         .optional()?)
 }
 

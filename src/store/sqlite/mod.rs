@@ -6,13 +6,17 @@ pub(super) mod backup;
 pub(super) mod check;
 mod checkpoint;
 mod claim;
+mod erase;
+mod forget;
 mod lane;
 mod open;
 mod read;
 mod rejection;
 pub(super) mod restore;
+mod retention;
 pub(super) mod stats;
 mod track;
+mod upkeep;
 mod work;
 mod writer;
 

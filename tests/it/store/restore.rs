@@ -90,7 +90,7 @@ async fn what_may_have_been_sent_since_is_marked_before_anything_is_sent() {
 #[tokio::test]
 async fn a_restore_that_is_cut_off_leaves_one_whole_store() {
     const STEPS: usize = 6;
-    let mut database = Database::sqlite().await;
+    let database = Database::sqlite().await;
     database.stopped("old1", "t1").await;
     let file = database.folder.path().join("b.db");
     backup(&database, &file);
