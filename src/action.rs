@@ -3,6 +3,7 @@
 //! What must hold: a call that spends money is made once. If its answer is lost, that is said, and nobody tries again but a person.
 
 mod again;
+pub mod erase;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -10,6 +11,7 @@ use std::sync::Arc;
 use tokio::sync::Notify;
 
 pub use self::again::{DestinationRow, Done, MANY, Many};
+use crate::archive::Archive;
 use crate::clock::Clock;
 use crate::event::is_id;
 use crate::provider::{ApiError, Created, NewTask, Source};
@@ -28,6 +30,7 @@ pub struct Actions {
     clock: Clock,
     health: Health,
     wake: Arc<Notify>,
+    archive: Option<Archive>,
 }
 
 /// Why it was not done.
@@ -55,6 +58,14 @@ pub enum Error {
     /// There is no such event.
     #[error("there is no event `{0}`")]
     NoEvent(String),
+    /// There is no such task.
+    #[error("there is no task `{0}`")]
+    NoTask(String),
+    /// Something of the task is being done.
+    #[error(
+        "something of the task is being done at this moment, such as a fetch, a download or a delivery: try again in a moment"
+    )]
+    Busy,
     /// Only an event in quarantine can be released.
     #[error("the event is not in quarantine: its state is `{0}`")]
     NotQuarantined(String),
@@ -117,7 +128,14 @@ impl Actions {
         health: Health,
         wake: Arc<Notify>,
     ) -> Self {
-        Self { sources, destinations, store, clock, health, wake }
+        Self { sources, destinations, store, clock, health, wake, archive: None }
+    }
+
+    /// The same, with the archive that files are deleted from.
+    #[must_use]
+    pub fn with_archive(mut self, archive: Archive) -> Self {
+        self.archive = Some(archive);
+        self
     }
 
     /// The source that is meant: the named one, or the only one.

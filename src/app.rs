@@ -32,6 +32,7 @@ use crate::route::{self, Routes};
 use crate::server::{self, Probes};
 use crate::store::{self, Store};
 use crate::telemetry::{Health, Metrics};
+use crate::upkeep::Upkeep;
 use crate::worker::{Environment, Worker};
 
 /// What a start needs beside the configuration.
@@ -129,6 +130,8 @@ pub struct App {
     pub worker: Option<Worker>,
     /// The keeper of rejections, where the caller drives it.
     pub keeper: Option<Keeper>,
+    /// Upkeep, where the caller drives it.
+    pub upkeep: Option<Upkeep>,
     parts: JoinSet<&'static str>,
     draining: CancellationToken,
     stop: CancellationToken,
@@ -210,6 +213,8 @@ impl App {
         let kinds = destinations.iter().map(|(name, destination)| (name.clone(), destination.kind())).collect();
         let actions = Actions::new(sources.clone(), kinds, store.clone(), clock.clone(), health.clone(), Arc::clone(&wake));
         actions.tell_paused().await?;
+        let actions = actions.with_archive(archive.clone());
+        let upkeep = Upkeep::new(config.retention, store.clone(), archive.clone(), clock.clone(), health.clone());
         let api = Admin::new(store.clone(), actions, Metrics::of_process(), token);
         let served = archive.links().map(|links| archive::router(archive.clone(), links.clone(), clock.clone()));
         let environment = Environment { store: store.clone(), clock, sources, destinations, routes, archive, health, wake };
@@ -225,6 +230,7 @@ impl App {
             environment,
             worker: None,
             keeper: None,
+            upkeep: None,
             parts: JoinSet::new(),
             draining,
             stop: CancellationToken::new(),
@@ -250,8 +256,9 @@ impl App {
             let worker = behind::run("worker", worker.run(app.stop.clone(), drain)).map_err(Error::Threads)?;
             app.spawn("the worker", |_| worker);
             app.spawn("the keeper of rejections", |stop| keeper.run(stop));
+            app.spawn("upkeep", |stop| upkeep.run(stop));
         } else {
-            (app.worker, app.keeper) = (Some(worker), Some(keeper));
+            (app.worker, app.keeper, app.upkeep) = (Some(worker), Some(keeper), Some(upkeep));
         }
         Ok(app)
     }

@@ -45,6 +45,7 @@
 //! | 6 | [`receive`] | from a request to a kept event |
 //! | | [`worker`] | from a kept event to its deliveries |
 //! | | [`admin`] | the JSON API and the metrics |
+//! | | [`upkeep`] | what is done with goes, by age and by size |
 //! | 7 | [`server`] | listeners, limits, the order of stopping |
 //! | 8 | [`config`] | the layers, put together; each component declares its own `Config` beside its code |
 //! | 9 | [`app`] | builds the parts, starts them, stops them, says why it ended |
@@ -77,6 +78,8 @@
 //! | what becomes of a download that breaks | `src/archive/save.rs` |
 //! | what a destination's answer means | `judge` in `src/destination/`, one file a kind |
 //! | the envelope | `src/route/envelope.rs` |
+//! | when something is deleted | `src/upkeep.rs`; what goes with it, `src/store/sqlite/forget.rs` |
+//! | what a backup and a restore do | `src/store/sqlite/backup.rs`, `restore.rs` |
 //! | a default | `config/default.toml`; of a source or destination in the `Config` beside its code |
 //! | a rule between settings | `src/config/check.rs` |
 //! | a command | `src/cli/`, one file each |
@@ -114,6 +117,7 @@ pub mod task;
 pub mod telemetry;
 pub mod template;
 pub mod text;
+pub mod upkeep;
 pub mod worker;
 
 /// The longer texts, as `src/docs` holds them.

@@ -28,7 +28,7 @@ const MOST: usize = 500;
 /// The shortest beginning of an event's id that may stand for the whole: the first 8 digits are of the time, and tell 65 s apart.
 const SHORTEST: usize = 8;
 /// Stands for the name of a source where there is one only; it is no name that a source may have.
-const ONLY_SOURCE: &str = "-";
+pub(super) const ONLY_SOURCE: &str = "-";
 
 /// The admin API.
 #[derive(Clone)]
@@ -78,14 +78,14 @@ impl From<store::Error> for Refused {
 impl From<action::Error> for Refused {
     fn from(error: action::Error) -> Self {
         use action::Error::{
-            InFlight, NoDelivery, NoDestination, NoEvent, NoFilter, NoId, NoKind, NoSource, NotDiscardable, NotQuarantined,
-            NotReplayable, NotRetryable, Provider, Store, Unknown, WhichSource,
+            Busy, InFlight, NoDelivery, NoDestination, NoEvent, NoFilter, NoId, NoKind, NoSource, NoTask, NotDiscardable,
+            NotQuarantined, NotReplayable, NotRetryable, Provider, Store, Unknown, WhichSource,
         };
         let (status, code) = match &error {
-            NoSource(_) | NoEvent(_) | NoDelivery(_) => (StatusCode::NOT_FOUND, "not_found"),
+            NoSource(_) | NoEvent(_) | NoDelivery(_) | NoTask(_) => (StatusCode::NOT_FOUND, "not_found"),
             NoDestination { .. } => (StatusCode::NOT_FOUND, "destination_unknown"),
             NoFilter => (StatusCode::BAD_REQUEST, "filter_missing"),
-            InFlight => (StatusCode::CONFLICT, "in_flight"),
+            InFlight | Busy => (StatusCode::CONFLICT, "in_flight"),
             NotRetryable(_) => (StatusCode::CONFLICT, "not_retryable"),
             NotDiscardable(_) => (StatusCode::CONFLICT, "not_discardable"),
             NotReplayable(state) => match state.as_str() {
@@ -125,6 +125,7 @@ impl Admin {
             .route("/api/v1/tasks", get(tasks).post(create_task))
             .route("/api/v1/tasks/track", post(track))
             .route("/api/v1/tasks/{source}/{task_id}", get(task))
+            .route("/api/v1/tasks/{source}/{task_id}/erase", post(act::erase))
             .route("/api/v1/deliveries", get(deliveries))
             .route("/api/v1/deliveries/{id}", get(act::delivery))
             .route("/api/v1/deliveries/{id}/retry", post(act::retry))

@@ -25,11 +25,11 @@ use bytes::Bytes;
 use futures_util::stream::BoxStream;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
-use tokio::sync::Semaphore;
+use tokio::sync::{OwnedRwLockWriteGuard, RwLock, Semaphore};
 
 pub use self::link::{KEY_BYTES, Links};
 use self::place::Place;
-pub use self::save::{Failure, Room, Saved};
+pub use self::save::{Failure, Hold, Room, Saved};
 pub use self::serve::router;
 use crate::clock::Clock;
 use crate::http::guard::Guard;
@@ -169,7 +169,14 @@ struct Inner {
     links: Option<Links>,
     clock: Clock,
     slots: Semaphore,
+    /// Held by whoever saved something that no row names yet, and alone by whoever deletes.
+    gate: Arc<RwLock<()>>,
 }
+
+/// That nothing is between its place in the archive and the row that names it, as long as this is held: what no row names then may be
+/// deleted.
+#[derive(Debug)]
+pub struct Alone(#[expect(dead_code, reason = "it is held, and nothing else")] OwnedRwLockWriteGuard<()>);
 
 /// Content on its way to a reader.
 pub struct Content {
@@ -185,7 +192,15 @@ impl Archive {
     #[must_use]
     pub fn new(config: &Config, instance: &str, guard: Guard, links: Option<Links>, clock: Clock) -> Self {
         let place = (!config.is_off()).then(|| Place::new(config, instance));
-        Self(Arc::new(Inner { config: config.clone(), place, guard, links, clock, slots: Semaphore::new(AT_ONCE) }))
+        Self(Arc::new(Inner {
+            config: config.clone(),
+            place,
+            guard,
+            links,
+            clock,
+            slots: Semaphore::new(AT_ONCE),
+            gate: Arc::default(),
+        }))
     }
 
     /// Whether files are saved.
@@ -211,11 +226,25 @@ impl Archive {
     /// # Errors
     /// [`Failure`], which says what follows.
     pub async fn save(&self, link: &str, room: &Room) -> Result<Saved, Failure> {
-        let Inner { config, place, guard, clock, slots, .. } = &*self.0;
+        let Inner { config, place, guard, clock, slots, gate, .. } = &*self.0;
         let place = place.as_ref().ok_or(Failure::Archive(Error::Off))?;
         // It is never closed.
         let _slot = slots.acquire().await;
-        save::save(place, guard, clock, config, link, room).await
+        save::save(place, guard, clock, config, link, room, gate).await
+    }
+
+    /// Keeps everything from the last step of its way, if nothing is on it now. Nobody waits for it: what saves goes first.
+    #[must_use]
+    pub fn alone(&self) -> Option<Alone> {
+        Arc::clone(&self.0.gate).try_write_owned().ok().map(Alone)
+    }
+
+    /// Deletes the content `sha256`, if it is there.
+    ///
+    /// # Errors
+    /// [`Error::Off`] and [`Error::Unusable`].
+    pub async fn delete(&self, _: &Alone, sha256: &str) -> Result<(), Error> {
+        self.0.place.as_ref().ok_or(Error::Off)?.delete(sha256).await
     }
 
     /// What makes links and tells ours from others, where files are served.

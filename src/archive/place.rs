@@ -211,6 +211,13 @@ impl Place {
         Ok(Content { size: found.meta.size, bytes: found.into_stream().map_err(broken).boxed() })
     }
 
+    pub(super) async fn delete(&self, sha256: &str) -> Result<(), Error> {
+        match self.store()?.delete(&content(sha256)?).await {
+            Ok(()) | Err(object_store::Error::NotFound { .. }) => Ok(()),
+            Err(error) => Err(self.failed(&error)),
+        }
+    }
+
     fn unread(&self, error: &object_store::Error) -> Error {
         match error {
             object_store::Error::NotFound { .. } => Error::Missing,

@@ -3,6 +3,7 @@
 //! A transfer that breaks goes on where it broke, if the server gave a mark by which it can tell that the file is still the same;
 //! else it begins again. What follows from a failure is said by whoever knows ([`Failure`]): the worker only obeys.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
@@ -10,6 +11,7 @@ use reqwest::header::{
     ACCEPT_ENCODING, CONTENT_RANGE, CONTENT_TYPE, ETAG, HeaderMap, HeaderValue, IF_RANGE, LAST_MODIFIED, RANGE, RETRY_AFTER,
 };
 use reqwest::{Response, StatusCode};
+use tokio::sync::{OwnedRwLockReadGuard, RwLock};
 
 use super::incoming::Incoming;
 use super::place::Place;
@@ -33,7 +35,22 @@ pub struct Saved {
     pub size_bytes: u64,
     /// The type that the server gave, where it says more than "some bytes".
     pub content_type: Option<String>,
+    /// To be held until a row names it.
+    pub hold: Hold,
 }
+
+/// Keeps what was saved from being deleted as something that no row names; clones share it.
+#[derive(Clone, Debug)]
+pub struct Hold(#[expect(dead_code, reason = "it is held, and nothing else")] Arc<OwnedRwLockReadGuard<()>>);
+
+impl PartialEq for Hold {
+    /// It says nothing about what was saved.
+    fn eq(&self, _: &Self) -> bool {
+        true
+    }
+}
+
+impl Eq for Hold {}
 
 /// Why a file was not saved, and what follows. The reasons are for people, and hold no link.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -93,6 +110,7 @@ pub(super) async fn save(
     config: &Config,
     link: &str,
     room: &Room,
+    gate: &Arc<RwLock<()>>,
 ) -> Result<Saved, Failure> {
     place.ensure_space()?;
     let mut transfer = Transfer { guard, clock, config, room, link, incoming: Incoming::new(place), taken: 0, mark: None };
@@ -104,10 +122,13 @@ pub(super) async fn save(
         }
     };
     let failure = match received {
-        Ok(content_type) => match transfer.incoming.finish().await {
-            Ok((sha256, size_bytes)) => return Ok(Saved { sha256, size_bytes, content_type }),
-            Err(error) => error.into(),
-        },
+        Ok(content_type) => {
+            let hold = Hold(Arc::new(Arc::clone(gate).read_owned().await));
+            match transfer.incoming.finish().await {
+                Ok((sha256, size_bytes)) => return Ok(Saved { sha256, size_bytes, content_type, hold }),
+                Err(error) => error.into(),
+            }
+        }
         Err(failure) => {
             transfer.incoming.discard().await;
             failure

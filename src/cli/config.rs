@@ -69,6 +69,9 @@ mod tests {
         url = "sqlite://data/taskhook.db"
         min_free_bytes = "256MiB"
 
+        [retention]
+        events = "30days"
+
         [archive]
         url = "file://data/files"
         max_file_bytes = "1GiB"

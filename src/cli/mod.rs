@@ -24,6 +24,7 @@ mod rejections;
 mod routes;
 mod serve;
 mod simulate;
+mod store;
 mod tasks;
 mod webhooks;
 
@@ -105,6 +106,7 @@ enum Command {
     Destinations(destinations::Args),
     Rejections(rejections::Args),
     Routes(routes::Args),
+    Store(store::Args),
     Simulate(simulate::Args),
     Bench(bench::Args),
     Healthcheck(healthcheck::Args),
@@ -126,6 +128,7 @@ impl Command {
             Self::Destinations(args) => destinations::run(&args, context),
             Self::Rejections(args) => rejections::run(&args, context),
             Self::Routes(args) => routes::run(&args, context),
+            Self::Store(args) => store::run(&args, context),
             Self::Simulate(args) => simulate::run(args),
             Self::Bench(args) => bench::run(args, context),
             Self::Completions(args) => completions::run(&args, context),
@@ -235,6 +238,7 @@ mod tests {
           destinations  See where results go, and pause or resume it
           rejections    See requests that did not verify, and what would have made them good
           routes        Try where an event would go
+          store         Back the store up, restore it, check and measure it
           simulate      Run a stand-in for a provider
           bench         Measure this machine: how many events it keeps, how fast, and that none is lost
           healthcheck   Ask the taskhook on this machine whether it can accept events; exits with 0 or 1

@@ -11,10 +11,10 @@ use super::{Context, Error, Result, runtime};
 use crate::clock::Clock;
 use crate::text::one_line;
 
-/// How long a task may take to be created: the call waits for its place in the budget of the account.
+/// How long a task may take to be created, when the call waits for its place in the budget of the account; or to be erased.
 const CREATE_TIMEOUT: Duration = Duration::from_mins(2);
 
-/// See tasks, and create them
+/// See tasks, create them, erase them
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
     #[command(flatten)]
@@ -56,6 +56,21 @@ enum Command {
         #[arg(long)]
         json: bool,
     },
+    /// Erase all that is kept of a task: events, deliveries, files. Without `--yes` it only counts
+    ///
+    /// What stays: that its events were known, so that one sent again is not kept again, and the digest of its id. What was handed on is
+    /// not called back, the task itself is not touched at its provider, and backups made before still hold it.
+    Erase {
+        /// Its source, if there are several, and its id
+        #[arg(value_names = ["SOURCE", "TASK_ID"], num_args = 1..=2, required = true)]
+        task: Vec<String>,
+        /// Do it
+        #[arg(long)]
+        yes: bool,
+        /// Print the JSON of the admin API
+        #[arg(long)]
+        json: bool,
+    },
     /// Create a task; prints its id and its address. It costs what the provider charges, and is tried once
     Create {
         /// The source whose account pays, if there are several
@@ -74,8 +89,8 @@ enum Command {
 }
 
 pub(super) fn run(args: &Args, context: &mut Context<'_>) -> Result {
-    let costs = matches!(args.command, Command::Create { .. });
-    let client = Client::new(context, &args.connection, if costs { CREATE_TIMEOUT } else { TIMEOUT })?;
+    let long = matches!(args.command, Command::Create { .. } | Command::Erase { .. });
+    let client = Client::new(context, &args.connection, if long { CREATE_TIMEOUT } else { TIMEOUT })?;
     let runtime = runtime()?;
     match &args.command {
         Command::List { source, listing } => {
@@ -87,18 +102,9 @@ pub(super) fn run(args: &Args, context: &mut Context<'_>) -> Result {
             listing.show(context, &list, empty, table)
         }
         Command::Show { task, json } => {
-            let (source, id) = match task.as_slice() {
-                [source, id] => (source.as_str(), id),
-                [id, ..] => ("-", id),
-                [] => return Ok(()),
-            };
-            let shown = runtime.block_on(client.get(&["tasks", source, id], &[])).map_err(|fault| match fault {
-                Fault::Refused { code, .. } if code == "not_found" => {
-                    Error::failed(format!("there is no task `{}`", one_line(id, 80)))
-                        .hint("`taskhook tasks list` shows what there is")
-                }
-                fault => client.explain(&fault),
-            })?;
+            let (source, id) = named(task);
+            let shown =
+                runtime.block_on(client.get(&["tasks", source, id], &[])).map_err(|fault| no_task(&client, id, &fault))?;
             if *json {
                 return Ok(output::json(context.out, &shown)?);
             }
@@ -113,6 +119,17 @@ pub(super) fn run(args: &Args, context: &mut Context<'_>) -> Result {
             }
             Ok(writeln!(context.err, "The task `{}` of `{}` is expected.", one_line(id, 80), one_line(source, 40))?)
         }
+        Command::Erase { task, yes, json } => {
+            let (source, id) = named(task);
+            let body = json!({ "dry_run": !yes });
+            let report = runtime
+                .block_on(client.post(&["tasks", source, id, "erase"], Some(&body)))
+                .map_err(|fault| no_task(&client, id, &fault))?;
+            if *json {
+                return Ok(output::json(context.out, &report)?);
+            }
+            Ok(write_erased(context.err, &report)?)
+        }
         Command::Create { source, profile, prompt, json } => {
             let body = json!({"source": source, "profile": profile, "prompt": prompt});
             let created = runtime.block_on(client.post(&["tasks"], Some(&body))).map_err(|fault| not_created(&client, &fault))?;
@@ -126,6 +143,45 @@ pub(super) fn run(args: &Args, context: &mut Context<'_>) -> Result {
             }
         }
     }
+}
+
+/// The source, or what stands for the only one, and the id.
+fn named(task: &[String]) -> (&str, &str) {
+    match task {
+        [source, id] => (source, id),
+        [id, ..] => ("-", id),
+        [] => ("-", ""),
+    }
+}
+
+fn no_task(client: &Client, id: &str, fault: &Fault) -> Error {
+    match fault {
+        Fault::Refused { code, .. } if code == "not_found" => {
+            Error::failed(format!("there is no task `{}`", one_line(id, 80))).hint("`taskhook tasks list` shows what there is")
+        }
+        fault => client.explain(fault),
+    }
+}
+
+fn write_erased(out: &mut dyn Write, report: &Value) -> io::Result<()> {
+    let count = |name: &str| text(report, name);
+    let held = format!(
+        "{} event(s), {} delivery(s), {} file(s), {} rejected request(s)",
+        count("events"),
+        count("deliveries"),
+        count("files"),
+        count("rejections")
+    );
+    let (id, source) = (one_line(&text(report, "task_id"), 80), one_line(&text(report, "source"), 40));
+    if report["erased"] != true {
+        writeln!(out, "Of the task `{id}` of `{source}` there are {held}.")?;
+        return writeln!(out, "Nothing was erased. It cannot be undone: add `--yes`.");
+    }
+    writeln!(out, "Erased the task `{id}` of `{source}`: {held}.")?;
+    if report["cleared"] != true {
+        writeln!(out, "Traces of it in free pages, the log or the archive go within minutes, once nobody reads them.")?;
+    }
+    writeln!(out, "What was handed on, and backups made before, still hold it.")
 }
 
 /// Why there is no task, or nobody knows.

@@ -19,6 +19,9 @@ pub(super) fn everything(config: &mut Config, places: &Places, errors: &mut Vec<
     rules.public_url(config);
     rules.store(config);
     rules.archive(config);
+    for (key, reason) in config.retention.check() {
+        rules.refuse(&format!("retention.{key}"), &reason);
+    }
     if let Some(filter) = &config.rust_log
         && let Err(reason) = telemetry::parse_filter(filter)
     {

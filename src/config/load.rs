@@ -14,7 +14,7 @@ use super::secret::resolve;
 use super::{Config, Inputs, check};
 use crate::http::guard;
 use crate::setting::{Secret, Size};
-use crate::{admin, archive, destination, provider, route, server, store, telemetry};
+use crate::{admin, archive, destination, provider, route, server, store, telemetry, upkeep};
 
 const MANUS_API_KEY: &str = "MANUS_API_KEY";
 
@@ -38,6 +38,7 @@ pub(super) fn everything(inputs: &Inputs) -> Result<Config, Errors> {
     let server = loader.section::<server::Config>("server", &[]);
     let admin = loader.section::<admin::Config>("admin", admin::SECRETS);
     let store = loader.section::<store::Config>("store", &[]);
+    let retention = loader.section::<upkeep::Config>("retention", &[]);
     let archive = loader.section::<archive::Config>("archive", archive::SECRETS);
     let files = loader.section::<archive::FilesConfig>("files", &[]);
     let outbound = loader.section::<guard::Config>("outbound", &[]);
@@ -50,11 +51,12 @@ pub(super) fn everything(inputs: &Inputs) -> Result<Config, Errors> {
     let (Some(log), Some(server), Some(admin), Some(store)) = (log, server, admin, store) else {
         return Err(Errors(loader.errors));
     };
-    let (Some(mut archive), Some(files), Some(outbound)) = (archive, files, outbound) else {
+    let (Some(retention), Some(mut archive), Some(files), Some(outbound)) = (retention, archive, files, outbound) else {
         return Err(Errors(loader.errors));
     };
     archive.aws = loader.aws();
-    let mut config = Config { log, server, admin, store, archive, files, outbound, sources, destinations, routes, rust_log };
+    let mut config =
+        Config { log, server, admin, store, retention, archive, files, outbound, sources, destinations, routes, rust_log };
     check::everything(&mut config, &loader.places, &mut loader.errors);
     if loader.errors.is_empty() { Ok(config) } else { Err(Errors(loader.errors)) }
 }
@@ -71,6 +73,25 @@ pub(super) fn server(inputs: &Inputs) -> Result<server::Config, Errors> {
     let mut loader = Loader::new(inputs)?;
     match loader.section::<server::Config>("server", &[]) {
         Some(server) if loader.errors.is_empty() => Ok(server),
+        _ => Err(Errors(loader.errors)),
+    }
+}
+
+pub(super) fn store(inputs: &Inputs) -> Result<store::Config, Errors> {
+    let mut loader = Loader::new(inputs)?;
+    match loader.section::<store::Config>("store", &[]) {
+        Some(store) if loader.errors.is_empty() => Ok(store),
+        _ => Err(Errors(loader.errors)),
+    }
+}
+
+pub(super) fn archive(inputs: &Inputs) -> Result<archive::Config, Errors> {
+    let mut loader = Loader::new(inputs)?;
+    match loader.section::<archive::Config>("archive", archive::SECRETS) {
+        Some(mut archive) if loader.errors.is_empty() => {
+            archive.aws = loader.aws();
+            Ok(archive)
+        }
         _ => Err(Errors(loader.errors)),
     }
 }

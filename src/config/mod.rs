@@ -32,7 +32,7 @@ use serde::Serialize;
 pub use error::{Error, Errors};
 
 use crate::http::guard;
-use crate::{admin, archive, destination, provider, route, server, store, telemetry};
+use crate::{admin, archive, destination, provider, route, server, store, telemetry, upkeep};
 
 /// The embedded defaults, byte for byte.
 pub const DEFAULT: &str = include_str!("../../config/default.toml");
@@ -72,6 +72,8 @@ pub struct Config {
     pub admin: admin::Config,
     /// `[store]`
     pub store: store::Config,
+    /// `[retention]`
+    pub retention: upkeep::Config,
     /// `[archive]`
     pub archive: archive::Config,
     /// `[files]`
@@ -112,6 +114,22 @@ impl Config {
     /// What is wrong with the layers or with `[server]`.
     pub fn load_server(inputs: &Inputs) -> Result<server::Config, Errors> {
         load::server(inputs)
+    }
+
+    /// Reads `[store]` alone, for commands that look at its file: they need no source.
+    ///
+    /// # Errors
+    /// What is wrong with the layers or with `[store]`.
+    pub fn load_store(inputs: &Inputs) -> Result<store::Config, Errors> {
+        load::store(inputs)
+    }
+
+    /// Reads `[archive]` alone, for commands that ask what lies in it.
+    ///
+    /// # Errors
+    /// What is wrong with the layers or with `[archive]`.
+    pub fn load_archive(inputs: &Inputs) -> Result<archive::Config, Errors> {
+        load::archive(inputs)
     }
 
     /// The configuration as TOML, secrets as `[redacted]`: what it prints loads again once the secrets are put back.

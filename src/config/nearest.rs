@@ -9,13 +9,14 @@ use super::read::Unknown;
 use super::secret::TWIN;
 
 /// All sections.
-pub(super) const SECTIONS: [&str; 10] =
-    ["log", "server", "admin", "store", "archive", "files", "outbound", "sources", "destinations", "routes"];
+pub(super) const SECTIONS: [&str; 11] =
+    ["log", "server", "admin", "store", "retention", "archive", "files", "outbound", "sources", "destinations", "routes"];
 
 /// The keys of fixed sections that the built-in configuration leaves out.
-const WITHOUT_DEFAULT: [&str; 11] = [
+const WITHOUT_DEFAULT: [&str; 12] = [
     "admin.token",
     "admin.token_file",
+    "retention.max_bytes",
     "archive.endpoint",
     "archive.region",
     "archive.access_key_id",
@@ -41,7 +42,7 @@ impl Loader<'_> {
 
     /// The keys of the sections that are always there.
     fn fixed_keys(&self) -> Vec<Path> {
-        let mut keys: Vec<_> = ["log", "server", "admin", "store", "archive", "files", "outbound"]
+        let mut keys: Vec<_> = ["log", "server", "admin", "store", "retention", "archive", "files", "outbound"]
             .into_iter()
             .filter_map(|section| Some((section, self.defaults.get(section)?)))
             .flat_map(|(section, value)| match &value.kind {

@@ -39,6 +39,16 @@ pub enum Error {
         /// What the user can do.
         hint: String,
     },
+    /// A file beside the store, such as a backup, cannot be used; `hint` says what to do.
+    #[error("cannot use {path}: {problem}", path = path.display())]
+    File {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong.
+        problem: String,
+        /// What the user can do.
+        hint: String,
+    },
     /// Another process writes to the store.
     #[error("cannot open the store {path}: another taskhook process is using it", path = .0.display())]
     Locked(PathBuf),
@@ -55,7 +65,7 @@ impl Error {
     #[must_use]
     pub fn hint(&self) -> Option<&str> {
         match self {
-            Self::Open { hint, .. } => Some(hint),
+            Self::Open { hint, .. } | Self::File { hint, .. } => Some(hint),
             Self::Locked(_) => Some("stop that process first, or set `store.url` to another file"),
             Self::Url { .. } => Some("use a file, as in `sqlite://data/taskhook.db`"),
             Self::Full(_) => Some("make room on the disk, or lower `store.min_free_bytes`"),

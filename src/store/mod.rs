@@ -18,15 +18,18 @@
 //!   proof of its task as any other does. [`Store::discard_delivery`] ends a delivery and keeps it. What is being sent is left
 //!   alone. By filter, rows are found with [`Store::matching`] and done with [`Store::act`], a few at a time.
 //! - Nothing is claimed for a destination that is paused ([`Store::pause`]), whoever claims, until [`Store::resume`].
-//! - Nothing is deleted that somebody was told is kept. What is given up on is a dead letter, and stays.
+//! - Nothing is deleted that is not done with. What is given up on is a dead letter, and stays. What is done with goes by age or size,
+//!   in small steps ([`upkeep`]), and what a person wants erased goes.
 //! - An I/O error ends the store ([`Store::failed`]), and with it the process: nothing is known then about what the disk holds.
 //!
 //! One test suite (`tests/it/store.rs`) holds every implementation to this.
 
 mod again;
+pub mod care;
 mod error;
 pub mod model;
 mod sqlite;
+pub mod upkeep;
 pub mod view;
 
 use std::path::PathBuf;

@@ -188,6 +188,7 @@ impl Turn<'_> {
             tokio::select! {
                 Some((row, saved)) = saving.next() => {
                     in_hand.remove(&row.key);
+                    let _hold = saved.as_ref().ok().map(|saved| saved.hold.clone());
                     let progress = self.judge(row, saved).await;
                     if !self.keep(progress).await {
                         return;

@@ -21,7 +21,7 @@ const RANKS: &[&[&str]] = &[
     &["http", "rate", "signature", "template", "telemetry"],
     &["provider", "store", "archive", "route", "simulator"],
     &["destination", "keys", "action"],
-    &["receive", "worker", "admin"],
+    &["receive", "worker", "admin", "upkeep"],
     &["server"],
     &["config"],
     &["app"],

@@ -17,6 +17,7 @@ mod kill;
 mod magic_hour;
 mod readme;
 mod receive;
+mod retention;
 mod senders;
 mod store;
 mod webrun;

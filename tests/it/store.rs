@@ -2,11 +2,13 @@
 
 mod again;
 mod append;
+mod care;
 mod files;
 mod jobs;
 mod lanes;
 mod opening;
 mod pages;
+mod restore;
 mod sql;
 
 use std::path::PathBuf;
@@ -123,6 +125,10 @@ impl Database {
             "own_keys",
             "replays",
             "paused",
+            "unwanted_files",
+            "erased_keys",
+            "erased_tasks",
+            "restored_events",
         ];
         let mut rows = Vec::new();
         for table in tables {

@@ -1,7 +1,7 @@
 //! Keeping an event, once. Its row is all that its work needs to begin: see [`super::intake`].
 
 use rusqlite::types::{ToSqlOutput, Value as SqlValue, ValueRef};
-use rusqlite::{Connection, ToSql, params};
+use rusqlite::{Connection, OptionalExtension as _, ToSql, params};
 use uuid::Uuid;
 
 use super::keys::Keys;
@@ -35,6 +35,9 @@ pub(super) fn body(value: SqlValue) -> bytes::Bytes {
 pub(super) fn append(connection: &Connection, keys: &mut Keys, event: &NewEvent, headers: &str) -> Result<Appended, Error> {
     let key = Key::of(&event.source, &event.event_id);
     let Some(first) = keys.holder(connection, key)? else {
+        if let Some(id) = erased(connection, key)? {
+            return Ok(Appended::Duplicate(id));
+        }
         let seq = insert(connection, event, headers, None)?;
         keys.add(connection, key, seq)?;
         return Ok(Appended::New(event.id));
@@ -54,9 +57,20 @@ pub(super) fn append(connection: &Connection, keys: &mut Keys, event: &NewEvent,
     if let Some(earlier) = keys.holder(connection, key)? {
         return repeat(connection, event, earlier);
     }
+    if let Some(id) = erased(connection, key)? {
+        return Ok(Appended::Duplicate(id));
+    }
     let seq = insert(connection, event, headers, Some(first_id))?;
     keys.add(connection, key, seq)?;
     Ok(Appended::Collision(event.id))
+}
+
+/// The id of the event that was accepted under `key` and erased: nothing else is known of it, so any content is a repeat.
+fn erased(connection: &Connection, key: Key) -> Result<Option<Uuid>, Error> {
+    Ok(connection
+        .prepare_cached("SELECT event FROM erased_keys WHERE key = ?1")?
+        .query_row([key.0.as_slice()], |row| id(row.get_ref(0)?))
+        .optional()?)
 }
 
 fn repeat(connection: &Connection, event: &NewEvent, first: i64) -> Result<Appended, Error> {

@@ -27,8 +27,9 @@ const PACE: usize = 3;
 pub(super) struct Keys {
     /// The keys of the log.
     new: HashMap<Key, i64>,
-    /// Those that this transaction added.
+    /// Those that this transaction added, and those that it took away.
     added: Vec<Key>,
+    taken_away: Vec<(Key, i64)>,
     merge: Option<Merge>,
     /// [`GENERATION`].
     generation: usize,
@@ -68,7 +69,7 @@ impl Keys {
             .prepare("SELECT key, event FROM new_keys")?
             .query_map([], |row| Ok((Key(row.get(0)?), row.get(1)?)))?
             .collect::<Result<_, _>>()?;
-        let mut keys = Self { new, added: Vec::new(), merge: None, generation };
+        let mut keys = Self { new, added: Vec::new(), taken_away: Vec::new(), merge: None, generation };
         if keys.new.len() >= generation {
             let transaction = connection.unchecked_transaction()?;
             while keys.merge.as_ref().is_none_or(|merge| merge.now != Step::Done) {
@@ -101,6 +102,21 @@ impl Keys {
         Ok(())
     }
 
+    /// Whether a key may be forgotten now: not while keys are merged, which would bring it back.
+    pub(super) fn can_forget(&self) -> bool {
+        self.merge.is_none()
+    }
+
+    /// Forgets `key`, wherever it stands: the same event could be accepted again.
+    pub(super) fn forget(&mut self, connection: &Connection, key: Key) -> Result<(), Error> {
+        if let Some(event) = self.new.remove(&key) {
+            self.taken_away.push((key, event));
+            connection.prepare_cached("DELETE FROM new_keys WHERE event = ?1")?.execute([event])?;
+        }
+        connection.prepare_cached("DELETE FROM event_keys WHERE key = ?1")?.execute([key.0.as_slice()])?;
+        Ok(())
+    }
+
     /// Merges a little, in a transaction that kept so many events.
     pub(super) fn merge(&mut self, connection: &Connection, events: usize) -> Result<(), Error> {
         if self.merge.is_none() && self.new.len() >= self.generation {
@@ -118,6 +134,7 @@ impl Keys {
     /// A transaction begins.
     pub(super) fn begin(&mut self) {
         self.added.clear();
+        self.taken_away.clear();
         if let Some(merge) = &mut self.merge {
             merge.before = merge.now;
         }
@@ -126,6 +143,7 @@ impl Keys {
     /// It is committed.
     pub(super) fn commit(&mut self) {
         self.added.clear();
+        self.taken_away.clear();
         if let Some(merge) = self.merge.take_if(|merge| merge.now == Step::Done) {
             for (key, _) in merge.keys {
                 self.new.remove(&key);
@@ -135,6 +153,7 @@ impl Keys {
 
     /// Nothing of it holds.
     pub(super) fn roll_back(&mut self) {
+        self.new.extend(self.taken_away.drain(..));
         for key in self.added.drain(..) {
             self.new.remove(&key);
         }

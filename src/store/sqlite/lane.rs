@@ -55,6 +55,13 @@ pub(super) fn add(
     connection
         .prepare_cached("INSERT INTO delivery_bodies (delivery, body) VALUES (?1, ?2)")?
         .execute(params![seq, delivery.body])?;
+    // What an event makes that was open in a backup may have been made, and sent, before the restore.
+    connection
+        .prepare_cached(
+            "INSERT INTO attempts (delivery, attempt, started_at, ended_at, outcome, detail) \
+             SELECT ?1, 0, ?3, ?3, 'unknown', detail FROM restored_events WHERE event = ?2",
+        )?
+        .execute(params![seq, event, at])?;
     let (state, due_at) = match (blocked, delivery.order_wait) {
         (false, _) => ("due", at.to_owned()),
         (true, Some(wait)) => ("waiting", text(after(now, wait))),

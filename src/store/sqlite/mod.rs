@@ -3,8 +3,12 @@
 mod again;
 mod append;
 mod archive;
+pub(super) mod backup;
+pub(super) mod check;
 mod checkpoint;
 mod claim;
+mod erase;
+mod forget;
 mod intake;
 mod keys;
 mod lane;
@@ -12,7 +16,11 @@ mod measure;
 mod open;
 mod read;
 mod rejection;
+pub(super) mod restore;
+mod retention;
+pub(super) mod stats;
 mod track;
+mod upkeep;
 mod work;
 mod writer;
 
@@ -72,6 +80,11 @@ struct Free {
     look_at: AtomicU64,
 }
 
+/// The file that `config` names.
+pub(super) fn file(config: &Config) -> Result<PathBuf, Error> {
+    open::path(&config.url)
+}
+
 /// Reads the instance id from a store that another process may have open.
 pub(super) fn peek_instance_id(config: &Config) -> Result<String, Error> {
     let connection = open::open_read_only(&open::path(&config.url)?)?;
@@ -112,12 +125,12 @@ impl Sqlite {
     }
 
     /// Does `work` in a transaction.
-    async fn write<T, F>(&self, work: F) -> Result<T, Error>
+    async fn write<T, F>(&self, mut work: F) -> Result<T, Error>
     where
         T: Send + 'static,
         F: FnMut(&Connection) -> Result<T, Error> + Send + 'static,
     {
-        self.shared.writer.write(work).await
+        self.shared.writer.write(move |connection, _| work(connection)).await
     }
 
     /// Runs `work` on a reading connection.

@@ -13,8 +13,12 @@ use crate::store::Error;
 use crate::store::model::text;
 
 /// The migrations, in order. A release's migrations only add, so that the program before it still runs on the new schema.
-const MIGRATIONS: [&str; 3] =
-    [include_str!("schema/0001_first.sql"), include_str!("schema/0002_files.sql"), include_str!("schema/0003_again.sql")];
+const MIGRATIONS: [&str; 4] = [
+    include_str!("schema/0001_first.sql"),
+    include_str!("schema/0002_files.sql"),
+    include_str!("schema/0003_again.sql"),
+    include_str!("schema/0004_upkeep.sql"),
+];
 /// The oldest schema whose program can work on what [`MIGRATIONS`] make.
 const OLDEST_SCHEMA: usize = 1;
 /// Marks a SQLite file as ours (`PRAGMA application_id`): the letters `task`.
@@ -46,10 +50,7 @@ pub(super) fn path(url: &str) -> Result<PathBuf, Error> {
 
 /// Opens `path` for writing, making it if need be, and brings it to this program's schema.
 pub(super) fn open(path: &Path, now: Timestamp) -> Result<Opened, Error> {
-    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    fs::create_dir_all(folder).map_err(|error| unwritable(path, folder, &error))?;
-    place(path, folder)?;
-    let lock = lock(path, folder)?;
+    let lock = hold(path)?;
     let wrap = |error: rusqlite::Error| refused(path, &error);
     if path.is_dir() {
         return Err(Error::Open {
@@ -60,7 +61,10 @@ pub(super) fn open(path: &Path, now: Timestamp) -> Result<Opened, Error> {
     }
     let mut connection = Connection::open(path).map_err(wrap)?;
     known_file(&connection, path)?;
-    schema(&connection, path)?;
+    if schema(&connection, path)?.is_none() {
+        // Before anything is written: later it would take a rewrite of the whole file.
+        connection.pragma_update(None, "auto_vacuum", "INCREMENTAL").map_err(wrap)?;
+    }
     connection.busy_timeout(std::time::Duration::from_secs(5)).map_err(wrap)?;
     connection.execute_batch(PRAGMAS).map_err(wrap)?;
     // Plans must not depend on bound values: where one might (an index with a condition), SQLite would plan anew for every value.
@@ -71,8 +75,21 @@ pub(super) fn open(path: &Path, now: Timestamp) -> Result<Opened, Error> {
     Ok(Opened { connection, lock, instance_id })
 }
 
+/// Takes the lock of the store at `path`, in a folder that is made if need be.
+pub(super) fn hold(path: &Path) -> Result<File, Error> {
+    let folder = folder(path);
+    fs::create_dir_all(folder).map_err(|error| unwritable(path, folder, &error))?;
+    place(path, folder)?;
+    lock(path, folder)
+}
+
+/// The folder that `path` lies in.
+pub(super) fn folder(path: &Path) -> &Path {
+    path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."))
+}
+
 /// `FULL` syncs the log at every commit. `fullfsync` makes macOS's disks do what others do on fsync. The page cache grows to
-/// 64 MiB at the most, in the writer alone.
+/// 64 MiB at the most, in the writer alone. `secure_delete = FAST` clears what is deleted within a page that is written anyway.
 const PRAGMAS: &str = "
     PRAGMA journal_mode = WAL;
     PRAGMA synchronous = FULL;
@@ -82,6 +99,7 @@ const PRAGMAS: &str = "
     PRAGMA temp_store = MEMORY;
     PRAGMA cache_size = -65536;
     PRAGMA journal_size_limit = 67108864;
+    PRAGMA secure_delete = FAST;
 ";
 
 /// Opens `path` to read only; it must be a store of a schema that this program knows.
@@ -100,7 +118,7 @@ pub(super) fn instance_id(connection: &Connection) -> rusqlite::Result<String> {
     connection.query_row("SELECT value FROM store WHERE name = 'instance_id'", [], |row| row.get(0))
 }
 
-fn migrate(connection: &mut Connection, path: &Path, now: Timestamp) -> Result<(), Error> {
+pub(super) fn migrate(connection: &mut Connection, path: &Path, now: Timestamp) -> Result<(), Error> {
     let wrap = |error: rusqlite::Error| refused(path, &error);
     let schema = schema(connection, path)?;
     let from = schema.unwrap_or(0);
@@ -187,7 +205,7 @@ fn unwritable(path: &Path, folder: &Path, error: &io::Error) -> Error {
     Error::Open { path: path.to_owned(), problem: format!("cannot write to {}: {error}", folder.display()), hint }
 }
 
-fn refused(path: &Path, error: &rusqlite::Error) -> Error {
+pub(super) fn refused(path: &Path, error: &rusqlite::Error) -> Error {
     use rusqlite::ErrorCode::{CannotOpen, DatabaseCorrupt, NotADatabase, PermissionDenied, ReadOnly};
     let folder = path.parent().unwrap_or(Path::new("."));
     match error.sqlite_error_code() {

@@ -121,13 +121,12 @@ impl Writer {
     }
 
     /// Does `work` in a transaction, waiting for a place in the queue.
-    pub(super) async fn write<T, F>(&self, mut work: F) -> Result<T, Error>
+    pub(super) async fn write<T, F>(&self, work: F) -> Result<T, Error>
     where
         T: Send + 'static,
-        F: FnMut(&Connection) -> Result<T, Error> + Send + 'static,
+        F: FnMut(&Connection, &mut Keys) -> Result<T, Error> + Send + 'static,
     {
         let (waiter, answer) = oneshot::channel();
-        let work = move |connection: &Connection, _: &mut Keys| work(connection);
         let write = Box::new(Waiting { work, event_bytes: None, done: None, waiter });
         self.queue.send(write).await.map_err(|_| self.gone())?;
         answer.await.map_err(|_| self.gone())?

@@ -28,6 +28,8 @@ use taskhook::receive::rejections::Keeper;
 use taskhook::simulator::manus::Manus;
 use taskhook::store::Store;
 use taskhook::store::model::JobKind;
+use taskhook::store::upkeep::Removed;
+use taskhook::upkeep::Upkeep;
 use taskhook::worker::Worker;
 use tempfile::TempDir;
 use tokio::net::TcpSocket;
@@ -55,6 +57,7 @@ pub(crate) struct Harness {
     app: Option<App>,
     worker: Option<Worker>,
     keeper: Option<Keeper>,
+    upkeep: Option<Upkeep>,
     client: reqwest::Client,
     /// The configuration, laid over the harness's own.
     toml: String,
@@ -120,6 +123,12 @@ impl Harness {
         self.drain().await;
     }
 
+    /// Removes what may go now.
+    pub(crate) async fn keep_up(&mut self) -> Removed {
+        let upkeep = self.upkeep.as_mut().expect("the program runs");
+        within("upkeep", upkeep.pass()).await.expect("the store takes writes")
+    }
+
     /// Works until `done`, then stops in the midst of it.
     pub(crate) async fn work_until<T>(&mut self, done: impl Future<Output = T>) -> T {
         let worker = self.worker.as_mut().expect("the program runs");
@@ -151,7 +160,7 @@ impl Harness {
 
     /// Stops in order.
     pub(crate) async fn stop(&mut self) {
-        (self.worker, self.keeper) = (None, None);
+        (self.worker, self.keeper, self.upkeep) = (None, None, None);
         if let Some(app) = self.app.take() {
             app.stop().await;
         }
@@ -159,14 +168,14 @@ impl Harness {
 
     /// Ends without order, as a kill does.
     pub(crate) fn crash(&mut self) {
-        (self.worker, self.keeper, self.app) = (None, None, None);
+        (self.worker, self.keeper, self.upkeep, self.app) = (None, None, None, None);
     }
 
     /// Starts on the same store, after [`Harness::stop`] or [`Harness::crash`].
     pub(crate) async fn start(&mut self) {
         assert!(self.app.is_none(), "it runs");
         let mut app = within("the start", setup::launch(self)).await;
-        (self.worker, self.keeper) = (app.worker.take(), app.keeper.take());
+        (self.worker, self.keeper, self.upkeep) = (app.worker.take(), app.keeper.take(), app.upkeep.take());
         if self.keys {
             let names: Vec<_> = app.environment.sources.keys().cloned().collect();
             for name in names {
@@ -252,6 +261,17 @@ impl Harness {
     /// What the admin API answers to a POST of `body`.
     pub(crate) async fn admin_post(&self, path: &str, body: &Value) -> Answer {
         send(self.client.post(format!("http://{}{path}", self.app().admin)).json(body)).await
+    }
+
+    /// A request to the admin listener.
+    pub(crate) fn admin_request(&self, method: reqwest::Method, path: &str) -> reqwest::RequestBuilder {
+        self.client.request(method, format!("http://{}{path}", self.app().admin))
+    }
+
+    /// Where the store is, for what opens its file itself.
+    pub(crate) fn store_config(&self) -> taskhook::store::Config {
+        let url = format!("sqlite://{}", self.database().display());
+        taskhook::store::Config { url, min_free_bytes: taskhook::setting::Size(0) }
     }
 
     /// One event, whole, as the admin API shows it.

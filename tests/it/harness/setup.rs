@@ -117,6 +117,7 @@ impl Setup {
             app: None,
             worker: None,
             keeper: None,
+            upkeep: None,
             client: http::client(PATIENCE),
             toml: self.toml,
             keys: self.keys,

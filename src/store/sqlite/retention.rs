@@ -1,0 +1,172 @@
+//! What may go, by age and by size, and the pages that it leaves.
+
+use jiff::Timestamp;
+use rusqlite::{Connection, OptionalExtension as _, params};
+
+use super::forget::{self, Keep};
+use super::keys::Keys;
+use crate::store::Error;
+use crate::store::model::text;
+use crate::store::upkeep::{Candidates, Removed, Space};
+
+/// Rows that are looked at in one read.
+const PAGE: usize = 200;
+/// Notes of unwanted contents that are read at once.
+const FILES: usize = 100;
+
+/// Of an event, whether it is done with and nothing needs it: no work, no delivery that is pending or dead, no file that waits to be
+/// asked for by it, no other event that is told apart from it by its content.
+macro_rules! is_done {
+    () => {
+        "state IN ('done', 'kept') AND seq <= (SELECT taken FROM intake) \
+         AND NOT EXISTS (SELECT 1 FROM deliveries WHERE deliveries.event = standing.seq \
+         AND deliveries.state NOT IN ('delivered', 'discarded')) \
+         AND NOT EXISTS (SELECT 1 FROM files WHERE files.subject = standing.subject \
+         AND files.status = 'pending' AND files.event = standing.seq) \
+         AND NOT EXISTS (SELECT 1 FROM events AS other WHERE other.collision_of = standing.id)"
+    };
+}
+
+/// Of a task, whether it has no event and no work.
+macro_rules! is_bare {
+    () => {
+        "NOT EXISTS (SELECT 1 FROM task_events WHERE task_events.task = tasks.seq) \
+         AND NOT EXISTS (SELECT 1 FROM jobs WHERE jobs.kind IN ('prove', 'fetch', 'archive') \
+         AND jobs.subject = tasks.seq) \
+         AND NOT EXISTS (SELECT 1 FROM files WHERE files.subject = tasks.seq AND files.status = 'pending')"
+    };
+}
+
+/// A page of events after `after`.
+pub(super) fn done_events(connection: &Connection, after: i64, before: &str, now: &str) -> Result<Candidates, Error> {
+    let mut statement = connection.prepare_cached(concat!(
+        "SELECT seq, received_at, received_at < ?2 AND ",
+        is_done!(),
+        ", octet_length(headers) + octet_length(body) FROM standing WHERE seq > ?1 ORDER BY seq LIMIT ?3"
+    ))?;
+    let rows = statement.query_map(params![after, before, PAGE], |row| {
+        Ok((row.get::<_, i64>(0)?, row.get::<_, String>(1)?, row.get::<_, bool>(2)?, row.get::<_, u64>(3)?))
+    })?;
+    page(&rows.collect::<Result<Vec<_>, _>>()?, before, now)
+}
+
+/// What of a page of `rows` (place, time, whether it may go, bytes) may go, and whether to go on. A time that is still to come was
+/// written by a clock that was wrong: it says nothing about the rows behind it.
+fn page(rows: &[(i64, String, bool, u64)], before: &str, now: &str) -> Result<Candidates, Error> {
+    let may_go = rows.iter().filter(|(_, _, may_go, _)| *may_go).map(|(seq, _, _, bytes)| (*seq, *bytes)).collect();
+    let older = rows.iter().any(|(_, at, ..)| at.as_str() < before || at.as_str() > now);
+    let next = rows.last().filter(|_| older && rows.len() == PAGE).map(|(seq, ..)| *seq);
+    Ok(Candidates { rows: may_go, next })
+}
+
+/// Removes those of `events` that are done with, and their tasks where no event is left.
+pub(super) fn remove_events(connection: &Connection, keys: &mut Keys, events: &[i64], now: Timestamp) -> Result<Removed, Error> {
+    let (mut removed, at) = (Removed::default(), text(now));
+    if !keys.can_forget() {
+        // In the next run, then: keys are merged only while many events come.
+        return Ok(removed);
+    }
+    for event in events {
+        let done = connection
+            .prepare_cached(concat!("SELECT 1 FROM standing WHERE seq = ?1 AND ", is_done!()))?
+            .query_row([event], |_| Ok(()))
+            .optional()?;
+        if done.is_none() {
+            continue;
+        }
+        let task = forget::event(connection, keys, *event, Keep::Nothing, &at)?;
+        removed.events += 1;
+        if let Some(task) = task {
+            removed.tasks += remove_task(connection, task, &at)?;
+        }
+    }
+    count(connection, removed)?;
+    Ok(removed)
+}
+
+/// Removes `task` if it is bare; says how many that are.
+fn remove_task(connection: &Connection, task: i64, at: &str) -> Result<u64, Error> {
+    let bare = connection
+        .prepare_cached(concat!("SELECT 1 FROM tasks WHERE seq = ?1 AND ", is_bare!()))?
+        .query_row([task], |_| Ok(()))
+        .optional()?;
+    if bare.is_none() {
+        return Ok(0);
+    }
+    forget::task(connection, task, at)?;
+    Ok(1)
+}
+
+/// A page of tasks after `after`: those that have never had an event, and are not expected.
+pub(super) fn bare_tasks(connection: &Connection, after: i64, before: &str, now: &str) -> Result<Candidates, Error> {
+    let mut statement = connection.prepare_cached(concat!(
+        "SELECT seq, first_seen_at, first_seen_at < ?2 AND coalesce(proof, '') NOT IN ('created', 'tracked') AND ",
+        is_bare!(),
+        " FROM tasks WHERE seq > ?1 ORDER BY seq LIMIT ?3"
+    ))?;
+    let rows = statement.query_map(params![after, before, PAGE], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?, 0)))?;
+    page(&rows.collect::<Result<Vec<_>, _>>()?, before, now)
+}
+
+pub(super) fn remove_tasks(connection: &Connection, tasks: &[i64], now: Timestamp) -> Result<Removed, Error> {
+    let mut removed = Removed::default();
+    for task in tasks {
+        removed.tasks += remove_task(connection, *task, &text(now))?;
+    }
+    count(connection, removed)?;
+    Ok(removed)
+}
+
+/// Adds to what was removed since the store was made.
+fn count(connection: &Connection, removed: Removed) -> Result<(), Error> {
+    let Removed { events, tasks, files } = removed;
+    for (name, more) in [("removed_events", events), ("removed_tasks", tasks), ("removed_files", files)] {
+        if more > 0 {
+            connection
+                .prepare_cached(
+                    "INSERT INTO store (name, value) VALUES (?1, ?2) \
+                     ON CONFLICT (name) DO UPDATE SET value = CAST(value AS INTEGER) + CAST(excluded.value AS INTEGER)",
+                )?
+                .execute(params![name, more.to_string()])?;
+        }
+    }
+    Ok(())
+}
+
+pub(super) fn unwanted_files(connection: &Connection, after: &str) -> Result<Vec<String>, Error> {
+    let mut statement =
+        connection.prepare_cached("SELECT sha256 FROM unwanted_files WHERE sha256 > ?1 ORDER BY sha256 LIMIT ?2")?;
+    let rows = statement.query_map(params![after, FILES], |row| row.get(0))?;
+    Ok(rows.collect::<Result<_, _>>()?)
+}
+
+pub(super) fn is_wanted(connection: &Connection, sha256: &str) -> Result<bool, Error> {
+    Ok(connection
+        .prepare_cached("SELECT EXISTS (SELECT 1 FROM files WHERE sha256 = ?1 AND sha256 IS NOT NULL)")?
+        .query_row([sha256], |row| row.get(0))?)
+}
+
+pub(super) fn settle_file(connection: &Connection, sha256: &str, deleted: bool) -> Result<(), Error> {
+    connection.prepare_cached("DELETE FROM unwanted_files WHERE sha256 = ?1")?.execute([sha256])?;
+    count(connection, Removed { files: deleted.into(), ..Removed::default() })
+}
+
+pub(super) fn forget_erased(connection: &Connection, before: Timestamp) -> Result<(), Error> {
+    connection.prepare_cached("DELETE FROM erased_keys WHERE erased_at < ?1")?.execute([text(before)])?;
+    Ok(())
+}
+
+pub(super) fn space(connection: &Connection) -> Result<Space, Error> {
+    let number = |pragma: &str| connection.query_row(pragma, [], |row| row.get::<_, u64>(0));
+    let page = number("PRAGMA page_size")?;
+    Ok(Space { file: number("PRAGMA page_count")? * page, free: number("PRAGMA freelist_count")? * page })
+}
+
+/// Moves what lies at the end of the file into free pages, and cuts the end off. Each page is a row of the answer: to be done, they
+/// must be read.
+pub(super) fn shrink(connection: &Connection, pages: u32) -> Result<(), Error> {
+    let mut statement = connection.prepare(&format!("PRAGMA incremental_vacuum({pages})"))?;
+    let mut rows = statement.query([])?;
+    while rows.next()?.is_some() {}
+    Ok(())
+}
