@@ -105,7 +105,7 @@ fn many_are_counted_first_and_done_when_a_person_agrees() {
     assert!(exit == 0 && err.ends_with("[y/N] 1 delivery is discarded.\n"), "{err}");
     let discarded =
         site.json(&["deliveries", "list", "--state", "discarded", "--json"])["data"][0]["id"].as_str().unwrap().to_owned();
-    assert_eq!(site.json(&["deliveries", "show", &discarded[..18], "--json"])["state"], "discarded");
+    assert_eq!(site.json(&["deliveries", "show", &discarded[..30], "--json"])["state"], "discarded");
     let (exit, _, err) = site.shell(&["deliveries", "retry", &discarded]);
     assert_eq!(exit, 1);
     insta::assert_snapshot!(err, @"

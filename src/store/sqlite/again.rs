@@ -9,7 +9,7 @@ use jiff::Timestamp;
 use rusqlite::{Connection, OptionalExtension as _, params};
 
 use super::append::add_job;
-use super::{Sqlite, lane, read, work};
+use super::{Sqlite, intake, lane, read, work};
 use crate::clock::after;
 use crate::store::Error;
 use crate::store::model::{Act, Discarded, JobKind, Like, Matching, Replayed, Retried, STEP, Select, text};
@@ -187,10 +187,11 @@ fn discard(connection: &Connection, delivery: i64, now: Timestamp) -> Result<Dis
 
 /// Lets an event go its way again, from the proof of its task on.
 fn replay(connection: &Connection, event: i64, now: Timestamp) -> Result<Replayed, Error> {
+    // What only is to be kept may not be taken in yet.
+    intake::catch_up(connection)?;
     let found: Option<(String, i64, bool, String, Option<u32>, bool)> = connection
         .prepare_cached(
-            // One that is not taken in yet is in work, whatever comes of it.
-            "SELECT source, subject, ping, iif(seq > (SELECT taken FROM intake), 'proving', state), replay, released_at IS NOT NULL \
+            "SELECT source, subject, ping, state, replay, released_at IS NOT NULL \
              FROM standing LEFT JOIN replays ON replays.event = seq WHERE seq = ?1",
         )?
         .query_row([event], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?, row.get(4)?, row.get(5)?)))

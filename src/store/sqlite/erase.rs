@@ -52,7 +52,7 @@ pub(super) fn erase(
     now: Timestamp,
 ) -> Result<Erased, Error> {
     // What came of it a moment ago goes as well.
-    while intake::take_in(connection, intake::TURN)? {}
+    intake::catch_up(connection)?;
 
     let Some(task) = task(connection, source, task_id)? else { return Ok(Erased::Unknown) };
     let busy: bool = connection

@@ -68,6 +68,12 @@ pub(super) fn take_in(connection: &Connection, limit: usize) -> Result<bool, Err
     Ok(count == limit)
 }
 
+/// Takes in all that is there.
+pub(super) fn catch_up(connection: &Connection) -> Result<(), Error> {
+    while take_in(connection, TURN)? {}
+    Ok(())
+}
+
 /// Takes in what is more than the bound, in a transaction that kept so many events.
 pub(super) fn keep_up(connection: &Connection, events: usize) -> Result<(), Error> {
     let behind: i64 = connection

@@ -18,7 +18,7 @@ use rusqlite::config::DbConfig;
 use rusqlite::{Connection, OptionalExtension as _, params};
 
 use super::backup::{Trouble, copy, database_error, file_error, same_file, sync_folder, verify};
-use super::open;
+use super::{intake, open};
 use crate::store::Error;
 use crate::store::care::{Progress, Restored, Tell};
 use crate::store::model::text;
@@ -148,6 +148,7 @@ impl Restore {
             None => newest().map_err(wrap)?.unwrap_or_else(|| "an unknown time".to_owned()),
         };
         let transaction = connection.transaction().map_err(wrap)?;
+        intake::catch_up(&transaction)?;
         let detail = format!("restored from a backup of {at}: it may have been sent since");
         let marked = doubt(&transaction, &detail, self.now).map_err(wrap)?;
         transaction.commit().map_err(wrap)?;

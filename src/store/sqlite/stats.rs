@@ -53,7 +53,11 @@ pub(in crate::store) fn stats(store: &Path, tell: Tell<'_>) -> Result<Stats, Err
 
 /// Events by state, of which there are `all`.
 fn events(connection: &Connection, all: i64) -> Result<Vec<Count>, Error> {
-    let mut counts = counts(connection, "SELECT state, count(*) FROM open_events GROUP BY state ORDER BY state")?;
+    let mut counts = counts(
+        connection,
+        "SELECT state, count(*) FROM (SELECT state FROM open_events UNION ALL \
+         SELECT 'proving' FROM standing WHERE seq > (SELECT taken FROM intake) AND state = 'proving') GROUP BY state ORDER BY state",
+    )?;
     let open: i64 = counts.iter().map(|each| each.count).sum();
     counts.push(Count { name: "done or kept".to_owned(), count: all - open });
     Ok(counts)

@@ -55,7 +55,7 @@ async fn a_backup_is_one_moment_of_a_store_that_goes_on() {
     assert!((200..=i64::try_from(number).unwrap()).contains(&events), "{events} of {number}");
     assert_eq!(one("SELECT max(seq) FROM events"), events, "no gap: all that was kept before, and nothing after");
     assert_eq!(one("SELECT (SELECT count(*) FROM event_keys) + (SELECT count(*) FROM new_keys)"), events);
-    assert_eq!(one("SELECT count(*) FROM open_events"), events);
+    assert_eq!(one("SELECT count(*) FROM standing WHERE state = 'proving'"), events);
     assert_eq!(copy.query_row("PRAGMA journal_mode", [], |row| row.get::<_, String>(0)).unwrap(), "delete", "one file");
     assert_eq!(others(&database), ["b.db"]);
     assert_eq!(database.ids().await.len(), number.min(500));
@@ -141,6 +141,9 @@ async fn a_store_in_order_passes_and_each_fault_is_found() {
     database.dispatched("e1", "t1", vec![delivery("crm", None), delivery("log", None)], at(0)).await;
     database.stopped("e2", "t2").await;
     let (code, out, talk) = ended(&mut taskhook(&database, &["check"]));
+    assert_eq!((code, out.as_str()), (Some(0), ""), "not taken in yet: {talk}");
+    assert_eq!(database.claim(JobKind::Fetch, "manus", at(0)).await.len(), 0, "but now");
+    let (code, out, talk) = ended(&mut taskhook(&database, &["check"]));
     assert_eq!((code, out.as_str()), (Some(0), ""), "{talk}");
     let faults = [
         ("DELETE FROM jobs WHERE kind = 'prove'", "has no job"),
@@ -150,6 +153,7 @@ async fn a_store_in_order_passes_and_each_fault_is_found() {
         ("DELETE FROM tasks WHERE task_id = 't2'", "about a task"),
         ("DELETE FROM events WHERE seq = 1", "a key belongs to no event"),
         ("DELETE FROM events WHERE seq = 2", "is no event that is kept"),
+        ("DELETE FROM task_events WHERE event = 2", "not among those of its task"),
         ("INSERT INTO attempts VALUES (99, 1, 'x', 'x', 'failed', NULL)", "an attempt is left"),
         ("UPDATE open_events SET state = 'archiving'", "not written down since when"),
         ("INSERT INTO archiving VALUES (1, 1, 'x', 'x', 0)", "and does not"),
