@@ -89,7 +89,7 @@ async fn measure(args: &Args, stage: &mut Stage<'_>) -> Result {
     let (ended, mut most) = (clock.elapsed(), Memory::default());
     let draining = watched(home.drained(args.patience, &clock), &process, &clock, &mut most);
     let drained = stage.progress.during("the work that waits", 1, &Counter::default(), draining).await?;
-    let drain = clock.elapsed() - ended;
+    let drain = clock.elapsed().saturating_sub(ended);
     let memory = process.memory().unwrap_or_default();
     process.stop().await?;
     let totals = home.totals()?;
