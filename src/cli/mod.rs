@@ -170,6 +170,7 @@ pub fn run(world: World<'_>) -> Exit {
 
 #[cfg(test)]
 mod tests {
+    mod bench;
     mod look;
     mod places;
     mod senders;
