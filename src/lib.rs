@@ -83,6 +83,7 @@
 //! | a default | `config/default.toml`; of a source or destination in the `Config` beside its code |
 //! | a rule between settings | `src/config/check.rs` |
 //! | a command | `src/cli/`, one file each |
+//! | what a bench measures | `src/cli/bench/`, one file each; what it cannot tell, [`docs::benchmarks`] |
 //! | why something is bounded | the constant, beside the code that it bounds |
 //!
 //! To add a destination: a file in `src/destination/`, a variant in its `mod.rs`. To add a provider: a file in `src/provider/` with a
@@ -130,6 +131,9 @@ pub mod docs {
 
     #[doc = include_str!("docs/durability.md")]
     pub mod durability {}
+
+    #[doc = include_str!("docs/benchmarks.md")]
+    pub mod benchmarks {}
 
     #[doc = include_str!("docs/files.md")]
     pub mod files {}

@@ -4,6 +4,7 @@
 //! temporary folder on the disk that is measured, which is gone at the end, also after an error or a signal. Every number is bounded.
 //! The result says what was simulated and what was lifted; it is a failure (exit code 1) if something did not hold that must.
 
+mod connection;
 mod grow;
 mod ingest;
 mod kill;

@@ -182,6 +182,7 @@ pub fn run(world: World<'_>) -> Exit {
 #[cfg(test)]
 mod tests {
     mod again;
+    mod bench;
     mod look;
     mod places;
     mod senders;

@@ -7,14 +7,17 @@ use super::Worker;
 use crate::clock;
 use crate::store::model::{Capacity, JobKind, Which};
 
-/// Prove jobs at once for a source: most of them need no call.
-const PROVE_PLACES: usize = 8;
+/// Prove jobs at once for a source, of those that need no call: each waits for two commits, so on a slow disk they must be many.
+const PROVE_PLACES: usize = 32;
 /// Tasks at once for a source that must be asked for: a list answers for all of them.
 const ASK_PLACES: usize = 64;
-/// Deliveries to a destination that are claimed in one go: senders wait for no longer transaction. The next claim follows at once.
+/// Tasks to prove, and tasks to fetch, that are claimed in one go for a source, each with its events: senders wait for no longer
+/// transaction. The next claim follows as soon as one ends or another comes.
+const TASK_CLAIM: usize = 8;
+/// Deliveries to a destination that are claimed in one go, for the same reason.
 const DELIVER_CLAIM: usize = 16;
-/// Fetches at once for a source.
-const FETCH_PLACES: usize = 8;
+/// Fetches at once for a source: beside its calls, each waits for two commits. No more, since each holds a conversation.
+const FETCH_PLACES: usize = 16;
 /// Tasks at once for a source whose files are archived. Many: how many files are on their way is limited elsewhere, and whoever has
 /// no place cannot hand on the events that have waited long enough.
 const ARCHIVE_PLACES: usize = 256;
@@ -36,9 +39,10 @@ impl Worker {
             }
         };
         for (name, source) in &environment.sources {
-            add(JobKind::Fetch, Which::Any, name, FETCH_PLACES.saturating_sub(in_flight(JobKind::Fetch, name)));
+            let places = FETCH_PLACES.saturating_sub(in_flight(JobKind::Fetch, name)).min(TASK_CLAIM);
+            add(JobKind::Fetch, Which::Any, name, places);
             add(JobKind::Archive, Which::Any, name, ARCHIVE_PLACES.saturating_sub(in_flight(JobKind::Archive, name)));
-            let places = PROVE_PLACES.saturating_sub(in_flight(JobKind::Prove, name));
+            let places = PROVE_PLACES.saturating_sub(in_flight(JobKind::Prove, name)).min(TASK_CLAIM);
             if !source.needs_proof() {
                 add(JobKind::Prove, Which::Any, name, places);
                 continue;

@@ -138,6 +138,21 @@ fn spike_tells_of_the_backlog_the_duplicates_and_the_metrics() {
 }
 
 #[test]
+fn pipeline_follows_every_task_to_its_delivery() {
+    let words = ["--rounds", "1", "--tasks", "60", "--in-flight", "16", "--per-second", "50", "--for", "500ms", "--blocked"];
+    let told = told("pipeline", &words);
+    let result = &told["result"];
+    for part in ["fast", "blocked"] {
+        positive(&result[part]["tasks_per_second"], &["median", "least", "most"]);
+    }
+    positive(&result["blocked"]["ratio"], &["median"]);
+    positive(&result["steady"]["latency"], &LATENCY);
+    let stages = result["steady"]["stages"].as_object().unwrap();
+    // However long each took, no point in time was missed.
+    assert!(stages.len() == 6 && stages.values().all(|stage| stage["count"] == 25), "{told:#}");
+}
+
+#[test]
 fn a_signal_ends_it_and_nothing_is_left() {
     let folder = tempfile::tempdir().unwrap();
     let mut child =
@@ -178,6 +193,9 @@ fn a_wrong_command_line_is_refused_before_anything_is_made() {
         (&["spike", "--peak", "100000", "--for", "1m"], "it comes to 6000320 events; it must be at most 5000000"),
         (&["rate", "--folder", "nowhere"], "nowhere: No such file or directory"),
         (&["rate", "--store", "postgres://user:hunter2@db/x"], "error: `--store`: the only kind of store so far is `sqlite`"),
+        (&["pipeline", "--in-flight", "0"], "invalid value '0' for '--in-flight <N>'"),
+        (&["pipeline", "--per-second", "10000", "--for", "1m"], "are more than 50000 tasks"),
+        (&["pipeline", "--store", "sqlite://data.db"], "error: `--store`: the file is made in a temporary folder"),
         (&["swim"], "unrecognized subcommand 'swim'"),
     ] {
         let ran = bench(words);

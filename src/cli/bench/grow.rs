@@ -53,8 +53,8 @@ struct Part {
     own_bytes: u64,
     /// The files of the store at its end.
     disk_bytes: u64,
-    /// Events whose work was not done at its end.
-    waiting: u64,
+    /// Events whose work was not done at its end; none where they were too many to be counted in time.
+    waiting: Option<u64>,
 }
 
 pub(super) fn run(args: &Args, context: &mut Context<'_>) -> Result {
@@ -76,7 +76,7 @@ async fn measure(args: &Args, stage: &mut Stage<'_>) -> Result {
         let sending = watched(sending, &process, &clock, &mut most);
         let label = format!("tenth {} of {PARTS}", part + 1);
         let run = stage.progress.during(&label, load.len() as u64, &done, sending).await?;
-        let waiting = home.json("/api/v1/stats").await?["events"].as_u64().unwrap_or_default();
+        let waiting = home.json("/api/v1/stats").await.ok().and_then(|stats| stats["events"].as_u64());
         let part = Part { own_bytes: most.own_bytes, disk_bytes: home.disk_bytes(), waiting, run };
         stage.progress.say(&format!(
             "{label}: {:.0} events/s, p99 {:.1} ms, {:.0} MB of memory",
@@ -89,7 +89,7 @@ async fn measure(args: &Args, stage: &mut Stage<'_>) -> Result {
     let (ended, mut most) = (clock.elapsed(), Memory::default());
     let draining = watched(home.drained(args.patience, &clock), &process, &clock, &mut most);
     let drained = stage.progress.during("the work that waits", 1, &Counter::default(), draining).await?;
-    let drain = clock.elapsed() - ended;
+    let drain = clock.elapsed().saturating_sub(ended);
     let memory = process.memory().unwrap_or_default();
     process.stop().await?;
     let totals = home.totals()?;
@@ -145,7 +145,7 @@ async fn measure(args: &Args, stage: &mut Stage<'_>) -> Result {
         "drain_seconds": drain.as_secs_f64(),
     }));
     report.note("The sender is one whose own secret verifies (HMAC-SHA256): a million RSA signatures would have to be made beforehand, and would be too old by then. Each event is signed as it is sent, on the same cores.");
-    report.note("WAITING are events whose work was not done at the end of the tenth: while senders come faster than that, keeping goes first. DISK is the database and its log as they are then.");
+    report.note("WAITING are events whose work was not done at the end of the tenth: while senders come faster than that, keeping goes first. A ? stands for more than could be counted in a second. DISK is the database and its log as they are then.");
     report.note("Memory is that of the process alone (RssAnon and VmHWM of /proc), looked at five times a second.");
     Ok(())
 }
@@ -207,7 +207,7 @@ fn table(parts: &[Part], stage: &mut Stage<'_>) {
             &format!("{:.2}", millis(run.latencies.max())),
             &format!("{:.1}", megabytes(*own_bytes)),
             &format!("{:.1}", megabytes(*disk_bytes)),
-            &waiting.to_string(),
+            &waiting.map_or("?".to_owned(), |waiting| waiting.to_string()),
         ]);
     }
     stage.report.table(table);

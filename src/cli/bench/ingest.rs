@@ -48,7 +48,7 @@ pub(super) struct Args {
 }
 
 pub(super) fn run(args: &Args, context: &mut Context<'_>) -> Result {
-    play("ingest", &args.common, context, async |stage| measure(args, stage).await)
+    play("ingest", &args.common, context, async |stage| Box::pin(measure(args, stage)).await)
 }
 
 async fn measure(args: &Args, stage: &mut Stage<'_>) -> Result {

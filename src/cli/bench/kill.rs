@@ -36,7 +36,7 @@ const LIFE: std::ops::Range<u64> = 20..200;
 /// One kill in so many comes while the process starts, within so many milliseconds.
 const EARLY: (u32, u64) = (10, 60);
 /// How long the work that is left may stand still before it is given up on.
-const STANDSTILL: Duration = Duration::from_secs(60);
+const STANDSTILL: Duration = Duration::from_mins(1);
 /// How long it may take until what a kill left in the archive is removed.
 const SWEEPING: Duration = Duration::from_secs(10);
 /// How often it is looked at.
@@ -49,16 +49,16 @@ const LOOK_EVERY: Duration = Duration::from_millis(50);
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
     /// How often it is killed
-    #[arg(long, value_name = "COUNT", default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
+    #[arg(long, value_name = "N", default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
     cycles: u32,
     /// Stop it with SIGTERM instead: then nothing may be delivered twice, and no outcome be unknown
     #[arg(long)]
     stop: bool,
     /// Where the moments are drawn from; a run tells its own [default: another each time]
-    #[arg(long, value_name = "NUMBER")]
+    #[arg(long, value_name = "N")]
     seed: Option<u64>,
     /// Events that are sent at the same time
-    #[arg(long, value_name = "COUNT", default_value_t = 8, value_parser = clap::value_parser!(u32).range(1..=256))]
+    #[arg(long, value_name = "N", default_value_t = 8, value_parser = clap::value_parser!(u32).range(1..=256))]
     senders: u32,
     #[command(flatten)]
     common: Common,
@@ -79,7 +79,7 @@ pub(super) fn run(args: &Args, context: &mut Context<'_>) -> Result {
             None => return Err(usage("it is no URL".to_owned(), "write `sqlite`, or what `store.url` would be").into()),
         },
     };
-    play("kill", &args.common, context, async |stage| measure(args, store, stage).await)
+    play("kill", &args.common, context, async |stage| Box::pin(measure(args, store, stage)).await)
 }
 
 async fn measure(args: &Args, store: Option<String>, stage: &mut Stage<'_>) -> Result {
@@ -97,7 +97,7 @@ async fn measure(args: &Args, store: Option<String>, stage: &mut Stage<'_>) -> R
     let acknowledged = stage.progress.during(what, args.cycles.into(), &ended, trial.cycles(args, &ended)).await?;
     let (what, count) = ("looking for every event", acknowledged.len());
     let verdict = stage.progress.during(what, count, &asked, trial.judge(args, acknowledged, &asked)).await?;
-    tell(&mut stage.report, args, &verdict, stage.clock.elapsed() - begun);
+    tell(&mut stage.report, args, &verdict, stage.clock.elapsed().saturating_sub(begun));
     Ok(())
 }
 
@@ -222,7 +222,7 @@ impl Trial {
     /// Waits until the program has removed what a kill left on its way into the archive, which it does beside its work.
     async fn swept(&self) {
         let begun = self.clock.elapsed();
-        while verdict::on_their_way(&self.archive) > 0 && self.clock.elapsed() - begun < SWEEPING {
+        while verdict::on_their_way(&self.archive) > 0 && self.clock.elapsed().saturating_sub(begun) < SWEEPING {
             self.clock.sleep(LOOK_EVERY).await;
         }
     }
@@ -234,7 +234,7 @@ impl Trial {
             let stats = self.home.json("/api/v1/stats").await?;
             let jobs: u64 = stats["jobs"].as_array().into_iter().flatten().filter_map(|row| row["count"].as_u64()).sum();
             let left = jobs + stats["events"].as_u64().unwrap_or_default();
-            if left == 0 || self.clock.elapsed() - since > STANDSTILL {
+            if left == 0 || self.clock.elapsed().saturating_sub(since) > STANDSTILL {
                 return Ok(left);
             }
             if left < least {

@@ -13,12 +13,10 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, mpsc};
 use std::time::Duration;
 
-use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-use tokio::net::TcpStream;
 use tokio::task::JoinSet;
-use uuid::Uuid;
 
 use super::super::{Error, Result};
+use super::connection::{Answer, Connection};
 use super::latency::Latencies;
 use super::progress::Counter;
 use crate::clock::Clock;
@@ -38,8 +36,6 @@ pub(super) const HMAC_SECRET: &str = "the secret of the benchmark";
 const AHEAD: i64 = 140;
 /// After so long, signatures are made anew.
 const FRESH: Duration = Duration::from_secs(200);
-/// How long an answer may take.
-const PATIENCE: Duration = Duration::from_secs(30);
 
 /// Who sends.
 #[derive(Clone)]
@@ -172,7 +168,7 @@ impl Load {
     /// Signs anew what was signed too long ago for another run.
     pub(super) async fn refresh(&mut self, done: &Counter) -> Result {
         match &self.requests {
-            Requests::Beforehand { at, .. } if self.clock.elapsed() - *at > FRESH => self.sign(done).await,
+            Requests::Beforehand { at, .. } if self.clock.elapsed().saturating_sub(*at) > FRESH => self.sign(done).await,
             _ => Ok(()),
         }
     }
@@ -213,7 +209,7 @@ impl Load {
     /// The request at `index`, if there is one. Of those that are signed ahead it is the next one, whatever the index.
     pub(super) fn request(&self, index: usize) -> Option<Cow<'_, [u8]>> {
         match &self.requests {
-            Requests::Beforehand { requests, .. } => requests.get(index).map(|request| request.into()),
+            Requests::Beforehand { requests, .. } => requests.get(index).map(Cow::from),
             _ if index >= self.numbers.len() => None,
             Requests::AsItGoes => Some(self.maker.request(self.numbers.start + index, self.clock.now().as_second()).into()),
             Requests::Ahead(requests) => requests.lock().unwrap_or_else(PoisonError::into_inner).recv().ok().map(Cow::Owned),
@@ -328,7 +324,7 @@ pub(super) async fn closed_loop(
             while let Some(request) = load.request(next.fetch_add(1, Ordering::Relaxed)) {
                 let sent = clock.elapsed();
                 let answer = connection.exchange(&request).await;
-                run.count(&answer, clock.elapsed() - sent);
+                run.count(&answer, clock.elapsed().saturating_sub(sent));
                 done.add(1);
             }
             run
@@ -338,104 +334,8 @@ pub(super) async fn closed_loop(
     while let Some(sender) = senders.join_next().await {
         run.add(sender.map_err(|error| Error::failed(format!("a sender ended: {error}")))?);
     }
-    run.took = clock.elapsed() - begun;
+    run.took = clock.elapsed().saturating_sub(begun);
     Ok(run)
-}
-
-/// An answer as it came.
-pub(super) struct Answer<'a> {
-    pub(super) status: u16,
-    pub(super) body: &'a [u8],
-}
-
-impl Answer<'_> {
-    /// Whether it is a 200 with this word for a status.
-    pub(super) fn says(&self, word: &str) -> bool {
-        let quoted = |window: &[u8]| {
-            window[0] == b'"' && window[window.len() - 1] == b'"' && &window[1..window.len() - 1] == word.as_bytes()
-        };
-        self.status == 200 && self.body.windows(word.len() + 2).any(quoted)
-    }
-
-    /// The id that it tells.
-    pub(super) fn id(&self) -> Option<Uuid> {
-        const NAME: &[u8] = b"\"id\":\"";
-        let at = self.body.windows(NAME.len()).position(|part| part == NAME)? + NAME.len();
-        Uuid::try_parse_ascii(self.body.get(at..at + 36)?).ok()
-    }
-}
-
-/// A connection that is opened when it is needed, and anew after a failure.
-pub(super) struct Connection {
-    to: SocketAddr,
-    stream: Option<TcpStream>,
-    answer: Vec<u8>,
-}
-
-impl Connection {
-    pub(super) fn new(to: SocketAddr) -> Self {
-        Self { to, stream: None, answer: Vec::with_capacity(4096) }
-    }
-
-    /// Opens it beforehand.
-    pub(super) async fn open(&mut self) -> io::Result<()> {
-        opened(&mut self.stream, self.to).await.map(|_| ())
-    }
-
-    /// Sends a request and reads its answer.
-    pub(super) async fn exchange(&mut self, request: &[u8]) -> io::Result<Answer<'_>> {
-        let (stream, answer) = (&mut self.stream, &mut self.answer);
-        let exchanged = tokio::time::timeout(PATIENCE, exchanged(stream, self.to, request, answer)).await;
-        let exchanged = exchanged.unwrap_or_else(|_| Err(io::Error::other(format!("no answer within {} s", PATIENCE.as_secs()))));
-        match exchanged {
-            Ok((status, body)) => Ok(Answer { status, body: &self.answer[body] }),
-            Err(error) => {
-                self.stream = None;
-                Err(error)
-            }
-        }
-    }
-}
-
-async fn opened(stream: &mut Option<TcpStream>, to: SocketAddr) -> io::Result<&mut TcpStream> {
-    if stream.is_none() {
-        let fresh = TcpStream::connect(to).await?;
-        fresh.set_nodelay(true)?;
-        *stream = Some(fresh);
-    }
-    stream.as_mut().ok_or_else(|| io::ErrorKind::NotConnected.into())
-}
-
-/// The status of the answer, and where its body is in `answer`.
-async fn exchanged(
-    stream: &mut Option<TcpStream>,
-    to: SocketAddr,
-    request: &[u8],
-    answer: &mut Vec<u8>,
-) -> io::Result<(u16, Range<usize>)> {
-    let stream = opened(stream, to).await?;
-    stream.write_all(request).await?;
-    answer.clear();
-    loop {
-        if stream.read_buf(answer).await? == 0 {
-            return Err(io::Error::other("the connection was closed before the answer"));
-        }
-        let Some(head) = answer.windows(4).position(|four| four == b"\r\n\r\n") else { continue };
-        let (status, length) = head_of(&answer[..head]).ok_or_else(|| io::Error::other("the answer is not one of ours"))?;
-        let body = head + 4..head + 4 + length;
-        if answer.len() >= body.end {
-            return Ok((status, body));
-        }
-    }
-}
-
-/// The status and the length that a head tells.
-fn head_of(head: &[u8]) -> Option<(u16, usize)> {
-    let text = std::str::from_utf8(head).ok()?;
-    let status = text.strip_prefix("HTTP/1.1 ")?.get(..3)?.parse().ok()?;
-    let length =
-        text.lines().filter_map(|line| line.split_once(':')).find(|(name, _)| name.eq_ignore_ascii_case("content-length"));
-    Some((status, length?.1.trim().parse().ok()?))
 }
 
 #[cfg(test)]
@@ -468,17 +368,6 @@ mod tests {
         let (head, body) = request.split_once("\r\n\r\n").unwrap();
         assert_eq!(head.lines().skip(1).count(), 12, "{head}");
         assert!(head.contains(&format!("content-length: {}", body.len())), "{head}");
-    }
-
-    #[test]
-    fn answers_are_read() {
-        assert_eq!(head_of(b"HTTP/1.1 503 Service Unavailable\r\nContent-Length: 7"), Some((503, 7)));
-        assert_eq!(head_of(b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked"), None);
-        let body = br#"{"status":"accepted","id":"019a9936-de14-7c3a-9d52-0f6c1e8b4a77"}"#;
-        let answer = Answer { status: 200, body };
-        assert!(answer.says("accepted") && !answer.says("accept") && !answer.says("duplicate"));
-        assert_eq!(answer.id().unwrap().to_string(), "019a9936-de14-7c3a-9d52-0f6c1e8b4a77");
-        assert!(!Answer { status: 503, body }.says("accepted"));
     }
 
     #[test]

@@ -113,11 +113,11 @@ fn fdatasync_p50(folder: &Path, clock: &Clock) -> io::Result<Duration> {
     let path = folder.join("sync");
     let mut file = File::create(&path)?;
     let (begun, mut times) = (clock.elapsed(), Vec::new());
-    while times.len() < SYNCS && (times.len() < 3 || clock.elapsed() - begun < SYNCS_TIME) {
+    while times.len() < SYNCS && (times.len() < 3 || clock.elapsed().saturating_sub(begun) < SYNCS_TIME) {
         let before = clock.elapsed();
         file.write_all(&[7; 4096])?;
         file.sync_data()?;
-        times.push(clock.elapsed() - before);
+        times.push(clock.elapsed().saturating_sub(before));
     }
     fs::remove_file(path)?;
     times.sort();
@@ -127,7 +127,7 @@ fn fdatasync_p50(folder: &Path, clock: &Clock) -> io::Result<Duration> {
 #[cfg(target_os = "linux")]
 fn in_memory(folder: &Path) -> bool {
     // The magic numbers of tmpfs and ramfs in statfs(2).
-    rustix::fs::statfs(folder).is_ok_and(|stat| matches!(i64::from(stat.f_type) & 0xffff_ffff, 0x0102_1994 | 0x8584_58f6))
+    rustix::fs::statfs(folder).is_ok_and(|stat| matches!(stat.f_type & 0xffff_ffff, 0x0102_1994 | 0x8584_58f6))
 }
 
 #[cfg(not(target_os = "linux"))]
@@ -164,7 +164,7 @@ mod tests {
 
     #[test]
     fn machines_are_told_in_three_lines() {
-        let facts = example().facts().into_iter().map(|(name, value)| format!("{name}: {value}\n")).collect::<String>();
+        let facts = example().facts().into_iter().map(|(name, value)| format!("{name}: {value}")).collect::<Vec<_>>().join("\n");
         insta::assert_snapshot!(facts.replace(env!("CARGO_PKG_VERSION"), "VERSION"), @"
         machine: 2 cores (Example CPU), 8.0 GiB of memory, linux 6.1
         disk: fdatasync of 4 KiB appended: p50 0.185 ms

@@ -38,16 +38,16 @@ const SILENT: &str = "silent";
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
     /// Rounds; of fewer than 5 the median says little
-    #[arg(long, value_name = "COUNT", default_value_t = 5, value_parser = clap::value_parser!(u16).range(1..=1000))]
+    #[arg(long, value_name = "N", default_value_t = 5, value_parser = clap::value_parser!(u16).range(1..=1000))]
     rounds: u16,
     /// Tasks of a round's fast part
-    #[arg(long, value_name = "COUNT", default_value_t = 3000, value_parser = clap::value_parser!(u32).range(1..=i64::from(MOST_TASKS)))]
+    #[arg(long, value_name = "N", default_value_t = 3000, value_parser = clap::value_parser!(u32).range(1..=i64::from(MOST_TASKS)))]
     tasks: u32,
     /// Tasks in flight in the fast part, from the event that is sent to its delivery
-    #[arg(long, value_name = "COUNT", default_value_t = 64, value_parser = clap::value_parser!(u16).range(1..=400))]
+    #[arg(long, value_name = "N", default_value_t = 64, value_parser = clap::value_parser!(u16).range(1..=400))]
     in_flight: u16,
     /// Tasks a second in the steady part
-    #[arg(long, value_name = "COUNT", default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..=10_000))]
+    #[arg(long, value_name = "N", default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..=10_000))]
     per_second: u32,
     /// How long a round's steady part is
     #[arg(long = "for", value_name = "TIME", default_value = "5s", value_parser = super::duration)]
@@ -64,7 +64,7 @@ pub(super) fn run(args: &Args, context: &mut Context<'_>) -> Result {
         let error = Error::failed(format!("`--per-second` for as long as `--for` are more than {MOST_TASKS} tasks"));
         return Err(error.with_exit(Exit::Usage).hint("the simulated provider keeps no more: make one of them less").into());
     }
-    play("pipeline", &args.common, context, async |stage| measure(args, stage).await)
+    play("pipeline", &args.common, context, async |stage| Box::pin(measure(args, stage)).await)
 }
 
 impl Args {

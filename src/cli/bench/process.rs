@@ -87,7 +87,7 @@ impl Home {
         let quoted = |text: &str| toml::Value::from(text).to_string();
         let reserved = [reserve()?, reserve()?];
         let [public, admin] = [&reserved[0], &reserved[1]].map(TcpSocket::local_addr);
-        let (public, admin) = (public.map_err(no_port)?, admin.map_err(no_port)?);
+        let (public, admin) = (public.map_err(|error| no_port(&error))?, admin.map_err(|error| no_port(&error))?);
         let config = folder.join("taskhook.toml");
         let text = format!(
             "[log]\nlevel = \"warn\"\n[server]\nlisten = \"{public}\"\npublic_url = \"{PUBLIC_URL}\"\n[admin]\nlisten = \"{admin}\"\n\
@@ -142,7 +142,7 @@ impl Home {
             if http::send(asked, PATIENCE, ANSWER_MAX).await.is_ok_and(|answer| answer.status == 200) {
                 return Ok(());
             }
-            if clock.elapsed() - begun > PATIENCE {
+            if clock.elapsed().saturating_sub(begun) > PATIENCE {
                 return Err(failed(format!("it was not ready within {} s{}", PATIENCE.as_secs(), self.last_words())).into());
             }
             clock.sleep(LOOK_EVERY).await;
@@ -233,15 +233,19 @@ impl Home {
         let begun = clock.elapsed();
         loop {
             let asked = clock.elapsed();
-            let stats = self.json("/api/v1/stats").await?;
+            let stats = match self.json("/api/v1/stats").await {
+                Ok(stats) => stats,
+                // So much may wait that it is not counted in the time that a reader has; but the process must be there.
+                Err(error) => self.text("/healthz").await.map_or(Err(error), |_| Ok(Value::Null))?,
+            };
             if stats["events"] == 0 && stats["jobs"].as_array().is_some_and(Vec::is_empty) {
                 return Ok(true);
             }
-            if clock.elapsed() - begun > patience {
+            if clock.elapsed().saturating_sub(begun) > patience {
                 return Ok(false);
             }
             // The more there is to count, the less often: that takes time from the work.
-            clock.sleep(DRAIN_LOOK_EVERY.max((clock.elapsed() - asked) * 10)).await;
+            clock.sleep(DRAIN_LOOK_EVERY.max(clock.elapsed().saturating_sub(asked) * 10)).await;
         }
     }
 
@@ -309,12 +313,12 @@ fn ended(status: ExitStatus) -> String {
 /// A port that nobody else is given, for a listener to come. Linux lets a socket that listens share the address of one that does not;
 /// elsewhere it is only likely that nobody else takes it in between.
 fn reserve() -> Result<TcpSocket> {
-    let socket = TcpSocket::new_v4().map_err(no_port)?;
-    socket.set_reuseaddr(cfg!(target_os = "linux")).map_err(no_port)?;
-    socket.bind(SocketAddr::from(([127, 0, 0, 1], 0))).map_err(no_port)?;
+    let socket = TcpSocket::new_v4().map_err(|error| no_port(&error))?;
+    socket.set_reuseaddr(cfg!(target_os = "linux")).map_err(|error| no_port(&error))?;
+    socket.bind(SocketAddr::from(([127, 0, 0, 1], 0))).map_err(|error| no_port(&error))?;
     Ok(socket)
 }
 
-fn no_port(error: std::io::Error) -> Error {
+fn no_port(error: &std::io::Error) -> Error {
     Error::failed(format!("no free port on 127.0.0.1: {error}"))
 }

@@ -109,6 +109,8 @@ pub(super) fn run(args: &Args, context: &mut Context<'_>) -> Result {
 struct Peak {
     jobs: f64,
     undelivered: usize,
+    /// How often the metrics were not told.
+    unread: usize,
 }
 
 async fn measure(args: &Args, stage: &mut Stage<'_>) -> Result {
@@ -130,11 +132,11 @@ async fn measure(args: &Args, stage: &mut Stage<'_>) -> Result {
     let mut peak = Peak::default();
     let sending = open_loop(&load, args.moments(), home.public, usize::from(args.connections), &clock, &done);
     let sending = scraped(sending, &home, stage.clock.clone(), &mut peak);
-    let paced = stage.progress.during("sending", requests as u64, &done, sending).await??;
+    let paced = stage.progress.during("sending", requests as u64, &done, sending).await?;
     peak.undelivered = paced.acknowledged.len().saturating_sub(recorder.count());
     let label = format!("{} of {} events are delivered; the others", recorder.count(), paced.acknowledged.len());
     let draining = scraped(home.drained(args.patience, &clock), &home, stage.clock.clone(), &mut peak);
-    let drained = stage.progress.during(&label, 1, &Counter::default(), draining).await??;
+    let drained = stage.progress.during(&label, 1, &Counter::default(), draining).await?;
     let scrape = Scrape::new(home.text("/metrics").await?);
     let arrivals = recorder.arrivals();
     let twice = Twice::of(&arrivals, &home).await?;
@@ -158,19 +160,19 @@ async fn measure(args: &Args, stage: &mut Stage<'_>) -> Result {
 }
 
 /// Does `doing`, and reads the metrics meanwhile.
-async fn scraped<T>(doing: impl Future<Output = T>, home: &Home, clock: clock::Clock, peak: &mut Peak) -> Result<T> {
+async fn scraped<T>(doing: impl Future<Output = T>, home: &Home, clock: clock::Clock, peak: &mut Peak) -> T {
     let scraping = async {
         loop {
             clock.sleep(SCRAPE_EVERY).await;
             match home.text("/metrics").await {
                 Ok(text) => peak.jobs = peak.jobs.max(Scrape::new(text).sum(name::JOBS)),
-                Err(error) => return error,
+                Err(_) => peak.unread += 1,
             }
         }
     };
     tokio::select! {
-        done = doing => Ok(done),
-        error = scraping => Err(error),
+        done = doing => done,
+        () = scraping => unreachable!("scraping does not end"),
     }
 }
 
@@ -275,6 +277,14 @@ impl Seen<'_> {
             ("delivered", format!("{:.1} s after the peak (goal: within {} s: {goal})", gone.as_secs_f64(), GOAL.as_secs())),
             ("lost", self.lost().to_string()),
             ("twice", self.twice.events.to_string()),
+            (
+                "unread",
+                if self.peak.unread == 0 {
+                    String::new()
+                } else {
+                    format!("{} times the metrics did not answer", self.peak.unread)
+                },
+            ),
         ]);
         let mut table =
             Table::new(&[Column::Whole("FROM THE INTENDED MOMENT"), Column::Number("ANSWERED MS"), Column::Number("LATE MS")]);
@@ -306,6 +316,7 @@ impl Seen<'_> {
             "lost": self.lost(),
             "delivered_more_than_once": self.twice.events,
             "metrics": metrics,
+            "metrics_unread": self.peak.unread,
         }));
         report.note("The sender verifies by its own secret (HMAC-SHA256), signed as it sends, and nothing is fetched: what a provider's limit of requests would do is not in these figures.");
         report.note("Sender, receiver and destination share the cores. The destination answers 200 at once.");
@@ -337,6 +348,7 @@ impl Seen<'_> {
 }
 
 /// A count, which Prometheus tells as any number.
+#[expect(clippy::cast_possible_truncation, reason = "it is whole already")]
 fn whole(count: f64) -> Value {
     json!(count.round() as i64)
 }

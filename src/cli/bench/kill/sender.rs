@@ -112,23 +112,21 @@ impl Sender {
             let begun = self.work.clock.elapsed();
             let again = self.unanswered.is_some();
             let body = self.unanswered.take().unwrap_or_else(|| self.next());
-            match self.send(&body).await? {
-                Some(answer) => {
-                    self.acknowledged.resent += u64::from(again);
-                    match answer.status.as_str() {
-                        "accepted" => {}
-                        "duplicate" if again => self.acknowledged.kept_unanswered += 1,
-                        other => self.acknowledged.problems.push(format!("{} was sent once and is answered {other}", answer.id)),
-                    }
-                    self.acknowledged.ids.push(answer.id);
-                    self.answered = Some((body, answer.id));
-                    self.work.clock.sleep(PACE.saturating_sub(self.work.clock.elapsed() - begun)).await;
-                }
-                None => {
-                    self.unanswered = Some(body);
-                    self.work.clock.sleep(PAUSE).await;
-                }
+            let Some(answer) = self.send(&body).await? else {
+                self.unanswered = Some(body);
+                self.work.clock.sleep(PAUSE).await;
+                continue;
+            };
+            self.acknowledged.resent += u64::from(again);
+            match answer.status.as_str() {
+                "accepted" => {}
+                "duplicate" if again => self.acknowledged.kept_unanswered += 1,
+                other => self.acknowledged.problems.push(format!("{} was sent once and is answered {other}", answer.id)),
             }
+            self.acknowledged.ids.push(answer.id);
+            self.answered = Some((body, answer.id));
+            let took = self.work.clock.elapsed().saturating_sub(begun);
+            self.work.clock.sleep(PACE.saturating_sub(took)).await;
         }
         Ok(self)
     }
@@ -143,7 +141,7 @@ impl Sender {
         let task = &tasks[usize::try_from(place % tasks.len() as u64).unwrap_or_default()];
         // Ids are scattered, as the provider's are.
         let scattered = number.wrapping_mul(0x9e37_79b9_7f4a_7c15);
-        let event = if self.made % STOP_EVERY == 0 {
+        let event = if self.made.is_multiple_of(STOP_EVERY) {
             json!({"event_id": format!("task_stopped_{scattered:016x}"), "event_type": "task_stopped",
                 "task_detail": {"task_id": task, "task_title": "T", "message": "done", "stop_reason": "finish"}})
         } else {

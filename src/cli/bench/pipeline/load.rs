@@ -11,7 +11,8 @@ use tokio::task::JoinSet;
 
 use super::super::super::{Error, Result};
 use super::super::BENCH;
-use super::super::load::{Connection, PUBLIC_URL};
+use super::super::connection::Connection;
+use super::super::load::PUBLIC_URL;
 use super::super::process::Home;
 use super::super::progress::Counter;
 use super::board::{Board, Point};
