@@ -360,7 +360,7 @@ async fn nothing_is_claimed_for_a_paused_destination_and_nothing_overtakes_after
 
 /// A lane's deliveries under everything that can happen to them, in an order that a seed chooses.
 async fn lanes_keep_their_order_whatever_happens(_: Database) {
-    for seed in 0..8 {
+    for seed in 0..6 {
         let mut chaos = Chaos {
             database: Database::sqlite().await,
             random: fastrand::Rng::with_seed(seed),
@@ -371,7 +371,7 @@ async fn lanes_keep_their_order_whatever_happens(_: Database) {
             paused: false,
             made: 0,
         };
-        for _ in 0..120 {
+        for _ in 0..100 {
             chaos.step().await;
         }
         chaos.end(seed).await;
@@ -403,9 +403,10 @@ impl Chaos {
             17 => self.now += 400,
             18 => {
                 let store = self.database.store();
-                match self.paused {
-                    true => assert!(store.resume("crm", at(self.now)).await.unwrap()),
-                    false => assert!(!store.pause("crm", at(self.now)).await.unwrap().is_empty()),
+                if self.paused {
+                    assert!(store.resume("crm", at(self.now)).await.unwrap());
+                } else {
+                    assert!(!store.pause("crm", at(self.now)).await.unwrap().is_empty());
                 }
                 self.paused = !self.paused;
             }
@@ -501,6 +502,9 @@ impl Chaos {
             for (id, lease) in std::mem::take(&mut self.leases) {
                 assert!(self.database.finish(lease, at(self.now)).await);
                 self.successes.push(id);
+            }
+            if self.database.backlog().await.is_empty() {
+                break;
             }
         }
         let rows = rows(&self.database).await;
