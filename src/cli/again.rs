@@ -41,17 +41,23 @@ pub(super) struct Filter {
 
 impl Filter {
     /// The members that are set, with those of `more`, as the admin API names them.
-    pub(super) fn members(&self, more: &[(&'static str, &Option<String>)]) -> Result<Vec<(&'static str, String)>> {
+    pub(super) fn members(&self, more: &[(&'static str, Option<&str>)]) -> Result<Vec<(&'static str, String)>> {
         let now = Clock::system().now();
-        let time = |name: &str, written: &Option<String>| -> Result<Option<String>> {
+        let time = |name: &str, written: Option<&str>| -> Result<Option<String>> {
             let Some(written) = written else { return Ok(None) };
             let wrong = || Error::failed(format!("`--{name}` is no time: `{}`", one_line(written, 40))).with_exit(Exit::Usage);
             let hint = "write a moment, like `2026-01-15T12:00:00Z`, or how long ago it was, like `90m`, `2h` or `7d`";
             Ok(Some(rfc3339(moment(written, now).ok_or_else(|| wrong().hint(hint))?)))
         };
-        let (since, until) = (time("since", &self.since)?, time("until", &self.until)?);
-        let own = [("source", &self.source), ("type", &self.kind), ("task", &self.task), ("since", &since), ("until", &until)];
-        Ok(own.iter().chain(more).filter_map(|(name, value)| Some((*name, (*value).clone()?))).collect())
+        let (since, until) = (time("since", self.since.as_deref())?, time("until", self.until.as_deref())?);
+        let own = [
+            ("source", self.source.as_deref()),
+            ("type", self.kind.as_deref()),
+            ("task", self.task.as_deref()),
+            ("since", since.as_deref()),
+            ("until", until.as_deref()),
+        ];
+        Ok(own.iter().chain(more).filter_map(|(name, value)| Some((*name, (*value)?.to_owned()))).collect())
     }
 }
 

@@ -99,8 +99,8 @@ struct Which {
 }
 
 impl Which {
-    fn members(&self, state: &Option<String>) -> Result<Vec<(&'static str, String)>> {
-        self.filter.members(&[("state", state), ("destination", &self.destination), ("route", &self.route)])
+    fn members(&self, state: Option<&str>) -> Result<Vec<(&'static str, String)>> {
+        self.filter.members(&[("state", state), ("destination", self.destination.as_deref()), ("route", self.route.as_deref())])
     }
 }
 
@@ -109,17 +109,17 @@ const DISCARD: again::Act = again::Act { list: "deliveries", verb: "discard", on
 
 pub(super) fn run(args: &Args, context: &mut Context<'_>) -> Result {
     let (act, ids, state, which, many) = match &args.command {
-        Command::List { state, which, listing } => return list(args, which.members(state)?, listing, context),
+        Command::List { state, which, listing } => return list(args, &which.members(state.as_deref())?, listing, context),
         Command::Show { id, json } => return show(args, id, *json, context),
         Command::Test { destination, json } => return test(destination, *json, context),
         Command::Retry { ids, state, which, many } => (RETRY, ids, state, which, many),
         Command::Discard { ids, state, which, many } => (DISCARD, ids, state, which, many),
     };
     let client = Client::new(context, &args.connection, again::TIMEOUT)?;
-    runtime()?.block_on(act.run(&client, ids, &which.members(state)?, many, context))
+    runtime()?.block_on(act.run(&client, ids, &which.members(state.as_deref())?, many, context))
 }
 
-fn list(args: &Args, filter: Vec<(&'static str, String)>, listing: &Listing, context: &mut Context<'_>) -> Result {
+fn list(args: &Args, filter: &[(&'static str, String)], listing: &Listing, context: &mut Context<'_>) -> Result {
     let client = Client::new(context, &args.connection, TIMEOUT)?;
     let set: Vec<_> = filter.iter().map(|(name, value)| (*name, Some(value.as_str()))).collect();
     let list = runtime()?.block_on(listing.ask(&client, "deliveries", &set))?;

@@ -96,7 +96,7 @@ pub(super) fn run(args: &Args, context: &mut Context<'_>) -> Result {
             Command::List { filter, listing } => list(&client, filter, listing, context).await,
             Command::Show { id, json } => show(&client, id, *json, context).await,
             Command::Replay { ids, filter, state, many } => {
-                REPLAY.run(&client, ids, &filter.members(&[("state", state)])?, many, context).await
+                REPLAY.run(&client, ids, &filter.members(&[("state", state.as_deref())])?, many, context).await
             }
             Command::Release { id, json } => release(&client, id, *json, context).await,
             Command::Tail { json } => {

@@ -43,7 +43,7 @@ impl Store {
         store.matching(select, after).await
     }
 
-    /// Does `act` to `rows`, at most [`model::STEP`] at a time; says to how many. One that has changed meanwhile is left out.
+    /// Does `act` to `rows`, at most [`super::model::STEP`] at a time; says to how many. One that has changed meanwhile is left out.
     ///
     /// # Errors
     /// When the commit failed; then nothing was done.

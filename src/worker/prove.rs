@@ -298,11 +298,11 @@ async fn go_on(
         .into_iter()
         .filter(|event| ours || event.released)
         .map(|event| {
-            let fetches = source.fetches() && task_id.is_some() && source.ends(&event.kind);
-            if fetches && event.replay > 0 && known.fetched {
+            let asks = source.fetches() && task_id.is_some() && source.ends(&event.kind);
+            if asks && event.replay > 0 && known.fetched {
                 return Move { event: event.seq, to: entry.again() };
             }
-            behind |= fetches;
+            behind |= asks;
             let to =
                 if behind { Stage::Fetch } else { entry.next(environment, source, &event, dispatch::Known::NotAsked, false) };
             Move { event: event.seq, to }

@@ -38,7 +38,7 @@ async fn refused(harness: &Harness, path: &str, body: Value) -> (u16, String) {
     let answer = harness.admin_post(&format!("/api/v1/{path}"), &body).await;
     let title = json(&answer)["title"].as_str().unwrap_or_default().to_owned();
     assert!(title.len() > 15, "a refusal says why: {title}");
-    (status(&answer), code(&answer).to_owned())
+    (status(&answer), code(&answer))
 }
 
 /// The id of the only delivery in `state`.

@@ -60,6 +60,10 @@ impl Sqlite {
     }
 
     pub(in crate::store) async fn resume(&self, destination: &str, now: Timestamp) -> Result<bool, Error> {
+        let name = destination.to_owned();
+        if !self.read(move |connection| is_paused(connection, &name)).await? {
+            return Ok(false);
+        }
         let mut after = 0;
         loop {
             let name = destination.to_owned();

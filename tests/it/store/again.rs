@@ -340,6 +340,9 @@ async fn rows_are_found_by_what_they_are_like_a_few_at_a_time(database: Database
 
 async fn nothing_is_claimed_for_a_paused_destination_and_nothing_overtakes_after_it(mut database: Database) {
     lane(&database, &["a", "b"], Some(WAIT)).await;
+    let before = database.dump();
+    assert!(!database.store().resume("crm", at(100)).await.unwrap());
+    assert_eq!(database.dump(), before, "what is not paused is not touched");
     database.dispatched("c", "t1", vec![delivery("log", None)], at(0)).await;
     assert_eq!(database.store().pause("crm", at(1)).await.unwrap(), "2026-01-15T12:00:01.000Z");
     assert_eq!(database.store().pause("crm", at(2)).await.unwrap(), "2026-01-15T12:00:01.000Z");
@@ -360,7 +363,7 @@ async fn nothing_is_claimed_for_a_paused_destination_and_nothing_overtakes_after
 
 /// A lane's deliveries under everything that can happen to them, in an order that a seed chooses.
 async fn lanes_keep_their_order_whatever_happens(_: Database) {
-    for seed in 0..8 {
+    for seed in 0..4 {
         let mut chaos = Chaos {
             database: Database::sqlite().await,
             random: fastrand::Rng::with_seed(seed),
@@ -371,7 +374,7 @@ async fn lanes_keep_their_order_whatever_happens(_: Database) {
             paused: false,
             made: 0,
         };
-        for _ in 0..120 {
+        for _ in 0..100 {
             chaos.step().await;
         }
         chaos.end(seed).await;
@@ -403,9 +406,10 @@ impl Chaos {
             17 => self.now += 400,
             18 => {
                 let store = self.database.store();
-                match self.paused {
-                    true => assert!(store.resume("crm", at(self.now)).await.unwrap()),
-                    false => assert!(!store.pause("crm", at(self.now)).await.unwrap().is_empty()),
+                if self.paused {
+                    assert!(store.resume("crm", at(self.now)).await.unwrap());
+                } else {
+                    assert!(!store.pause("crm", at(self.now)).await.unwrap().is_empty());
                 }
                 self.paused = !self.paused;
             }
@@ -501,6 +505,9 @@ impl Chaos {
             for (id, lease) in std::mem::take(&mut self.leases) {
                 assert!(self.database.finish(lease, at(self.now)).await);
                 self.successes.push(id);
+            }
+            if self.database.backlog().await.is_empty() {
+                break;
             }
         }
         let rows = rows(&self.database).await;
