@@ -337,3 +337,55 @@ async fn too_short_a_time_is_refused_with_the_reason() {
         assert!(code == Some(2) && talk.contains(words), "{toml}: {talk}");
     }
 }
+
+/// The program in the folder of `harness`, which goes on meanwhile.
+async fn taskhook(harness: &Harness, arguments: &[&str]) -> (Option<i32>, String, String) {
+    let mut command = tokio::process::Command::new(env!("CARGO_BIN_EXE_taskhook"));
+    command.args(arguments).current_dir(harness.folder()).env_clear();
+    command.env("TASKHOOK__STORE__URL", harness.store_config().url);
+    command.env("TASKHOOK__ARCHIVE__URL", format!("file://{}/files", harness.folder().display()));
+    let output = command.output().await.unwrap();
+    (output.status.code(), String::from_utf8(output.stdout).unwrap(), String::from_utf8(output.stderr).unwrap())
+}
+
+#[tokio::test]
+async fn the_command_counts_first_and_erases_when_told() {
+    let crm = Recorder::start().await;
+    let mut harness = start(&crm, "").await;
+    stop_of(&harness, "e1", "t1").await;
+    harness.drain().await;
+    let admin = format!("http://{}", harness.app().admin);
+    let erase = ["tasks", "erase", "open", "t1", "--url", &admin, "--token", "none"];
+    let (code, _, talk) = taskhook(&harness, &erase).await;
+    assert_eq!(code, Some(0), "{talk}");
+    assert!(talk.contains("there are 1 event(s), 1 delivery(s), 0 file(s)") && talk.contains("add `--yes`"), "{talk}");
+    assert_eq!(harness.list("events").await.len(), 1);
+    let (code, out, talk) = taskhook(&harness, &[&erase[..], &["--yes", "--json"]].concat()).await;
+    assert_eq!(code, Some(0), "{talk}");
+    assert_eq!(serde_json::from_str::<Value>(&out).unwrap()["erased"], true);
+    assert_eq!(harness.list("events").await.len(), 0);
+    let (code, _, talk) = taskhook(&harness, &erase).await;
+    assert!(code == Some(1) && talk.contains("there is no task `t1`"), "{talk}");
+}
+
+#[tokio::test]
+async fn a_file_that_is_missing_or_not_whole_is_found() {
+    let crm = Recorder::start().await;
+    let mut harness = start(&crm, "").await;
+    task(&mut harness, "a.txt", "one").await;
+    let check = ["store", "check", "--files", "--json"];
+    let (code, out, talk) = taskhook(&harness, &check).await;
+    assert_eq!((code, serde_json::from_str::<Value>(&out).unwrap()), (Some(0), json!({"findings": []})), "{talk}");
+    let file = found(&harness.folder().join("files"), "one").pop().unwrap();
+    for whole in [true, false] {
+        if whole {
+            fs::write(&file, "on").unwrap();
+        } else {
+            fs::remove_file(&file).unwrap();
+        }
+        let (code, out, talk) = taskhook(&harness, &check).await;
+        assert_eq!(code, Some(1), "{talk}");
+        let findings: Value = serde_json::from_str(&out).unwrap();
+        assert!(findings["findings"][0]["problem"].as_str().unwrap().contains("not in the archive"), "{findings}");
+    }
+}

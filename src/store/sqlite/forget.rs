@@ -26,13 +26,12 @@ pub(super) fn event(connection: &Connection, keys: &mut Keys, seq: i64, keep: Ke
         .query_row([seq], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?, row.get(4)?)))
         .optional()?;
     let Some((id, source, event_id, subject, collision_of)) = row else { return Ok(None) };
-    let of_it = match collision_of {
-        None => Key::of(&source, &event_id),
-        Some(_) => {
-            let kept: SqlValue =
-                connection.prepare_cached("SELECT body FROM events WHERE seq = ?1")?.query_row([seq], |row| row.get(0))?;
-            Key::of_collision(&source, &event_id, &content_digest(&body(kept)))
-        }
+    let of_it = if collision_of.is_none() {
+        Key::of(&source, &event_id)
+    } else {
+        let kept: SqlValue =
+            connection.prepare_cached("SELECT body FROM events WHERE seq = ?1")?.query_row([seq], |row| row.get(0))?;
+        Key::of_collision(&source, &event_id, &content_digest(&body(kept)))
     };
     keys.forget(connection, of_it)?;
     if keep == Keep::Key {

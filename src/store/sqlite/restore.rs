@@ -188,7 +188,7 @@ impl Restore {
         }
         let failed = |error: std::io::Error| file_error(&self.store, &error);
         let stamp: String = text(self.now).chars().filter(char::is_ascii_alphanumeric).collect();
-        let aside = (0..)
+        let aside = (0..1000)
             .map(|number: u32| if number == 0 { stamp.clone() } else { format!("{stamp}-{number}") })
             .map(|stamp| beside(&self.store, &format!(".before-restore-{stamp}")))
             .find(|aside| !aside.exists())

@@ -47,16 +47,16 @@ pub(super) fn done_events(connection: &Connection, after: i64, before: &str, now
     let rows = statement.query_map(params![after, before, PAGE], |row| {
         Ok((row.get::<_, i64>(0)?, row.get::<_, String>(1)?, row.get::<_, bool>(2)?, row.get::<_, u64>(3)?))
     })?;
-    page(&rows.collect::<Result<Vec<_>, _>>()?, before, now)
+    Ok(page(&rows.collect::<Result<Vec<_>, _>>()?, before, now))
 }
 
 /// What of a page of `rows` (place, time, whether it may go, bytes) may go, and whether to go on. A time that is still to come was
 /// written by a clock that was wrong: it says nothing about the rows behind it.
-fn page(rows: &[(i64, String, bool, u64)], before: &str, now: &str) -> Result<Candidates, Error> {
+fn page(rows: &[(i64, String, bool, u64)], before: &str, now: &str) -> Candidates {
     let may_go = rows.iter().filter(|(_, _, may_go, _)| *may_go).map(|(seq, _, _, bytes)| (*seq, *bytes)).collect();
     let older = rows.iter().any(|(_, at, ..)| at.as_str() < before || at.as_str() > now);
     let next = rows.last().filter(|_| older && rows.len() == PAGE).map(|(seq, ..)| *seq);
-    Ok(Candidates { rows: may_go, next })
+    Candidates { rows: may_go, next }
 }
 
 /// Removes those of `events` that are done with, and their tasks where no event is left.
@@ -105,7 +105,7 @@ pub(super) fn bare_tasks(connection: &Connection, after: i64, before: &str, now:
         " FROM tasks WHERE seq > ?1 ORDER BY seq LIMIT ?3"
     ))?;
     let rows = statement.query_map(params![after, before, PAGE], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?, 0)))?;
-    page(&rows.collect::<Result<Vec<_>, _>>()?, before, now)
+    Ok(page(&rows.collect::<Result<Vec<_>, _>>()?, before, now))
 }
 
 pub(super) fn remove_tasks(connection: &Connection, tasks: &[i64], now: Timestamp) -> Result<Removed, Error> {
