@@ -88,7 +88,7 @@ pub(super) fn outgoing(connection: &Connection, delivery: i64, overdue_in_lane: 
     Ok(connection
         .prepare_cached(
             "SELECT deliveries.id, body, jobs.attempt - first_attempt + 1, EXISTS (SELECT 1 FROM attempts \
-             WHERE delivery = seq AND outcome = 'unknown' AND attempts.attempt >= first_attempt) \
+             WHERE delivery = seq AND outcome = 'unknown' AND attempts.attempt >= iif(first_attempt = 1, 0, first_attempt)) \
              FROM deliveries JOIN delivery_bodies ON delivery_bodies.delivery = seq \
              JOIN jobs ON jobs.kind = 'deliver' AND jobs.subject = seq WHERE seq = ?1",
         )?
@@ -173,7 +173,7 @@ fn give_up_turn(connection: &Connection, delivery: i64, now: Timestamp) -> Resul
 }
 
 /// Lets a dead letter join its lane again, and says after which delivery it goes, if it does not go now. Its attempts are counted
-/// on, and its ladder begins anew.
+/// on, and its ladder begins anew; an attempt 0, which a restore made, counts as the first.
 pub(super) fn join(connection: &Connection, delivery: i64, now: Timestamp) -> Result<Option<i64>, Error> {
     let (destination, lane, order_wait): (String, i64, Option<u64>) = connection
         .prepare_cached(
@@ -203,7 +203,7 @@ pub(super) fn join(connection: &Connection, delivery: i64, now: Timestamp) -> Re
         .prepare_cached(
             "INSERT INTO jobs (kind, queue, subject, state, due_at, behind, attempt, first_attempt, created_at) \
              SELECT ?1, ?2, ?3, ?4, ?5, ?6, last, last + 1, ?7 \
-             FROM (SELECT coalesce(max(attempt), 0) AS last FROM attempts WHERE delivery = ?3)",
+             FROM (SELECT coalesce(max(max(attempt), 1), 0) AS last FROM attempts WHERE delivery = ?3)",
         )?
         .execute(params![JobKind::Deliver.as_str(), destination, delivery, state, due_at, behind, text(now)])?;
     Ok(behind)
