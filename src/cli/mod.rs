@@ -209,7 +209,7 @@ mod tests {
           config       Print the effective configuration as TOML, secrets redacted
           webhooks     Tell the provider where to send webhooks
           events       See what was received, and where it stands
-          tasks        See tasks, and create them
+          tasks        See tasks, create them, erase them
           deliveries   See what was handed on, what waits, and what was given up on
           rejections   See requests that did not verify, and what would have made them good
           routes       Try where an event would go

@@ -15,13 +15,18 @@ use crate::store::upkeep::{Erased, Holding};
 
 /// Events that go in one transaction.
 const PART: usize = 500;
+/// Events that are counted.
+const MOST: usize = 1_000_000;
 
-/// The events of a task.
-macro_rules! events_of_task {
-    () => {
+/// The events of a task, at most `most`.
+fn events(connection: &Connection, task: i64, most: usize) -> Result<Vec<i64>, Error> {
+    let mut statement = connection.prepare_cached(
         "WITH RECURSIVE of_task (event) AS (SELECT newest_event FROM tasks WHERE seq = ?1 AND newest_event IS NOT NULL \
-         UNION ALL SELECT previous FROM of_task JOIN events ON events.seq = of_task.event WHERE previous IS NOT NULL) "
-    };
+         UNION ALL SELECT previous FROM of_task JOIN events ON events.seq = of_task.event WHERE previous IS NOT NULL) \
+         SELECT event FROM of_task JOIN events ON events.seq = of_task.event LIMIT ?2",
+    )?;
+    let events = statement.query_map(params![task, most], |row| row.get(0))?;
+    Ok(events.collect::<Result<_, _>>()?)
 }
 
 fn task(connection: &Connection, source: &str, task_id: &str) -> Result<Option<i64>, Error> {
@@ -33,13 +38,13 @@ fn task(connection: &Connection, source: &str, task_id: &str) -> Result<Option<i
 
 pub(super) fn holding(connection: &Connection, source: &str, task_id: &str) -> Result<Option<Holding>, Error> {
     let Some(task) = task(connection, source, task_id)? else { return Ok(None) };
-    let (events, deliveries) = connection
-        .prepare_cached(concat!(
-            events_of_task!(),
-            "SELECT count(*), coalesce(sum((SELECT count(*) FROM deliveries WHERE deliveries.event = of_task.event)), 0) \
-             FROM of_task JOIN events ON events.seq = of_task.event"
-        ))?
-        .query_row([task], |row| Ok((row.get(0)?, row.get(1)?)))?;
+    let all = events(connection, task, MOST)?;
+    let mut deliveries = 0;
+    for event in &all {
+        deliveries += connection
+            .prepare_cached("SELECT count(*) FROM deliveries WHERE event = ?1")?
+            .query_row([event], |row| row.get::<_, i64>(0))?;
+    }
     let files =
         connection.prepare_cached("SELECT count(*) FROM files WHERE subject = ?1")?.query_row([task], |row| row.get(0))?;
     let rejections = connection
@@ -48,7 +53,7 @@ pub(super) fn holding(connection: &Connection, source: &str, task_id: &str) -> R
              OR instr(headers, ?2) > 0 OR instr(target, ?2) > 0 OR instr(coalesce(explanation, ''), ?2) > 0)",
         )?
         .query_row([source, task_id], |row| row.get(0))?;
-    Ok(Some(Holding { events, deliveries, files, rejections }))
+    Ok(Some(Holding { events: i64::try_from(all.len()).unwrap_or(i64::MAX), deliveries, files, rejections }))
 }
 
 pub(super) fn erase(connection: &Connection, source: &str, task_id: &str, now: Timestamp) -> Result<Erased, Error> {
@@ -77,13 +82,7 @@ fn part(connection: &Connection, source: &str, task_id: &str, task: i64, at: &st
              AND subject IN (SELECT seq FROM deliveries WHERE lane = ?1 AND state = 'pending'))",
         )?
         .execute([task])?;
-    let events: Vec<i64> = connection
-        .prepare_cached(concat!(
-            events_of_task!(),
-            "SELECT event FROM of_task JOIN events ON events.seq = of_task.event LIMIT ?2"
-        ))?
-        .query_map(params![task, PART], |row| row.get(0))?
-        .collect::<Result<_, _>>()?;
+    let events = events(connection, task, PART)?;
     for event in &events {
         forget::event(connection, *event, Keep::Key, at)?;
     }
