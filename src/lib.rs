@@ -66,6 +66,8 @@
 //! | what hides WebRun's sessions | `src/provider/webrun/mask.rs` |
 //! | what all simulators do | `src/simulator/core.rs`; what each sends, its `deliver.rs` |
 //! | what makes a duplicate or a collision | `src/event.rs` (key, content), `src/store/sqlite/append.rs` |
+//! | whose connection is closed when all are taken | `src/server/places.rs` |
+//! | which store is refused | `src/store/sqlite/inspect.rs`, `open.rs` |
 //! | what one commit holds | `src/store/sqlite/writer.rs` |
 //! | the tables | `src/store/sqlite/schema/` |
 //! | when a task is ours, when it is quarantined | `src/worker/prove.rs` |

@@ -9,6 +9,7 @@ use rusqlite::config::DbConfig;
 use rusqlite::{Connection, OpenFlags, OptionalExtension as _, params};
 use uuid::Uuid;
 
+use super::inspect::inspect;
 use crate::store::Error;
 use crate::store::model::text;
 
@@ -47,6 +48,8 @@ pub(super) fn path(url: &str) -> Result<PathBuf, Error> {
 pub(super) fn open(path: &Path, now: Timestamp) -> Result<Opened, Error> {
     let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
     fs::create_dir_all(folder).map_err(|error| unwritable(path, folder, &error))?;
+    // Asked, since files that are there already may let themselves be written to in a folder that takes no new ones.
+    rustix::fs::access(folder, rustix::fs::Access::WRITE_OK).map_err(|error| unwritable(path, folder, &error.into()))?;
     place(path, folder)?;
     let lock = lock(path, folder)?;
     let wrap = |error: rusqlite::Error| refused(path, &error);
@@ -57,15 +60,21 @@ pub(super) fn open(path: &Path, now: Timestamp) -> Result<Opened, Error> {
             hint: "set `store.url` to a file in it".into(),
         });
     }
+    inspect(path)?;
     let mut connection = Connection::open(path).map_err(wrap)?;
-    known_file(&connection, path)?;
-    schema(&connection, path)?;
     connection.busy_timeout(std::time::Duration::from_secs(5)).map_err(wrap)?;
     connection.execute_batch(PRAGMAS).map_err(wrap)?;
     // Plans must not depend on bound values: where one might (an index with a condition), SQLite would plan anew for every value.
     connection.set_db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_QPSG, true).map_err(wrap)?;
     connection.set_prepared_statement_cache_capacity(128);
     migrate(&mut connection, path, now)?;
+    // So that the log tells of which store it is: what stays as it is, SQLite does not write. A full disk heals, and is told later.
+    let sql = "INSERT OR REPLACE INTO store (name, value) VALUES ('opened_at', ?1)";
+    let told = connection.execute(sql, [text(now)]);
+    told.map(drop).or_else(|error| match error.sqlite_error_code() {
+        Some(rusqlite::ErrorCode::DiskFull) => Ok(()),
+        _ => Err(wrap(error)),
+    })?;
     let instance_id = instance_id(&connection).map_err(wrap)?;
     Ok(Opened { connection, lock, instance_id })
 }
@@ -124,7 +133,7 @@ fn migrate(connection: &mut Connection, path: &Path, now: Timestamp) -> Result<(
 }
 
 /// The file's schema; `None` if it is new. A schema that no longer serves this program is an error, and nothing is touched.
-fn schema(connection: &Connection, path: &Path) -> Result<Option<usize>, Error> {
+pub(super) fn schema(connection: &Connection, path: &Path) -> Result<Option<usize>, Error> {
     let wrap = |error: rusqlite::Error| refused(path, &error);
     let exists: bool =
         connection.query_row("SELECT count(*) FROM sqlite_schema WHERE name = 'store'", [], |row| row.get(0)).map_err(wrap)?;
@@ -148,7 +157,7 @@ fn schema(connection: &Connection, path: &Path) -> Result<Option<usize>, Error> 
 }
 
 /// Refuses a SQLite file that somebody else made, before anything is written to it.
-fn known_file(connection: &Connection, path: &Path) -> Result<(), Error> {
+pub(super) fn known_file(connection: &Connection, path: &Path) -> Result<(), Error> {
     let wrap = |error: rusqlite::Error| refused(path, &error);
     let id: i32 = connection.query_row("PRAGMA application_id", [], |row| row.get(0)).map_err(wrap)?;
     let tables: i64 = connection.query_row("SELECT count(*) FROM sqlite_schema", [], |row| row.get(0)).map_err(wrap)?;
@@ -181,12 +190,19 @@ fn lock(path: &Path, folder: &Path) -> Result<File, Error> {
     }
 }
 
+/// The same for a file in a folder that can be written.
+pub(super) fn unwritable_file(path: &Path, error: &io::Error) -> Error {
+    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let hint = crate::store::unwritable(folder, error, "store.url");
+    Error::Open { path: path.to_owned(), problem: format!("cannot write to it: {error}"), hint }
+}
+
 fn unwritable(path: &Path, folder: &Path, error: &io::Error) -> Error {
     let hint = crate::store::unwritable(folder, error, "store.url");
     Error::Open { path: path.to_owned(), problem: format!("cannot write to {}: {error}", folder.display()), hint }
 }
 
-fn refused(path: &Path, error: &rusqlite::Error) -> Error {
+pub(super) fn refused(path: &Path, error: &rusqlite::Error) -> Error {
     use rusqlite::ErrorCode::{CannotOpen, DatabaseCorrupt, NotADatabase, PermissionDenied, ReadOnly};
     let folder = path.parent().unwrap_or(Path::new("."));
     match error.sqlite_error_code() {
