@@ -79,10 +79,19 @@ impl Clock {
         }
     }
 
-    /// Waits for `duration`, counted from this call (not from the first poll).
+    /// Waits for `duration` of running time, counted from this call (not from the first poll).
     pub fn sleep(&self, duration: Duration) -> impl Future<Output = ()> + use<> {
-        let (clock, until) = (self.clone(), after(self.now(), duration));
-        async move { clock.sleep_until(until).await }
+        let (clock, until) = (self.clone(), self.elapsed().saturating_add(duration));
+        async move {
+            match &clock.0 {
+                Kind::System { .. } => tokio::time::sleep(until.saturating_sub(clock.elapsed())).await,
+                Kind::Manual(manual) => {
+                    let mut moved = manual.now.subscribe();
+                    // As in `sleep_until`.
+                    let _ = moved.wait_for(|_| clock.elapsed() >= until).await;
+                }
+            }
+        }
     }
 
     /// Moves a manual clock by `by`, in whole milliseconds. Negative is wall time that jumps back: running time then stands.
@@ -173,5 +182,14 @@ mod tests {
         clock.advance(SignedDuration::from_secs(1));
         sleeper.await;
         assert_eq!(clock.elapsed(), Duration::from_mins(1));
+    }
+
+    #[tokio::test]
+    async fn wall_time_that_jumps_back_lets_nobody_sleep_longer() {
+        let clock = Clock::manual("2025-11-18T23:05:01Z".parse().unwrap());
+        let sleeper = clock.sleep(Duration::from_mins(1));
+        clock.advance(SignedDuration::from_hours(-1));
+        clock.advance(SignedDuration::from_mins(1));
+        sleeper.await;
     }
 }

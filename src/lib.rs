@@ -67,6 +67,8 @@
 //! | what hides WebRun's sessions | `src/provider/webrun/mask.rs` |
 //! | what all simulators do | `src/simulator/core.rs`; what each sends, its `deliver.rs` |
 //! | what makes a duplicate or a collision | `src/event.rs` (key, content), `src/store/sqlite/append.rs`, `keys.rs` |
+//! | whose connection is closed when all are taken | `src/server/places.rs` |
+//! | which store is refused | `src/store/sqlite/inspect.rs`, `open.rs` |
 //! | what one commit holds | `src/store/sqlite/writer.rs` |
 //! | when a kept event becomes work | `src/store/sqlite/intake.rs` |
 //! | the tables | `src/store/sqlite/schema/` |

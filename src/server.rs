@@ -1,6 +1,9 @@
 //! The listeners: limits, time-outs and the order of stopping.
 
+mod places;
+
 use std::net::SocketAddr;
+use std::pin::pin;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -13,17 +16,16 @@ use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::{Service as _, service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
-use hyper_util::server::graceful::GracefulShutdown;
 use hyper_util::service::TowerToHyperService;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
-use tokio::task::JoinSet;
+use tokio::task::{Id, JoinError, JoinSet};
 use tokio_util::sync::CancellationToken;
 use tower_http::catch_panic::CatchPanicLayer;
 use tower_http::sensitive_headers::SetSensitiveRequestHeadersLayer;
 
+use self::places::{Going, Place, Places};
 use crate::clock::Clock;
 use crate::keys::Keys;
 use crate::receive::Receiver;
@@ -173,8 +175,9 @@ fn panicked(_: Box<dyn std::any::Any + Send>) -> Response {
 
 /// Serves `router` on `listener` until `stop`; then takes no more connections, lets requests in hand end, and returns.
 ///
-/// At most `max_connections` are open; more wait in the kernel. Headers must come within `header_timeout`, and a connection may
-/// be idle for no longer.
+/// At most `max_connections` are open. One more is accepted and waits for a place, which the connection that was waited for the
+/// longest makes ([`places`]); the others wait in the kernel. Headers must come within `header_timeout`, and a connection may be
+/// idle for no longer.
 pub async fn serve(
     listener: TcpListener,
     router: Router,
@@ -182,41 +185,91 @@ pub async fn serve(
     header_timeout: Duration,
     stop: CancellationToken,
 ) {
-    let places = Arc::new(Semaphore::new(max_connections.min(Semaphore::MAX_PERMITS)));
-    let graceful = GracefulShutdown::new();
+    let mut places = Places::new(max_connections);
     let mut connections = JoinSet::new();
-    loop {
+    'accepting: loop {
         let accepted = tokio::select! {
             () = stop.cancelled() => break,
-            Some(_) = connections.join_next() => continue,
-            accepted = accept(&listener, &places) => accepted,
+            Some(ended) = connections.join_next_with_id() => {
+                places.free(task(&ended));
+                continue;
+            }
+            accepted = accept(&listener) => accepted,
         };
-        let Some((stream, peer, permit)) = accepted else { continue };
-        let mut builder = http1::Builder::new();
-        builder.timer(TokioTimer::new()).header_read_timeout(header_timeout).max_buf_size(64 << 10);
-        let router = TowerToHyperService::new(router.clone());
-        let service = service_fn(move |mut request: Request<Incoming>| {
-            request.extensions_mut().insert(peer);
-            router.call(request)
-        });
-        let connection = graceful.watch(builder.serve_connection(TokioIo::new(stream), service));
-        connections.spawn(async move {
-            // How a connection ends is its peer's affair: what was accepted is kept, what was not is sent again.
-            let _ = connection.await;
-            drop(permit);
-        });
+        let Some((stream, peer)) = accepted else { continue };
+        while let Err(wait) = places.make_room() {
+            tokio::select! {
+                () = stop.cancelled() => break 'accepting,
+                Some(ended) = connections.join_next_with_id() => places.free(task(&ended)),
+                () = tokio::time::sleep(wait) => {}
+            }
+        }
+        let place = places.place();
+        let connection = connection(stream, peer, router.clone(), header_timeout, Arc::clone(&place), stop.clone());
+        places.take(connections.spawn(connection).id(), place);
     }
     drop(listener);
-    graceful.shutdown().await;
+    while connections.join_next().await.is_some() {}
 }
 
-async fn accept(listener: &TcpListener, places: &Arc<Semaphore>) -> Option<(TcpStream, Peer, OwnedSemaphorePermit)> {
-    let permit = Arc::clone(places).acquire_owned().await.ok()?;
+fn task(ended: &Result<(Id, ()), JoinError>) -> Id {
+    match ended {
+        Ok((id, ())) => *id,
+        Err(error) => error.id(),
+    }
+}
+
+/// Serves one connection until its end, until `stop`, or until another needs its `place`.
+async fn connection(
+    stream: TcpStream,
+    peer: Peer,
+    router: Router,
+    header_timeout: Duration,
+    place: Arc<Place>,
+    stop: CancellationToken,
+) {
+    let mut builder = http1::Builder::new();
+    builder.timer(TokioTimer::new()).header_read_timeout(header_timeout).max_buf_size(64 << 10);
+    let router = TowerToHyperService::new(router);
+    let theirs = Arc::clone(&place);
+    let service = service_fn(move |request: Request<Incoming>| {
+        let mut request = request.map(|body| theirs.reading(body));
+        request.extensions_mut().insert(peer);
+        let (answer, place) = (router.call(request), Arc::clone(&theirs));
+        async move { answer.await.map(|answer| answer.map(|body| place.answering(body))) }
+    });
+    // How a connection ends is its peer's affair: what was accepted is kept, what was not is sent again.
+    let mut serving = pin!(builder.serve_connection(TokioIo::new(stream), service));
+    loop {
+        tokio::select! {
+            _ = serving.as_mut() => return,
+            () = stop.cancelled() => {
+                serving.as_mut().graceful_shutdown();
+                let _ = serving.await;
+                return;
+            }
+            () = place.wanted() => match place.going() {
+                Going::Stays => {}
+                Going::Now => return,
+                Going::InOrder => {
+                    serving.as_mut().graceful_shutdown();
+                    let _ = tokio::time::timeout(LEAVE_TIME, serving).await;
+                    return;
+                }
+            }
+        }
+    }
+}
+
+/// How long an idle connection may take to end once another needs its place: its last answer may still be on its way.
+const LEAVE_TIME: Duration = Duration::from_secs(1);
+
+async fn accept(listener: &TcpListener) -> Option<(TcpStream, Peer)> {
     match listener.accept().await {
         Ok((stream, address)) => {
             // Answers are small: each must leave at once.
             let _ = stream.set_nodelay(true);
-            Some((stream, Peer(address.ip()), permit))
+            Some((stream, Peer(address.ip())))
         }
         Err(error) => {
             // Out of file descriptors, most likely; connections that end will free some.

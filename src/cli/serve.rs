@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use super::{Context, Error, Exit, Result, runtime};
@@ -22,11 +23,31 @@ pub(super) fn run(_args: &Args, context: &mut Context<'_>) -> Result {
     let config = Config::load(&context.inputs)?;
     telemetry::init(&config.log, config.rust_log.as_deref(), context.terminal)
         .map_err(|problem| Error::failed(format!("`RUST_LOG`: {problem}")).with_exit(Exit::Usage))?;
+    allow_files(config.server.max_connections);
     let runtime = runtime()?;
     let ended = runtime.block_on(serve(&config, context.terminal));
     // What still runs now was told to stop and had its time.
     runtime.shutdown_timeout(Duration::from_secs(1));
     ended
+}
+
+/// Files that are open beside the connections of the public listener: those of the other listeners, of deliveries, and the store's.
+const OTHER_FILES: usize = 1024;
+
+/// Lets this process open as many files as its connections need, as far as the system lets it.
+fn allow_files(max_connections: usize) {
+    let needed = u64::try_from(max_connections.saturating_add(OTHER_FILES)).unwrap_or(u64::MAX);
+    let limit = getrlimit(Resource::Nofile);
+    if limit.current.is_none_or(|current| current >= needed) {
+        return;
+    }
+    let raised = limit.maximum.map_or(needed, |most| most.min(needed));
+    let _ = setrlimit(Resource::Nofile, Rlimit { current: Some(raised), maximum: limit.maximum });
+    if raised < needed {
+        tracing::warn!(
+            "`server.max_connections` is {max_connections}, and the system lets this process open {raised} files only: raise `ulimit -n` to {needed}, or lower it"
+        );
+    }
 }
 
 async fn serve(config: &Config, terminal: bool) -> Result {

@@ -181,7 +181,13 @@ impl Receiver {
             return Err(Problem::BodyTooLarge);
         }
         let places = u32::try_from(expected).unwrap_or(u32::MAX);
-        let permit = Arc::clone(&self.inflight).try_acquire_many_owned(places).map_err(|_| Problem::QueueFull)?;
+        let Ok(permit) = Arc::clone(&self.inflight).try_acquire_many_owned(places) else {
+            if !headers.contains_key(header::EXPECT) {
+                // A sender that is still sending would meet a closed connection before it reads the answer.
+                let _ = tokio::time::timeout(self.limits.request_timeout, discard(body, most)).await;
+            }
+            return Err(Problem::QueueFull);
+        };
         match tokio::time::timeout(self.limits.request_timeout, Limited::new(body, most).collect()).await {
             Ok(Ok(read)) => Ok((read.to_bytes(), permit)),
             Ok(Err(error)) if error.is::<LengthLimitError>() => Err(Problem::BodyTooLarge),
@@ -285,6 +291,12 @@ impl Receiver {
             received_at,
         });
     }
+}
+
+/// Reads a body of at most `most` bytes, and keeps nothing of it.
+async fn discard(body: Body, most: usize) {
+    let mut body = Limited::new(body, most);
+    while let Some(Ok(_)) = body.frame().await {}
 }
 
 /// Our usual answer to an event that is kept, or the one that its sender wants.

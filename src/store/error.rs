@@ -1,7 +1,10 @@
 //! Why the store did not do what was asked.
 
 use std::io;
+use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
+
+use rusqlite::ffi::SQLITE_IOERR_SHMSIZE;
 
 /// Why the store did not do what was asked.
 #[derive(Clone, Debug, thiserror::Error)]
@@ -79,8 +82,13 @@ impl Error {
 pub fn unwritable(folder: &Path, error: &io::Error, key: &str) -> String {
     let (uid, gid) = (rustix::process::getuid().as_raw(), rustix::process::getgid().as_raw());
     let make = if folder.exists() { String::new() } else { format!("mkdir -p {} && ", folder.display()) };
+    let ours = folder.metadata().is_ok_and(|about| about.uid() == uid);
     let folder = folder.display();
     match error.kind() {
+        // To give what one has is no help.
+        io::ErrorKind::PermissionDenied if ours => {
+            format!("this process runs as uid {uid}, whose folder it is; let it write there: chmod -R u+rwX {folder}")
+        }
         io::ErrorKind::PermissionDenied => {
             format!("this process runs as uid {uid}; give it the folder: {make}chown -R {uid}:{gid} {folder}")
         }
@@ -93,10 +101,31 @@ impl From<rusqlite::Error> for Error {
     fn from(error: rusqlite::Error) -> Self {
         use rusqlite::ErrorCode::{DatabaseCorrupt, DiskFull, NotADatabase, SystemIoFailure};
         match error.sqlite_error_code() {
+            // The index of the log found no room. Nothing that is kept stands in it, and it is made anew at every start.
+            Some(SystemIoFailure) if error.sqlite_error().is_some_and(|error| error.extended_code == SQLITE_IOERR_SHMSIZE) => {
+                Self::Full(error.to_string())
+            }
             Some(DiskFull) => Self::Full(error.to_string()),
             Some(SystemIoFailure) => Self::Disk(error.to_string()),
             Some(DatabaseCorrupt | NotADatabase) => Self::Disk(format!("{error}; restore a backup")),
             _ => Self::Database(error.to_string()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use rusqlite::ffi;
+
+    use super::*;
+
+    #[test]
+    fn a_log_whose_index_finds_no_room_heals_and_a_disk_that_fails_does_not() {
+        let error = |code| Error::from(rusqlite::Error::SqliteFailure(ffi::Error::new(code), None));
+        assert!(matches!(error(SQLITE_IOERR_SHMSIZE), Error::Full(_)));
+        assert!(matches!(error(ffi::SQLITE_FULL), Error::Full(_)));
+        for code in [ffi::SQLITE_IOERR_FSYNC, ffi::SQLITE_IOERR_WRITE, ffi::SQLITE_IOERR_SHMMAP, ffi::SQLITE_CORRUPT] {
+            assert!(error(code).is_fatal(), "{code}");
         }
     }
 }

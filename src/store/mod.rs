@@ -33,6 +33,7 @@ pub mod upkeep;
 pub mod view;
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
@@ -200,6 +201,15 @@ impl Store {
     /// When the commit failed.
     pub async fn expire(&self, now: Timestamp) -> Result<usize, Error> {
         forward!(self.expire(now))
+    }
+
+    /// Brings what is due later forward, since wall time went back: by so much, or, at a start, by as much as the store was last
+    /// written to after `now`. Says by how much, and how many jobs that changed; `None` if time did not go back.
+    ///
+    /// # Errors
+    /// When the commit failed.
+    pub async fn clock_went_back(&self, by: Option<Duration>, now: Timestamp) -> Result<Option<(Duration, usize)>, Error> {
+        forward!(self.clock_went_back(by, now))
     }
 
     /// Writes down that tasks of `source` are ours.

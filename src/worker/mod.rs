@@ -15,6 +15,7 @@ mod breaker;
 mod deliver;
 mod dispatch;
 mod fetch;
+mod jump;
 mod pace;
 mod places;
 mod prove;
@@ -77,6 +78,7 @@ pub struct Worker {
     proving: BTreeMap<String, Arc<Mutex<prove::Listing>>>,
     breakers: HashMap<String, Breaker>,
     paces: HashMap<String, Pace>,
+    jump: jump::Jump,
     running: JoinSet<()>,
     slots: HashMap<Id, Slot>,
     /// How deliveries went; at most one message for each that runs.
@@ -111,6 +113,7 @@ impl Worker {
             proving,
             breakers: HashMap::new(),
             paces,
+            jump: jump::Jump::default(),
             running: JoinSet::new(),
             slots: HashMap::new(),
             outcomes: unbounded_channel(),
@@ -168,6 +171,7 @@ impl Worker {
     /// Claims what can be started now and starts it. Returns when to ask again, where that is known.
     async fn claim(&mut self) -> Result<Option<jiff::Timestamp>, store::Error> {
         let environment = Arc::clone(&self.environment);
+        self.jump.follow(&environment).await?;
         let capacities = self.capacities();
         if capacities.is_empty() {
             return Ok(self.alarm());

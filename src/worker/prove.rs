@@ -116,11 +116,13 @@ async fn refresh(
     listing: &mut Listing,
     heard: Option<Timestamp>,
 ) -> Result<(), Wait> {
-    if listing.read_at.is_some_and(|read_at| Some(read_at) > heard) {
+    // One that was read in what is now the future tells nothing: the clock was set back.
+    let now = environment.clock.now();
+    if listing.read_at.is_some_and(|read_at| read_at <= now && Some(read_at) > heard) {
         return Ok(());
     }
     source.budget().try_take(Use::Prove).map_err(Wait::Budget)?;
-    let read_at = environment.clock.now();
+    let read_at = now;
     let tasks = source.recent_tasks().await.map_err(Wait::Provider)?;
     environment.health.recover(&part(source));
     let proofs = tasks

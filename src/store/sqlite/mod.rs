@@ -7,8 +7,10 @@ pub(super) mod backup;
 pub(super) mod check;
 mod checkpoint;
 mod claim;
+mod clock;
 mod erase;
 mod forget;
+mod inspect;
 mod intake;
 mod keys;
 mod lane;
@@ -180,8 +182,10 @@ impl Sqlite {
 
     pub(super) async fn check(&self) -> Result<(), Error> {
         self.ensure_space()?;
-        self.write(|connection| {
-            connection.prepare_cached("UPDATE store SET value = value WHERE name = 'schema'")?.execute([])?;
+        // Something new: what stays as it is, SQLite does not write.
+        let now = text(self.shared.clock.now());
+        self.write(move |connection| {
+            connection.prepare_cached("INSERT OR REPLACE INTO store (name, value) VALUES ('checked_at', ?1)")?.execute([&now])?;
             Ok(())
         })
         .await
@@ -217,6 +221,10 @@ impl Sqlite {
 
     pub(super) async fn expire(&self, now: Timestamp) -> Result<usize, Error> {
         self.write(move |connection| work::expire(connection, now)).await
+    }
+
+    pub(super) async fn clock_went_back(&self, by: Option<Duration>, now: Timestamp) -> Result<Option<(Duration, usize)>, Error> {
+        self.write(move |connection| clock::went_back(connection, by, now)).await
     }
 
     pub(super) async fn record_proofs(&self, source: &str, proofs: Vec<Proof>, now: Timestamp) -> Result<(), Error> {

@@ -9,6 +9,7 @@ use rusqlite::config::DbConfig;
 use rusqlite::{Connection, OpenFlags, OptionalExtension as _, params};
 use uuid::Uuid;
 
+use super::inspect::inspect;
 use crate::store::Error;
 use crate::store::model::text;
 
@@ -59,8 +60,8 @@ pub(super) fn open(path: &Path, now: Timestamp) -> Result<Opened, Error> {
             hint: "set `store.url` to a file in it".into(),
         });
     }
+    inspect(path)?;
     let mut connection = Connection::open(path).map_err(wrap)?;
-    known_file(&connection, path)?;
     if schema(&connection, path)?.is_none() {
         // Before anything is written: later it would take a rewrite of the whole file.
         connection.pragma_update(None, "auto_vacuum", "INCREMENTAL").map_err(wrap)?;
@@ -71,6 +72,13 @@ pub(super) fn open(path: &Path, now: Timestamp) -> Result<Opened, Error> {
     connection.set_db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_QPSG, true).map_err(wrap)?;
     connection.set_prepared_statement_cache_capacity(128);
     migrate(&mut connection, path, now)?;
+    // So that the log tells of which store it is: what stays as it is, SQLite does not write. A full disk heals, and is told later.
+    let sql = "INSERT OR REPLACE INTO store (name, value) VALUES ('opened_at', ?1)";
+    let told = connection.execute(sql, [text(now)]);
+    told.map(drop).or_else(|error| match error.sqlite_error_code() {
+        Some(rusqlite::ErrorCode::DiskFull) => Ok(()),
+        _ => Err(wrap(error)),
+    })?;
     let instance_id = instance_id(&connection).map_err(wrap)?;
     Ok(Opened { connection, lock, instance_id })
 }
@@ -79,6 +87,8 @@ pub(super) fn open(path: &Path, now: Timestamp) -> Result<Opened, Error> {
 pub(super) fn hold(path: &Path) -> Result<File, Error> {
     let folder = folder(path);
     fs::create_dir_all(folder).map_err(|error| unwritable(path, folder, &error))?;
+    // Asked, since files that are there already may let themselves be written to in a folder that takes no new ones.
+    rustix::fs::access(folder, rustix::fs::Access::WRITE_OK).map_err(|error| unwritable(path, folder, &error.into()))?;
     place(path, folder)?;
     lock(path, folder)
 }
@@ -143,7 +153,7 @@ pub(super) fn migrate(connection: &mut Connection, path: &Path, now: Timestamp) 
 }
 
 /// The file's schema; `None` if it is new. A schema that no longer serves this program is an error, and nothing is touched.
-fn schema(connection: &Connection, path: &Path) -> Result<Option<usize>, Error> {
+pub(super) fn schema(connection: &Connection, path: &Path) -> Result<Option<usize>, Error> {
     let wrap = |error: rusqlite::Error| refused(path, &error);
     let exists: bool =
         connection.query_row("SELECT count(*) FROM sqlite_schema WHERE name = 'store'", [], |row| row.get(0)).map_err(wrap)?;
@@ -167,7 +177,7 @@ fn schema(connection: &Connection, path: &Path) -> Result<Option<usize>, Error> 
 }
 
 /// Refuses a SQLite file that somebody else made, before anything is written to it.
-fn known_file(connection: &Connection, path: &Path) -> Result<(), Error> {
+pub(super) fn known_file(connection: &Connection, path: &Path) -> Result<(), Error> {
     let wrap = |error: rusqlite::Error| refused(path, &error);
     let id: i32 = connection.query_row("PRAGMA application_id", [], |row| row.get(0)).map_err(wrap)?;
     let tables: i64 = connection.query_row("SELECT count(*) FROM sqlite_schema", [], |row| row.get(0)).map_err(wrap)?;
@@ -198,6 +208,13 @@ fn lock(path: &Path, folder: &Path) -> Result<File, Error> {
         Err(TryLockError::WouldBlock) => Err(Error::Locked(path.to_owned())),
         Err(TryLockError::Error(error)) => Err(unwritable(path, folder, &error)),
     }
+}
+
+/// The same for a file in a folder that can be written.
+pub(super) fn unwritable_file(path: &Path, error: &io::Error) -> Error {
+    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let hint = crate::store::unwritable(folder, error, "store.url");
+    Error::Open { path: path.to_owned(), problem: format!("cannot write to it: {error}"), hint }
 }
 
 fn unwritable(path: &Path, folder: &Path, error: &io::Error) -> Error {

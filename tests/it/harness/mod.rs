@@ -36,7 +36,7 @@ use tokio::net::TcpSocket;
 use tokio_util::sync::CancellationToken;
 
 pub(crate) use destination::{Recorded, Recorder, Reply, closed_address};
-pub(crate) use setup::{Setup, refusal, reserve};
+pub(crate) use setup::{Setup, merge, refusal, reserve};
 pub(crate) use slack::{CHANNEL, Mood, Slack, TOKEN};
 pub(crate) use smtp::{LOGIN, Manner, Smtp};
 pub(crate) use wire::{Wire, code, json, status};
@@ -193,7 +193,7 @@ impl Harness {
 
     /// Lays `toml` over the configuration from the next start on.
     pub(crate) fn reconfigure(&mut self, toml: &str) {
-        self.toml = setup::merge(&self.toml, toml);
+        self.toml = merge(&self.toml, toml);
     }
 
     /// Takes the section `table.name` out of the configuration, and all routes, from the next start on.

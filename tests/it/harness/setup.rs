@@ -132,7 +132,7 @@ impl Setup {
 }
 
 /// `over` laid over `under`, table by table.
-pub(super) fn merge(under: &str, over: &str) -> String {
+pub(crate) fn merge(under: &str, over: &str) -> String {
     let mut merged: toml::Table = under.parse().expect("TOML");
     lay(&mut merged, over.parse().expect("TOML"));
     merged.to_string()
