@@ -372,6 +372,11 @@ fn a_folder_without_rights_is_given_with_a_command() {
     let denied = std::io::Error::from(std::io::ErrorKind::PermissionDenied);
     let (uid, gid) = (rustix::process::getuid().as_raw(), rustix::process::getgid().as_raw());
     let hint = |folder: &str| crate::store::unwritable(std::path::Path::new(folder), &denied, "store.url");
-    assert_eq!(hint("/"), format!("this process runs as uid {uid}; give it the folder: chown -R {uid}:{gid} /"));
+    let expected = if uid == 0 {
+        "this process runs as uid 0, whose folder it is; let it write there: chmod -R u+rwX /".to_owned()
+    } else {
+        format!("this process runs as uid {uid}; give it the folder: chown -R {uid}:{gid} /")
+    };
+    assert_eq!(hint("/"), expected);
     assert!(hint("/not/there").ends_with(&format!("the folder: mkdir -p /not/there && chown -R {uid}:{gid} /not/there")));
 }

@@ -105,7 +105,7 @@ fn routed(crm: &Recorder) -> String {
 
 #[tokio::test]
 async fn a_full_disk_turns_senders_away_until_there_is_room_and_loses_nothing() {
-    let (disk, crm) = (Disk::new("8m"), Recorder::start().await);
+    let (disk, crm) = (Disk::new("24m"), Recorder::start().await);
     let setting = Setting::on(&disk).config(&routed(&crm));
     let mut program = setting.start().await;
     let client = http::client(Duration::from_secs(20));
