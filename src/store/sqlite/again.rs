@@ -192,7 +192,7 @@ fn discard(connection: &Connection, delivery: i64, now: Timestamp) -> Result<Dis
 /// Lets an event go its way again, from the proof of its task on.
 fn replay(connection: &Connection, event: i64, now: Timestamp) -> Result<Replayed, Error> {
     // What only is to be kept may not be taken in yet.
-    intake::catch_up(connection)?;
+    intake::catch_up(connection, now)?;
     let found: Option<(String, i64, bool, String, Option<u32>, bool)> = connection
         .prepare_cached(
             "SELECT source, subject, ping, state, replay, released_at IS NOT NULL \

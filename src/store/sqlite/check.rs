@@ -82,8 +82,7 @@ const FAULTS: &[(&str, &str)] = &[
     (
         "an event was taken in and is not among those of its task",
         "SELECT id FROM events JOIN tasks ON tasks.task_id = events.task_id AND tasks.source = events.source \
-         WHERE events.seq <= (SELECT taken FROM intake) AND NOT ping \
-         AND NOT EXISTS (SELECT 1 FROM task_events WHERE task_events.task = tasks.seq AND task_events.event = events.seq)",
+         WHERE events.seq <= (SELECT taken FROM intake) AND NOT EXISTS (SELECT 1 FROM task_events WHERE task_events.task = tasks.seq AND task_events.event = events.seq)",
     ),
     (
         "a file waits to be saved and nobody would come back for it: it has no job",

@@ -52,7 +52,7 @@ pub(super) fn erase(
     now: Timestamp,
 ) -> Result<Erased, Error> {
     // What came of it a moment ago goes as well.
-    intake::catch_up(connection)?;
+    intake::catch_up(connection, now)?;
 
     let Some(task) = task(connection, source, task_id)? else { return Ok(Erased::Unknown) };
     let busy: bool = connection

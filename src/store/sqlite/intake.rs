@@ -8,11 +8,12 @@
 
 use std::collections::HashMap;
 
+use jiff::Timestamp;
 use rusqlite::{Connection, OptionalExtension as _, params};
 
 use super::append::add_job;
 use crate::store::Error;
-use crate::store::model::JobKind;
+use crate::store::model::{JobKind, text};
 
 /// The most events that one claim takes in: senders wait for no longer transaction.
 pub(super) const TURN: usize = 256;
@@ -35,18 +36,23 @@ struct New {
 }
 
 /// Takes in at most `limit` events, the oldest first; says whether more are left.
-pub(super) fn take_in(connection: &Connection, limit: usize) -> Result<bool, Error> {
+pub(super) fn take_in(connection: &Connection, limit: usize, now: Timestamp) -> Result<bool, Error> {
     let mut rows = connection.prepare_cached(
         "SELECT seq, source, task_id, received_at, kept FROM events \
-         WHERE seq > (SELECT taken FROM intake) AND NOT ping ORDER BY seq LIMIT ?1",
+         WHERE seq > (SELECT taken FROM intake) ORDER BY seq LIMIT ?1",
     )?;
     let mut rows = rows.query([limit])?;
+    let now = text(now);
     // In the order of their first events: so their jobs are in the order of acceptance as well.
     let mut subjects: Vec<(String, Subject, Vec<New>)> = Vec::new();
     let mut places: HashMap<(String, Subject), usize> = HashMap::new();
     let (mut newest, mut count) = (None, 0);
     while let Some(row) = rows.next()? {
-        let new = New { seq: row.get(0)?, received_at: row.get(3)?, kept: row.get(4)? };
+        let mut new = New { seq: row.get(0)?, received_at: row.get(3)?, kept: row.get(4)? };
+        // Its work is due at once, also where the clock was set back since.
+        if new.received_at > now {
+            new.received_at.clone_from(&now);
+        }
         (newest, count) = (Some(new.seq), count + 1);
         let (source, task_id): (String, Option<String>) = (row.get(1)?, row.get(2)?);
         let subject = |task_id: Option<String>| task_id.map_or(Subject::Event(new.seq), Subject::Task);
@@ -69,18 +75,18 @@ pub(super) fn take_in(connection: &Connection, limit: usize) -> Result<bool, Err
 }
 
 /// Takes in all that is there.
-pub(super) fn catch_up(connection: &Connection) -> Result<(), Error> {
-    while take_in(connection, TURN)? {}
+pub(super) fn catch_up(connection: &Connection, now: Timestamp) -> Result<(), Error> {
+    while take_in(connection, TURN, now)? {}
     Ok(())
 }
 
 /// Takes in what is more than the bound, in a transaction that kept so many events.
-pub(super) fn keep_up(connection: &Connection, events: usize) -> Result<(), Error> {
+pub(super) fn keep_up(connection: &Connection, events: usize, now: Timestamp) -> Result<(), Error> {
     let behind: i64 = connection
         .prepare_cached("SELECT coalesce((SELECT max(seq) FROM events), 0) - taken FROM intake")?
         .query_row([], |row| row.get(0))?;
     if behind > BOUND {
-        take_in(connection, events * 2)?;
+        take_in(connection, events * 2, now)?;
     }
     Ok(())
 }

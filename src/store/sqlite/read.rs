@@ -194,13 +194,15 @@ fn task_row(row: &Row<'_>) -> rusqlite::Result<(i64, TaskRow)> {
     ))
 }
 
-/// Tasks.
+/// Tasks; what a registration ping names is none.
 pub(super) fn tasks(connection: &Connection, source: Option<&str>, at: &Page) -> Result<Listed<TaskRow>, Error> {
     let rows = connection
         .prepare_cached(concat!(
             "SELECT ",
             task_row_columns!(),
             " FROM tasks WHERE seq < ?1 AND (?2 IS NULL OR source = ?2) \
+             AND NOT EXISTS (SELECT 1 FROM events WHERE ping AND events.seq = \
+             (SELECT max(event) FROM task_events WHERE task = tasks.seq)) \
              ORDER BY seq DESC LIMIT ?3"
         ))?
         .query_map(params![at.cursor.unwrap_or(i64::MAX), source, at.limit + 1], task_row)?

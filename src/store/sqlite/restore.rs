@@ -148,7 +148,7 @@ impl Restore {
             None => newest().map_err(wrap)?.unwrap_or_else(|| "an unknown time".to_owned()),
         };
         let transaction = connection.transaction().map_err(wrap)?;
-        intake::catch_up(&transaction)?;
+        intake::catch_up(&transaction, self.now)?;
         let detail = format!("restored from a backup of {at}: it may have been sent since");
         let marked = doubt(&transaction, &detail, self.now).map_err(wrap)?;
         transaction.commit().map_err(wrap)?;

@@ -24,6 +24,7 @@ use std::time::Duration;
 
 use jiff::SignedDuration;
 use rusqlite::Connection;
+use rusqlite::config::DbConfig;
 use tokio::sync::{mpsc, oneshot, watch};
 
 use super::checkpoint::Checkpointer;
@@ -113,6 +114,11 @@ impl Writer {
                 let share = Share { clock, saved: SignedDuration::ZERO, counted: Duration::ZERO };
                 let queue = Queue { channel, events: VecDeque::new(), work: VecDeque::new(), share };
                 run(&connection, &mut keys, queue, checkpointer, &fail);
+                if fail.borrow().is_some() {
+                    // What the disk holds is not known: nothing more is copied into the file. It has stopped for a better reason
+                    // than that this cannot be set.
+                    let _ = connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true);
+                }
                 drop(connection);
                 drop(lock);
             })
@@ -236,7 +242,7 @@ impl Queue {
             let events = batch.len();
             if events > 0 {
                 keys.merge(connection, events)?;
-                intake::keep_up(connection, events)?;
+                intake::keep_up(connection, events, self.share.clock.now())?;
             }
             while batch.len() < BATCH
                 && !self.work.is_empty()
@@ -261,7 +267,7 @@ fn run(
     fail: &watch::Sender<Option<Error>>,
 ) {
     let mut batch = Vec::with_capacity(BATCH);
-    while fail.borrow().is_none() && queue.fill() {
+    while queue.fill() && fail.borrow().is_none() {
         let Err(error) = queue.commit(connection, keys, &mut batch) else {
             batch.drain(..).for_each(|write| write.answer(Ok(())));
             match checkpointer.tend(connection) {
