@@ -141,9 +141,10 @@ impl Bench {
         let recording = Arc::clone(&board);
         let destination = Recorder::hearing(&clock, move |envelope, at| recording.arrived(envelope, at)).await?;
         let silent = Recorder::silent(&clock).await?;
-        let (also, to) = match blocked {
-            true => (silent.section_of(SILENT, ""), format!("[\"{BENCH}\", \"{SILENT}\"]")),
-            false => (String::new(), format!("[\"{BENCH}\"]")),
+        let (also, to) = if blocked {
+            (silent.section_of(SILENT, ""), format!("[\"{BENCH}\", \"{SILENT}\"]"))
+        } else {
+            (String::new(), format!("[\"{BENCH}\"]"))
         };
         let folder = stage.subfolder()?;
         let sections = format!(
@@ -264,7 +265,9 @@ impl Told {
 /// The latencies of all `runs` together.
 fn whole(runs: &[Run], of: impl Fn(&Run) -> &Latencies) -> Latencies {
     let mut all = Latencies::new();
-    runs.iter().for_each(|run| all.add(of(run)));
+    for run in runs {
+        all.add(of(run));
+    }
     all
 }
 
