@@ -87,7 +87,7 @@ async fn measure(args: &Args, stage: &mut Stage<'_>) -> Result {
                 load.refresh(&Counter::default()).await?;
             }
             let (folder, done) = (stage.subfolder()?, Counter::default());
-            let measuring = target::run(*server, load, &provider, connections, folder.path(), &done);
+            let measuring = Box::pin(target::run(*server, load, &provider, connections, folder.path(), &done));
             let label = format!("round {round} of {}, {}", args.rounds, server.name());
             let measured = stage.progress.during(&label, args.events.into(), &done, measuring).await?;
             stage.progress.say(&line(&label, &measured))?;

@@ -26,14 +26,13 @@ async fn more_load_than_the_disk_takes_is_turned_away_and_memory_stays_flat() {
         for number in 0..EVENTS {
             let event = stopped(&format!("{sender}-{number}"), 60_000);
             let answer = sent(&client, &program, &event).await.expect("it answers");
-            match status(&answer) {
-                200 => kept.lock().unwrap().push(event),
-                _ => {
-                    let code = code(&answer);
-                    assert!(code == "queue_full" || code == "store_unavailable", "{code}");
-                    come_again(&answer, &code);
-                    turned_away.fetch_add(1, Ordering::Relaxed);
-                }
+            if status(&answer) == 200 {
+                kept.lock().unwrap().push(event);
+            } else {
+                let code = code(&answer);
+                assert!(code == "queue_full" || code == "store_unavailable", "{code}");
+                come_again(&answer, &code);
+                turned_away.fetch_add(1, Ordering::Relaxed);
             }
             most.fetch_max(program.memory().try_into().unwrap(), Ordering::Relaxed);
         }

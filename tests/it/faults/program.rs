@@ -57,7 +57,7 @@ impl Setting {
 
     /// With its configuration in `folder`, not beside its store.
     pub(super) fn lying_in(mut self, folder: &Path) -> Self {
-        self.folder = folder.to_owned();
+        folder.clone_into(&mut self.folder);
         self
     }
 
@@ -129,10 +129,8 @@ impl Setting {
             }
         });
         let mut program = Program { child, said, public: ([0, 0, 0, 0], 0).into(), admin: ([0, 0, 0, 0], 0).into() };
-        match within("the program gets ready", told).await {
-            Ok((public, admin)) => (program.public, program.admin) = (public, admin),
-            Err(_) => panic!("it ended: {}", program.said()),
-        }
+        let Ok((public, admin)) = within("the program gets ready", told).await else { panic!("it ended: {}", program.said()) };
+        (program.public, program.admin) = (public, admin);
         program
     }
 
