@@ -94,6 +94,8 @@ pub struct Claimed {
     pub jobs: Vec<Job>,
     /// When the next job of the queues that were asked for is due.
     pub next_due: Option<Timestamp>,
+    /// Whether events are left that wait to be taken in: they may make jobs that are due.
+    pub more: bool,
 }
 
 /// The fence of a job: whoever holds it may end it, and nobody else.

@@ -176,7 +176,10 @@ impl Worker {
         if capacities.is_empty() {
             return Ok(self.alarm());
         }
-        let Claimed { jobs, next_due } = environment.store.claim(capacities, environment.clock.now()).await?;
+        let Claimed { jobs, next_due, more } = environment.store.claim(capacities, environment.clock.now()).await?;
+        if more {
+            environment.wake.notify_one();
+        }
         let mut proving: BTreeMap<String, Vec<Job>> = BTreeMap::new();
         for job in jobs {
             match job.kind {

@@ -39,6 +39,7 @@ impl Sqlite {
 
     pub(in crate::store) async fn replay_event(&self, id: &str, now: Timestamp) -> Result<Replayed, Error> {
         let id = id.to_owned();
+        self.catch_up(now).await?;
         self.write(move |connection| {
             let Some(row) = event(connection, &id)? else { return Ok(Replayed::Unknown) };
             replay(connection, row, now)
@@ -51,6 +52,9 @@ impl Sqlite {
     }
 
     pub(in crate::store) async fn act(&self, act: Act, rows: Vec<i64>, now: Timestamp) -> Result<usize, Error> {
+        if matches!(act, Act::Replay) {
+            self.catch_up(now).await?;
+        }
         self.write(move |connection| do_to(connection, act, &rows, now)).await
     }
 

@@ -106,6 +106,9 @@ pub(super) fn copy(source: &Connection, to: &Path, file: &File, tell: Tell<'_>) 
     // Nobody else knows of it yet, and what is left of one that failed is deleted.
     target.execute_batch("PRAGMA locking_mode = EXCLUSIVE; PRAGMA journal_mode = OFF; PRAGMA synchronous = OFF")?;
     source.execute_batch("BEGIN")?;
+    // The snapshot is taken as something is read. Without it each step would take one of its own, and begin from the first page again
+    // whenever a page was written meanwhile: beside a busy store it would never end.
+    source.query_row("SELECT count(*) FROM sqlite_schema", [], |_| Ok(()))?;
     {
         let backup = Backup::new(source, &mut target)?;
         let mut steps = 0;

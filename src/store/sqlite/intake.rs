@@ -16,9 +16,12 @@ use crate::store::Error;
 use crate::store::model::{JobKind, text};
 
 /// The most events that one claim takes in: senders wait for no longer transaction.
-pub(super) const TURN: usize = 256;
-/// With more events than this not taken in, each commit of an event takes in two.
-const BOUND: i64 = 8192;
+pub(super) const TURN: usize = 64;
+/// With more events than this not taken in, each commit of an event takes in two. Some seconds of a flood: the more are taken in at
+/// once the fewer pages that costs, and whoever must have all taken in does it in turns first.
+const BOUND: usize = 65_536;
+/// So many turns take in all that can be there.
+pub(super) const MOST_TURNS: usize = BOUND / TURN + 1;
 
 /// What events are about: the task of a source, or an event that names none.
 #[derive(PartialEq, Eq, Hash)]
@@ -74,7 +77,7 @@ pub(super) fn take_in(connection: &Connection, limit: usize, now: Timestamp) -> 
     Ok(count == limit)
 }
 
-/// Takes in all that is there.
+/// Takes in all that is there. Whoever shares the thread with senders lets turns go before, so that little is left.
 pub(super) fn catch_up(connection: &Connection, now: Timestamp) -> Result<(), Error> {
     while take_in(connection, TURN, now)? {}
     Ok(())
@@ -82,7 +85,7 @@ pub(super) fn catch_up(connection: &Connection, now: Timestamp) -> Result<(), Er
 
 /// Takes in what is more than the bound, in a transaction that kept so many events.
 pub(super) fn keep_up(connection: &Connection, events: usize, now: Timestamp) -> Result<(), Error> {
-    let behind: i64 = connection
+    let behind: usize = connection
         .prepare_cached("SELECT coalesce((SELECT max(seq) FROM events), 0) - taken FROM intake")?
         .query_row([], |row| row.get(0))?;
     if behind > BOUND {

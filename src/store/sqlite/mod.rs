@@ -135,6 +135,16 @@ impl Sqlite {
         self.shared.writer.write(move |connection, _| work(connection)).await
     }
 
+    /// Takes in what was kept until now, in steps that senders do not notice. What comes meanwhile may be left.
+    async fn catch_up(&self, now: Timestamp) -> Result<(), Error> {
+        for _ in 0..intake::MOST_TURNS {
+            if !self.write(move |connection| intake::take_in(connection, intake::TURN, now)).await? {
+                break;
+            }
+        }
+        Ok(())
+    }
+
     /// Runs `work` on a reading connection.
     async fn read<T, F>(&self, work: F) -> Result<T, Error>
     where

@@ -99,7 +99,7 @@ pub(super) fn folder(path: &Path) -> &Path {
 }
 
 /// `FULL` syncs the log at every commit. `fullfsync` makes macOS's disks do what others do on fsync. The page cache grows to
-/// 64 MiB at the most, in the writer alone. `secure_delete = FAST` clears what is deleted within a page that is written anyway.
+/// 16 MiB at the most, in the writer alone: what it lacks the system has, and SQLite looks through all of it when it commits. `secure_delete = FAST` clears what is deleted within a page that is written anyway.
 const PRAGMAS: &str = "
     PRAGMA journal_mode = WAL;
     PRAGMA synchronous = FULL;
@@ -107,7 +107,7 @@ const PRAGMAS: &str = "
     PRAGMA checkpoint_fullfsync = ON;
     PRAGMA foreign_keys = OFF;
     PRAGMA temp_store = MEMORY;
-    PRAGMA cache_size = -65536;
+    PRAGMA cache_size = -16384;
     PRAGMA journal_size_limit = 67108864;
     PRAGMA secure_delete = FAST;
 ";

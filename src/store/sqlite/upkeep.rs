@@ -63,6 +63,7 @@ impl Sqlite {
     }
 
     pub(in crate::store) async fn erase(&self, source: &str, task_id: &str, now: Timestamp) -> Result<Erased, Error> {
+        self.catch_up(now).await?;
         let (source, task_id) = (source.to_owned(), task_id.to_owned());
         self.shared.writer.write(move |connection, keys| erase::erase(connection, keys, &source, &task_id, now)).await
     }

@@ -4,8 +4,8 @@
 //! [`BATCH_BYTES`]), does it in one transaction, and answers all the waiters after the commit: one sync serves them all, and
 //! a batch is as large as what came while the last one was being synced. No timer is involved.
 //!
-//! Events go first. While they come, everything else has a share of the time ([`WORK_SHARE`]), so that an overload makes results
-//! late and not senders wait; nor does work stand still.
+//! Events go first. While senders crowd, everything else has a share of the time ([`WORK_SHARE`]) and is done in their commits, so
+//! that an overload makes results late and not senders wait; nor does work stand still.
 //!
 //! What must hold:
 //! - No answer before its commit.
@@ -25,7 +25,9 @@ use std::time::Duration;
 use jiff::SignedDuration;
 use rusqlite::Connection;
 use rusqlite::config::DbConfig;
+use tokio::runtime::Runtime;
 use tokio::sync::{mpsc, oneshot, watch};
+use tokio::time::timeout;
 
 use super::checkpoint::Checkpointer;
 use super::intake;
@@ -39,10 +41,14 @@ pub(crate) const QUEUE: usize = 4096;
 const BATCH: usize = 512;
 /// The most bytes of events in one transaction.
 const BATCH_BYTES: usize = 8 << 20;
-/// While events come, one part in so many of the time is for other work.
+/// So many events in a commit, as it goes on average, are a crowd: more come than can be kept at once.
+const CROWD: usize = 8;
+/// A crowd has gone when no event came for so long.
+const LULL: Duration = Duration::from_millis(1);
+/// While events wait, one part in so many of the time is for other work.
 const WORK_SHARE: u32 = 8;
 /// The most time that other work may have saved up.
-const WORK_SAVED: SignedDuration = SignedDuration::from_millis(4);
+const WORK_SAVED: SignedDuration = SignedDuration::from_millis(1);
 
 /// A handle on the writing thread; clones share it.
 #[derive(Clone, Debug)]
@@ -108,11 +114,14 @@ impl Writer {
         let fail = Arc::new(fail);
         let failing = Arc::clone(&fail);
         let checkpointer = Checkpointer::start(&connection, path, move |error| stop(error, &failing))?;
+        let no_thread =
+            |error: std::io::Error| Error::Unavailable(format!("cannot start a thread to write {}: {error}", path.display()));
+        let timer = tokio::runtime::Builder::new_current_thread().enable_time().build().map_err(no_thread)?;
         thread::Builder::new()
             .name("store-writer".into())
             .spawn(move || {
                 let share = Share { clock, saved: SignedDuration::ZERO, counted: Duration::ZERO };
-                let queue = Queue { channel, events: VecDeque::new(), work: VecDeque::new(), share };
+                let queue = Queue { channel, events: VecDeque::new(), work: VecDeque::new(), share, crowd: 0, timer };
                 run(&connection, &mut keys, queue, checkpointer, &fail);
                 if fail.borrow().is_some() {
                     // What the disk holds is not known: nothing more is copied into the file. It has stopped for a better reason
@@ -122,7 +131,7 @@ impl Writer {
                 drop(connection);
                 drop(lock);
             })
-            .map_err(|error| Error::Unavailable(format!("cannot start a thread to write {}: {error}", path.display())))?;
+            .map_err(no_thread)?;
         Ok(Self { queue, failed })
     }
 
@@ -159,13 +168,13 @@ impl Writer {
         let mut failed = self.failed.clone();
         match failed.wait_for(Option::is_some).await {
             Ok(error) => error.clone().unwrap_or_else(|| self.gone()),
-            // The thread ended without an error, since its last handle went; nobody can be waiting then but us.
-            Err(_) => std::future::pending().await,
+            // It ended, and not for want of handles, since this is one: it panicked.
+            Err(_) => self.gone(),
         }
     }
 
     fn gone(&self) -> Error {
-        self.failed.borrow().clone().unwrap_or_else(|| Error::Unavailable("it is closed".into()))
+        self.failed.borrow().clone().unwrap_or_else(|| Error::Unavailable("the thread that writes has ended".into()))
     }
 }
 
@@ -175,6 +184,10 @@ struct Queue {
     events: VecDeque<Box<dyn Write>>,
     work: VecDeque<Box<dyn Write>>,
     share: Share,
+    /// How many events a commit keeps, on average over the last few.
+    crowd: usize,
+    /// Wakes the thread where it waits for a time.
+    timer: Runtime,
 }
 
 /// The time that other work has while events come.
@@ -195,12 +208,20 @@ impl Share {
         self.saved.is_positive()
     }
 
-    /// Does a piece of work, and reckons with what it took.
-    fn spend(&mut self, work: impl FnOnce() -> Result<(), Error>) -> Result<(), Error> {
+    /// Does a piece of work, and reckons with what it took; says how long that was.
+    fn spend(&mut self, work: impl FnOnce() -> Result<(), Error>) -> Result<Duration, Error> {
         let begun = self.clock.elapsed();
-        let result = work();
-        self.saved -= signed(self.clock.elapsed().saturating_sub(begun));
-        result
+        work()?;
+        let took = self.clock.elapsed().saturating_sub(begun);
+        self.saved -= signed(took);
+        Ok(took)
+    }
+
+    /// Reckons with the part of a commit that work has in it: `work` of all that was run took so long, `all` of it so long.
+    fn spend_commit(&mut self, commit: Duration, work: Duration, all: Duration) {
+        if !work.is_zero() {
+            self.saved -= signed(commit.mul_f64((work.as_secs_f64() / all.as_secs_f64().max(1e-9)).min(1.0)));
+        }
     }
 }
 
@@ -219,7 +240,28 @@ impl Queue {
             let Ok(next) = self.channel.try_recv() else { break };
             self.sort(next);
         }
+        // The next of a crowd is on its way: other work goes along in its commit.
+        if self.events.is_empty() && self.crowd >= CROWD {
+            self.wait_for_event();
+        }
         true
+    }
+
+    /// Waits until an event waits, for as long as a lull takes; then the crowd has gone.
+    fn wait_for_event(&mut self) {
+        let Self { channel, events, work, timer, crowd, .. } = self;
+        let next = async {
+            while let Some(next) = channel.recv().await {
+                if next.is_event() {
+                    events.push_back(next);
+                    return;
+                }
+                work.push_back(next);
+            }
+        };
+        if timer.block_on(async { timeout(LULL, next).await }).is_err() {
+            *crowd = 0;
+        }
     }
 
     fn sort(&mut self, write: Box<dyn Write>) {
@@ -229,6 +271,8 @@ impl Queue {
     /// Runs a batch of what waits in one transaction: the events, then as much work as there is time for. On any error nothing of
     /// `batch` holds.
     fn commit(&mut self, connection: &Connection, keys: &mut Keys, batch: &mut Vec<Box<dyn Write>>) -> Result<(), Error> {
+        let clock = self.share.clock.clone();
+        let (begun, mut worked, mut ran) = (clock.elapsed(), Duration::ZERO, Duration::ZERO);
         in_transaction(connection, keys, |keys| {
             let mut bytes = 0;
             while bytes < BATCH_BYTES
@@ -240,9 +284,10 @@ impl Queue {
                 batch.last_mut().map_or(Ok(()), |event| event.run(connection, keys))?;
             }
             let events = batch.len();
+            self.crowd = (self.crowd + events).div_ceil(2);
             if events > 0 {
                 keys.merge(connection, events)?;
-                intake::keep_up(connection, events, self.share.clock.now())?;
+                intake::keep_up(connection, events, clock.now())?;
             }
             while batch.len() < BATCH
                 && !self.work.is_empty()
@@ -252,10 +297,13 @@ impl Queue {
                 batch.push(work);
                 let mut run = || batch.last_mut().map_or(Ok(()), |work| work.run(connection, keys));
                 // Where no event waits, time is nobody's.
-                if events > 0 { self.share.spend(run)? } else { run()? }
+                if events > 0 { worked += self.share.spend(run)? } else { run()? }
             }
+            ran = clock.elapsed().saturating_sub(begun);
             Ok(())
-        })
+        })?;
+        self.share.spend_commit(clock.elapsed().saturating_sub(begun + ran), worked, ran);
+        Ok(())
     }
 }
 

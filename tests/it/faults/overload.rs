@@ -10,7 +10,7 @@ const SENDERS: usize = 100;
 /// What each sends.
 const EVENTS: usize = 15;
 /// The most memory that the program may have, in bytes: its buffers are bounded by `max_inflight_bytes` and by the cache of its
-/// writer, which is 64 MiB at the most. A build for tests is a large program by itself.
+/// writer, which is 16 MiB at the most. A build for tests is a large program by itself.
 const MEMORY: u64 = 250 << 20;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -42,9 +42,13 @@ async fn more_load_than_the_disk_takes_is_turned_away_and_memory_stays_flat() {
     assert!(kept.len() > 50 && turned_away > 50, "{} accepted, {turned_away} turned away", kept.len());
     let most = most.into_inner() as u64;
     assert!(most < MEMORY, "{most} bytes");
-    // The load has ended: the next sender is served at once.
-    let answer = sent(&client, &program, &stopped("afterwards", 100)).await.expect("it answers");
-    assert_eq!(status(&answer), 200);
+    // The load has ended: who comes again is served as soon as the commit in hand has ended.
+    let mut answered = Vec::new();
+    while answered.last() != Some(&200) && answered.len() < 20 {
+        let answer = sent(&client, &program, &stopped("afterwards", 100)).await.expect("it answers");
+        answered.push(status(&answer));
+    }
+    assert_eq!(answered.last(), Some(&200), "{answered:?}");
     assert!(program.runs(), "{}", program.said());
     program.kill();
     let program = Setting::new(folder.path()).start().await;

@@ -169,7 +169,9 @@ async fn a_link_that_died_since_it_was_fetched_is_replaced() {
         options.link_lifetime = Duration::from_mins(10);
     });
     let mut harness = start(setup).await;
-    harness.manus.set_faults(on_files(Times::Next(1), refuse(503)));
+    // It says when to come again, so that no chance makes the next attempt follow at once.
+    let refusal = WrongAnswer::Refuse { status: 503, retry_after: Some("1".to_owned()) };
+    harness.manus.set_faults(on_files(Times::Next(1), refusal));
     harness.reconfigure("[archive]\nmax_files = 2\n");
     harness.restart().await;
     done(&harness, Plan::finish("Done.").with_file("answer.md", "text/markdown", "4")).await;
