@@ -15,9 +15,10 @@ use futures_util::StreamExt as _;
 use futures_util::stream::FuturesUnordered;
 use jiff::Timestamp;
 
+use super::Environment;
 use super::dispatch::{self, Known};
+use super::lease::end;
 use super::prove::{complain, part};
-use super::{Environment, end};
 use crate::archive::{Failure, Room, Saved, type_of};
 use crate::clock;
 use crate::provider::{ApiError, Source, Use};

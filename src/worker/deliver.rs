@@ -1,6 +1,7 @@
 //! Handing one delivery to its destination. The attempt was recorded as started when the job was claimed.
 
-use super::{Environment, end};
+use super::Environment;
+use super::lease::end;
 use crate::clock;
 use crate::destination::{Destination, OnUnknown, Outgoing};
 use crate::retry::{self, Failure, Verdict};

@@ -8,8 +8,9 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 
+use super::lease::{end, task_work};
 use super::prove::{complain, part};
-use super::{Environment, archive, dispatch, end, task_work};
+use super::{Environment, archive, dispatch};
 use crate::clock;
 use crate::provider::{ApiError, Source, Use};
 use crate::store::model::{Finish, Job, JobKind, Lease, Move, Setback, StoredEvent, TaskNews};

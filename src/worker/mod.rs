@@ -16,6 +16,7 @@ mod deliver;
 mod dispatch;
 mod fetch;
 mod jump;
+mod lease;
 mod pace;
 mod places;
 mod prove;
@@ -39,7 +40,7 @@ use crate::destination::Destination;
 use crate::provider::Source;
 use crate::retry::{self, LADDER};
 use crate::route::Routes;
-use crate::store::model::{Claimed, Job, JobKind, Lease, Setback, Work};
+use crate::store::model::{Claimed, Job, JobKind, Lease, Setback};
 use crate::store::{self, Store};
 use crate::telemetry::Health;
 
@@ -47,8 +48,6 @@ use crate::telemetry::Health;
 const POLL: Duration = Duration::from_secs(30);
 /// How long the worker waits after the store failed it.
 const STORE_PAUSE: Duration = Duration::from_secs(1);
-/// How often a running job makes sure that it still holds its lease.
-const RENEW_EVERY: Duration = Duration::from_secs(20);
 
 /// What jobs work with, and nothing else.
 #[derive(Debug)]
@@ -248,7 +247,7 @@ impl Worker {
             tokio::select! {
                 () = work => {}
                 // Somebody else holds the work now: what this task would still do is theirs to do.
-                () = lost_lease(&environment, &leases) => {}
+                () = lease::lost_lease(&environment, &leases) => {}
             }
         });
         self.slots.insert(task.id(), slot);
@@ -361,62 +360,5 @@ impl Worker {
         if let Err(error) = result {
             tracing::warn!(error = %error, "cannot hand a job back, the next start will find it: {error}");
         }
-    }
-}
-
-/// Returns when the first of `leases` is no longer held.
-async fn lost_lease(environment: &Environment, leases: &[Lease]) {
-    loop {
-        environment.clock.sleep(RENEW_EVERY).await;
-        for lease in leases {
-            // A job of a batch that has already ended is no longer held either; only the last one's loss ends the task.
-            if !matches!(environment.store.renew(*lease).await, Ok(false)) {
-                break;
-            }
-            if Some(lease) == leases.last() {
-                return;
-            }
-        }
-    }
-}
-
-/// Writes down how a job ended, and rings for what follows from it. A store that does not take it now (a full disk) is asked
-/// again: what was done must not be done again for want of a note. False where nothing was written.
-async fn end<F, W>(environment: &Environment, kind: JobKind, mut write: F) -> bool
-where
-    F: FnMut() -> W,
-    W: Future<Output = Result<bool, store::Error>>,
-{
-    let mut attempt = 0;
-    loop {
-        match write().await {
-            Ok(true) => {
-                environment.wake.notify_one();
-                return true;
-            }
-            Ok(false) => {
-                tracing::warn!(job.kind = kind.as_str(), "a job ended that somebody else holds; its end is theirs to write");
-                return false;
-            }
-            // The process ends as well; the next start finds the lease.
-            Err(error @ (store::Error::Disk(_) | store::Error::Unavailable(_))) => {
-                tracing::warn!(job.kind = kind.as_str(), error = %error, "the end of a job was not kept, it is done again after the next start: {error}");
-                return false;
-            }
-            Err(error) => {
-                attempt += 1;
-                let wait = retry::wait(&LADDER[..3], attempt, None).unwrap_or(LADDER[2]).max(LADDER[0]);
-                tracing::warn!(job.kind = kind.as_str(), attempt, error = %error, "the end of a job is not kept yet, will try again: {error}");
-                environment.clock.sleep(wait).await;
-            }
-        }
-    }
-}
-
-/// The task that a job is about, with what waits for it. Nothing else is ever claimed for these kinds.
-fn task_work(work: Work) -> Option<(Option<String>, store::model::Known, Vec<store::model::StoredEvent>)> {
-    match work {
-        Work::Task { task_id, known, waiting } => Some((task_id, known, waiting)),
-        Work::Files { .. } | Work::Delivery(_) => None,
     }
 }

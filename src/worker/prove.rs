@@ -16,7 +16,8 @@ use std::time::Duration;
 use jiff::Timestamp;
 use tokio::sync::Mutex;
 
-use super::{Environment, archive, dispatch, end, task_work};
+use super::lease::{end, task_work};
+use super::{Environment, archive, dispatch};
 use crate::clock;
 use crate::provider::{ApiError, Listed, Probe, Source, Use};
 use crate::retry::{self, LADDER};

@@ -28,9 +28,12 @@ pub(super) fn add(
     at: &str,
     now: Timestamp,
 ) -> Result<(), Error> {
-    let blocked: bool = connection
-        .prepare_cached("SELECT EXISTS (SELECT 1 FROM deliveries WHERE destination = ?1 AND lane = ?2 AND state = 'pending')")?
-        .query_row(params![delivery.destination, lane], |row| row.get(0))?;
+    let (blocked, restored): (bool, bool) = connection
+        .prepare_cached(
+            "SELECT EXISTS (SELECT 1 FROM deliveries WHERE destination = ?1 AND lane = ?2 AND state = 'pending'), \
+             EXISTS (SELECT 1 FROM restored_events WHERE event = ?3)",
+        )?
+        .query_row(params![delivery.destination, lane, event], |row| Ok((row.get(0)?, row.get(1)?)))?;
     let made = connection
         .prepare_cached(
             "INSERT INTO deliveries (id, event, destination, route, lane, state, out_of_order, created_at, order_wait_ms, replay) \
@@ -56,12 +59,14 @@ pub(super) fn add(
         .prepare_cached("INSERT INTO delivery_bodies (delivery, body) VALUES (?1, ?2)")?
         .execute(params![seq, delivery.body])?;
     // What an event makes that was open in a backup may have been made, and sent, before the restore.
-    connection
-        .prepare_cached(
-            "INSERT INTO attempts (delivery, attempt, started_at, ended_at, outcome, detail) \
-             SELECT ?1, 0, ?3, ?3, 'unknown', detail FROM restored_events WHERE event = ?2",
-        )?
-        .execute(params![seq, event, at])?;
+    if restored {
+        connection
+            .prepare_cached(
+                "INSERT INTO attempts (delivery, attempt, started_at, ended_at, outcome, detail) \
+                 SELECT ?1, 0, ?3, ?3, 'unknown', detail FROM restored_events WHERE event = ?2",
+            )?
+            .execute(params![seq, event, at])?;
+    }
     let (state, due_at) = match (blocked, delivery.order_wait) {
         (false, _) => ("due", at.to_owned()),
         (true, Some(wait)) => ("waiting", text(after(now, wait))),

@@ -41,7 +41,7 @@ pub(crate) const QUEUE: usize = 4096;
 const BATCH: usize = 512;
 /// The most bytes of events in one transaction.
 const BATCH_BYTES: usize = 8 << 20;
-/// So many events in a commit, as it goes on average, are a crowd: more come than can be kept at once.
+/// So many events in a commit are a crowd: more come than can be kept at once.
 const CROWD: usize = 8;
 /// A crowd has gone when no event came for so long.
 const LULL: Duration = Duration::from_millis(1);
@@ -184,7 +184,7 @@ struct Queue {
     events: VecDeque<Box<dyn Write>>,
     work: VecDeque<Box<dyn Write>>,
     share: Share,
-    /// How many events a commit keeps, on average over the last few.
+    /// The most events that one of the last commits kept, less an eighth for each since.
     crowd: usize,
     /// Wakes the thread where it waits for a time.
     timer: Runtime,
@@ -284,7 +284,7 @@ impl Queue {
                 batch.last_mut().map_or(Ok(()), |event| event.run(connection, keys))?;
             }
             let events = batch.len();
-            self.crowd = (self.crowd + events).div_ceil(2);
+            self.crowd = events.max(self.crowd - self.crowd.div_ceil(8));
             if events > 0 {
                 keys.merge(connection, events)?;
                 intake::keep_up(connection, events, clock.now())?;
