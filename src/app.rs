@@ -255,6 +255,8 @@ impl App {
             app.spawn("the key refresher", |stop| keys.keep_fresh(stop));
             let worker = behind::run("worker", worker.run(app.stop.clone(), drain)).map_err(Error::Threads)?;
             app.spawn("the worker", |_| worker);
+            let (metrics, clock) = (Metrics::of_process(), app.environment.clock.clone());
+            app.spawn("the keeper of metrics", |stop| metrics.keep_up(clock, stop));
             app.spawn("the keeper of rejections", |stop| keeper.run(stop));
             app.spawn("upkeep", |stop| upkeep.run(stop));
         } else {

@@ -4,8 +4,12 @@
 //! sender can make new series.
 
 use std::sync::OnceLock;
+use std::time::Duration;
 
 use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
+use tokio_util::sync::CancellationToken;
+
+use crate::clock::Clock;
 
 /// Names of metrics, for the macros of the `metrics` crate.
 pub mod name {
@@ -77,6 +81,9 @@ pub const METRICS: &[(&str, Kind, &str)] = &[
 /// Upper bounds of the histograms, in seconds: from a commit to a task that waits for its files.
 const SECONDS: [f64; 14] = [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 5.0, 30.0, 300.0, 3600.0];
 
+/// How often records are put into their buckets: a flood makes some megabytes of them in this time.
+const KEEP_UP_EVERY: Duration = Duration::from_secs(5);
+
 /// Renders what was counted; clones share it.
 #[derive(Clone)]
 pub struct Metrics(PrometheusHandle);
@@ -103,6 +110,14 @@ impl Metrics {
             handle
         });
         Self(handle.clone())
+    }
+
+    /// Puts what was recorded into its buckets, again and again until `stop`: each record is kept by itself until then, and nobody
+    /// may ever ask for `/metrics`.
+    pub async fn keep_up(self, clock: Clock, stop: CancellationToken) {
+        while stop.run_until_cancelled(clock.sleep(KEEP_UP_EVERY)).await.is_some() {
+            self.0.run_upkeep();
+        }
     }
 
     /// The text of `/metrics`, in the Prometheus exposition format.

@@ -4,7 +4,7 @@
 //! that starts its work are made here, a moment later, task by task: so the pages that they stand on are touched once for many.
 //!
 //! What must hold: an event is taken in once, in the order of acceptance; `intake.taken` moves in the transaction that does it. An
-//! event above it is as safe as any, since its row is all that is needed. What stands above is bounded ([`BOUND`]).
+//! event above it is as safe as any, since its row is all that is needed: how many stand there is only a matter of how late results are.
 
 use std::collections::HashMap;
 
@@ -17,11 +17,6 @@ use crate::store::model::{JobKind, text};
 
 /// The most events that one claim takes in: senders wait for no longer transaction.
 pub(super) const TURN: usize = 64;
-/// With more events than this not taken in, each commit of an event takes in two. Some seconds of a flood: the more are taken in at
-/// once the fewer pages that costs, and whoever must have all taken in does it in turns first.
-const BOUND: usize = 65_536;
-/// So many turns take in all that can be there.
-pub(super) const MOST_TURNS: usize = BOUND / TURN + 1;
 
 /// What events are about: the task of a source, or an event that names none.
 #[derive(PartialEq, Eq, Hash)]
@@ -77,20 +72,19 @@ pub(super) fn take_in(connection: &Connection, limit: usize, now: Timestamp) -> 
     Ok(count == limit)
 }
 
+/// The newest event.
+pub(super) fn newest(connection: &Connection) -> Result<i64, Error> {
+    Ok(connection.prepare_cached("SELECT coalesce(max(seq), 0) FROM events")?.query_row([], |row| row.get(0))?)
+}
+
+/// How far events are taken in.
+pub(super) fn taken(connection: &Connection) -> Result<i64, Error> {
+    Ok(connection.prepare_cached("SELECT taken FROM intake")?.query_row([], |row| row.get(0))?)
+}
+
 /// Takes in all that is there. Whoever shares the thread with senders lets turns go before, so that little is left.
 pub(super) fn catch_up(connection: &Connection, now: Timestamp) -> Result<(), Error> {
     while take_in(connection, TURN, now)? {}
-    Ok(())
-}
-
-/// Takes in what is more than the bound, in a transaction that kept so many events.
-pub(super) fn keep_up(connection: &Connection, events: usize, now: Timestamp) -> Result<(), Error> {
-    let behind: usize = connection
-        .prepare_cached("SELECT coalesce((SELECT max(seq) FROM events), 0) - taken FROM intake")?
-        .query_row([], |row| row.get(0))?;
-    if behind > BOUND {
-        take_in(connection, events * 2, now)?;
-    }
     Ok(())
 }
 

@@ -137,11 +137,10 @@ impl Sqlite {
 
     /// Takes in what was kept until now, in steps that senders do not notice. What comes meanwhile may be left.
     async fn catch_up(&self, now: Timestamp) -> Result<(), Error> {
-        for _ in 0..intake::MOST_TURNS {
-            if !self.write(move |connection| intake::take_in(connection, intake::TURN, now)).await? {
-                break;
-            }
-        }
+        let newest = self.read(intake::newest).await?;
+        while self.read(intake::taken).await? < newest
+            && self.write(move |connection| intake::take_in(connection, intake::TURN, now)).await?
+        {}
         Ok(())
     }
 

@@ -30,7 +30,6 @@ use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::timeout;
 
 use super::checkpoint::Checkpointer;
-use super::intake;
 use super::keys::Keys;
 use crate::clock::Clock;
 use crate::store::Error;
@@ -287,7 +286,6 @@ impl Queue {
             self.crowd = events.max(self.crowd - self.crowd.div_ceil(8));
             if events > 0 {
                 keys.merge(connection, events)?;
-                intake::keep_up(connection, events, clock.now())?;
             }
             while batch.len() < BATCH
                 && !self.work.is_empty()
