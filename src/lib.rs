@@ -10,9 +10,10 @@
 //!
 //! 1. [`server`] takes the connection, [`receive`] finds the source, reads the body, and has it verified by [`provider`] with
 //!    the keys of [`keys`].
-//! 2. [`store`] keeps the event and the job that starts its work, in one commit. Only then the sender is answered.
-//! 3. [`worker`] claims jobs: *prove* that the task is ours, *fetch* it, *archive* its files, *deliver* to a destination. What follows from a job is
-//!    inserted in the transaction that ends it.
+//! 2. [`store`] keeps the event and its key, in one commit. Only then the sender is answered. The job that starts its work is made as
+//!    the worker next asks for jobs.
+//! 3. [`worker`] claims jobs: *prove* that the task is ours, *fetch* it, *archive* its files, *deliver* to a destination. What
+//!    follows from a job is inserted in the transaction that ends it.
 //! 4. [`route`] makes the envelope and picks destinations; [`destination`] renders the content once and sends it as often as it takes.
 //!
 //! # The house
