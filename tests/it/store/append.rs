@@ -1,5 +1,7 @@
 //! An event is accepted once.
 
+use std::sync::atomic::{AtomicBool, Ordering};
+
 use futures_util::future::{join, join_all};
 
 use super::*;
@@ -185,4 +187,36 @@ async fn what_waits_to_be_written_is_bounded(database: Database) {
     let kept = appended.iter().filter(|appended| matches!(appended, Ok(Appended::New(_)))).count();
     assert!(refused > 0, "nothing was refused");
     assert_eq!(refused + kept, 5_000);
+}
+
+/// Time is the machine's here: the share of the writing thread that is left to work is a matter of it.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn work_goes_on_while_senders_crowd() {
+    const SENDERS: usize = 64;
+    const MOST: usize = 3000;
+    let mut database = Database { store: None, clock: Clock::system(), folder: tempfile::tempdir().unwrap() };
+    database.open().await;
+    let (database, worked) = (&database, AtomicBool::new(false));
+    let send = async |sender: usize| {
+        for number in 0..MOST {
+            if worked.load(Ordering::Relaxed) {
+                return true;
+            }
+            database.stopped(&format!("{sender}-{number}"), &format!("t{sender}")).await;
+        }
+        false
+    };
+    let work = async {
+        for _ in 0..8 {
+            for job in database.claim(JobKind::Prove, "manus", database.clock.now()).await {
+                let moves = waiting(&job).into_iter().map(|event| Move { event, to: Stage::Done(Vec::new()) }).collect();
+                let finish = Finish { moves, ..Finish::default() };
+                assert!(database.store().finish(job.lease, database.clock.now(), finish).await.unwrap());
+            }
+        }
+        worked.store(true, Ordering::Relaxed);
+    };
+    let senders = join_all((0..SENDERS).map(send));
+    let (senders, ()) = within("work beside a crowd", async { tokio::join!(senders, work) }).await;
+    assert!(senders.into_iter().all(|stopped| stopped), "work waited until the senders had gone");
 }
