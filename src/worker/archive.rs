@@ -17,16 +17,15 @@ use jiff::Timestamp;
 
 use super::Environment;
 use super::dispatch::{self, Known};
+use super::entry::new_files;
 use super::lease::end;
 use super::prove::{complain, part};
 use crate::archive::{Failure, Room, Saved, type_of};
 use crate::clock;
 use crate::provider::{ApiError, Source, Use};
 use crate::retry::{self, LADDER};
-use crate::store::model::{
-    FileRow, Finish, Job, JobKind, Lease, Move, NewFile, Progress, Stage, StoredEvent, TURN_EVENTS, TaskNews, Told, Waiting, Work,
-};
-use crate::task::{Fetched, File, FileStatus, keys_of};
+use crate::store::model::{FileRow, Finish, Job, JobKind, Lease, Move, Progress, TURN_EVENTS, TaskNews, Told, Waiting, Work};
+use crate::task::{Fetched, FileStatus, keys_of};
 use crate::telemetry::name as metric;
 
 /// Files of a task at once.
@@ -41,74 +40,6 @@ const DEAD_LINKS: u32 = 4;
 const RENEW_TIME: Duration = Duration::from_mins(1);
 /// The archive in `/readyz`.
 pub(super) const PART: &str = "archive";
-
-/// Where events go that are known as well as they will be: to their files, behind an earlier one that waits for its own, or on.
-#[derive(Debug)]
-pub(super) struct Entry {
-    behind: bool,
-    /// In the order in which they are told, each once.
-    files: Vec<NewFile>,
-}
-
-impl Entry {
-    /// For the events of a task of which an earlier one waits for files, or none does.
-    pub(super) fn new(archiving: bool) -> Self {
-        Self { behind: archiving, files: Vec::new() }
-    }
-
-    /// Where the next event goes.
-    pub(super) fn next(
-        &mut self,
-        environment: &Environment,
-        source: &Source,
-        event: &StoredEvent,
-        task: Known<'_>,
-        out_of_order: bool,
-    ) -> Stage {
-        let envelope = dispatch::with_files(environment, source, event, task, out_of_order, &[]);
-        let files = if environment.archive.is_on() { envelope.files.as_slice() } else { &[] };
-        if files.is_empty() && !self.behind {
-            return dispatch::deliveries(environment, source, event, &envelope);
-        }
-        self.behind = true;
-        for file in new_files(environment, event.seq, files) {
-            if !self.files.iter().any(|known| known.key == file.key) {
-                self.files.push(file);
-            }
-        }
-        Stage::Archive { told: task.told(), out_of_order }
-    }
-
-    /// Where an event goes that is replayed, and whose task was fetched before: what is known of it and of its files is enough.
-    pub(super) fn again(&mut self) -> Stage {
-        self.behind = true;
-        Stage::Archive { told: Told::Fetched, out_of_order: false }
-    }
-
-    /// The files of all of them.
-    pub(super) fn files(self) -> Vec<NewFile> {
-        self.files
-    }
-}
-
-/// `files`, all those of one task, as they are to be archived; they are told with `event`.
-fn new_files(environment: &Environment, event: i64, files: &[File]) -> Vec<NewFile> {
-    let most = environment.archive.config().max_files;
-    let new = |(number, (file, key)): (usize, (&File, String))| NewFile {
-        key,
-        event,
-        name: file.name.clone(),
-        url: file.provider_url.clone(),
-        content_type: file.content_type.clone(),
-        size_bytes: file.size_bytes,
-        refused: match &file.provider_url {
-            None => Some("the provider gives no link to it".to_owned()),
-            Some(_) if number >= most => Some(format!("its task has more files than `archive.max_files`, {most}")),
-            Some(_) => None,
-        },
-    };
-    files.iter().zip(keys_of(files)).enumerate().map(new).collect()
-}
 
 /// Does `job`.
 pub(super) async fn run(environment: &Environment, source: &Source, job: Job) {
@@ -127,7 +58,7 @@ struct Turn<'a> {
     task_id: Option<&'a str>,
     /// What the store calls it by.
     subject: i64,
-    /// What is known of events that wait, by [`StoredEvent::seq`].
+    /// What is known of events that wait, by [`crate::store::model::StoredEvent::seq`].
     stands: HashMap<i64, Stand>,
     /// Whether fresh links were asked for.
     renewed: bool,

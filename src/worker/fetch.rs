@@ -8,9 +8,10 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 
+use super::entry::Entry;
 use super::lease::{end, task_work};
 use super::prove::{complain, part};
-use super::{Environment, archive, dispatch};
+use super::{Environment, dispatch};
 use crate::clock;
 use crate::provider::{ApiError, Source, Use};
 use crate::store::model::{Finish, Job, JobKind, Lease, Move, Setback, StoredEvent, TaskNews};
@@ -25,7 +26,7 @@ const FETCH_TIME: Duration = Duration::from_secs(30);
 pub(super) async fn run(environment: &Environment, source: &Source, job: Job) {
     let (lease, made_at) = (job.lease, job.created_at);
     let Some((Some(task_id), known, waiting)) = task_work(job.work) else { return };
-    let entry = archive::Entry::new(known.archiving);
+    let entry = Entry::new(known.archiving);
     let Some(last) = waiting.iter().rfind(|event| source.ends(&event.kind)) else {
         return hand_on(environment, source, lease, TaskNews::default(), entry, waiting).await;
     };
@@ -88,7 +89,7 @@ async fn hand_on(
     source: &Source,
     lease: Lease,
     news: TaskNews,
-    mut entry: archive::Entry,
+    mut entry: Entry,
     waiting: Vec<StoredEvent>,
 ) {
     let now = environment.clock.now();

@@ -14,7 +14,7 @@ use crate::store::model::{JobKind, Known, Lease, StoredEvent, Work};
 const RENEW_EVERY: Duration = Duration::from_secs(20);
 
 /// Returns when the first of `leases` is no longer held.
-pub(super) async fn lost_lease(environment: &Environment, leases: &[Lease]) {
+pub(super) async fn lost(environment: &Environment, leases: &[Lease]) {
     loop {
         environment.clock.sleep(RENEW_EVERY).await;
         for lease in leases {

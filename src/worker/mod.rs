@@ -14,6 +14,7 @@ mod archive;
 mod breaker;
 mod deliver;
 mod dispatch;
+mod entry;
 mod fetch;
 mod jump;
 mod lease;
@@ -247,7 +248,7 @@ impl Worker {
             tokio::select! {
                 () = work => {}
                 // Somebody else holds the work now: what this task would still do is theirs to do.
-                () = lease::lost_lease(&environment, &leases) => {}
+                () = lease::lost(&environment, &leases) => {}
             }
         });
         self.slots.insert(task.id(), slot);

@@ -16,8 +16,9 @@ use std::time::Duration;
 use jiff::Timestamp;
 use tokio::sync::Mutex;
 
+use super::entry::Entry;
 use super::lease::{end, task_work};
-use super::{Environment, archive, dispatch};
+use super::{Environment, dispatch};
 use crate::clock;
 use crate::provider::{ApiError, Listed, Probe, Source, Use};
 use crate::retry::{self, LADDER};
@@ -292,7 +293,7 @@ async fn go_on(
 ) {
     // Order of acceptance: what comes after a stop that is still to be fetched waits behind it.
     let mut behind = known.fetching;
-    let mut entry = archive::Entry::new(known.archiving);
+    let mut entry = Entry::new(known.archiving);
     let ours = proof.is_some() || known.proof.is_some() || !source.needs_proof();
     // What is replayed tells of its task what was known before, and may be older than what is known now.
     let news = |event: &&StoredEvent| (ours || event.released) && (event.replay == 0 || !known.fetched);

@@ -162,7 +162,7 @@ fn tell(servers: &[Server], rounds: &[Vec<Measured>], args: &Args, stage: &mut S
     let report = &mut stage.report;
     report.result(json!({"servers": Value::Object(figures), "ratios": Value::Object(ratios)}));
     report.note("Figures are medians of the rounds; a ratio is the median of the rounds' own ratios, and what to quote: sender and server share the cores.");
-    report.note("bare reads the body and answers. verify also checks the RSA signature and reads the event. limit also appends what the store keeps (the row, its key, its job, the body) to a file, through the same HTTP stack, channel and group commit, one fdatasync a batch.");
+    report.note("bare reads the body and answers. verify also checks the RSA signature and reads the event. limit also appends what the store keeps in a commit (the row, its key, the body) to a file, through the same HTTP stack, channel and group commit, one fdatasync a batch.");
     report.note("taskhook is the whole program, its workers on, into a log that writes nowhere. WORK DONE is how much of its work was done by the last answer; the rest is done later.");
     report.note("hmac is taskhook with a sender whose own secret verifies: nothing is to be proven.");
     report.note(PROVIDER_NOTE);

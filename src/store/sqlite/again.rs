@@ -9,7 +9,7 @@ use jiff::Timestamp;
 use rusqlite::{Connection, OptionalExtension as _, params};
 
 use super::append::add_job;
-use super::{Sqlite, intake, lane, read, work};
+use super::{Sqlite, lane, read, work};
 use crate::clock::after;
 use crate::store::Error;
 use crate::store::model::{Act, Discarded, JobKind, Like, Matching, Replayed, Retried, STEP, Select, text};
@@ -39,8 +39,7 @@ impl Sqlite {
 
     pub(in crate::store) async fn replay_event(&self, id: &str, now: Timestamp) -> Result<Replayed, Error> {
         let id = id.to_owned();
-        self.catch_up(now).await?;
-        self.write(move |connection| {
+        self.write_caught_up(now, move |connection, _| {
             let Some(row) = event(connection, &id)? else { return Ok(Replayed::Unknown) };
             replay(connection, row, now)
         })
@@ -52,10 +51,10 @@ impl Sqlite {
     }
 
     pub(in crate::store) async fn act(&self, act: Act, rows: Vec<i64>, now: Timestamp) -> Result<usize, Error> {
-        if matches!(act, Act::Replay) {
-            self.catch_up(now).await?;
+        match act {
+            Act::Replay => self.write_caught_up(now, move |connection, _| do_to(connection, act, &rows, now)).await,
+            Act::Retry | Act::Discard => self.write(move |connection| do_to(connection, act, &rows, now)).await,
         }
-        self.write(move |connection| do_to(connection, act, &rows, now)).await
     }
 
     pub(in crate::store) async fn pause(&self, destination: &str, now: Timestamp) -> Result<String, Error> {
@@ -193,10 +192,8 @@ fn discard(connection: &Connection, delivery: i64, now: Timestamp) -> Result<Dis
     Ok(Discarded::Yes)
 }
 
-/// Lets an event go its way again, from the proof of its task on.
+/// Lets an event go its way again, from the proof of its task on. It must be taken in, also one that is only to be kept.
 fn replay(connection: &Connection, event: i64, now: Timestamp) -> Result<Replayed, Error> {
-    // What only is to be kept may not be taken in yet.
-    intake::catch_up(connection, now)?;
     let found: Option<(String, i64, bool, String, Option<u32>, bool)> = connection
         .prepare_cached(
             "SELECT source, subject, ping, state, replay, released_at IS NOT NULL \

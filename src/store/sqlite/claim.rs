@@ -16,7 +16,7 @@ const WAITING: usize = 20;
 
 /// Takes in events that were kept; then leases due jobs, as many as there is capacity for, and loads what they work on.
 pub(super) fn claim(connection: &Connection, capacities: &[Capacity], now: Timestamp) -> Result<Claimed, Error> {
-    let more = intake::take_in(connection, intake::TURN, now)?;
+    let more = intake::take_in(connection, now)?.is_some();
     let (mut claimed, at) = (Claimed { more, ..Claimed::default() }, text(now));
     for capacity in capacities.iter().filter(|capacity| capacity.limit > 0) {
         if capacity.kind == JobKind::Deliver && again::is_paused(connection, &capacity.queue)? {

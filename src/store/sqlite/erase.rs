@@ -8,7 +8,6 @@ use jiff::Timestamp;
 use rusqlite::{Connection, OptionalExtension as _, params};
 
 use super::forget::{self, Keep};
-use super::intake;
 use super::keys::Keys;
 use crate::event::hex;
 use crate::store::Error;
@@ -51,9 +50,6 @@ pub(super) fn erase(
     task_id: &str,
     now: Timestamp,
 ) -> Result<Erased, Error> {
-    // What came of it a moment ago goes as well.
-    intake::catch_up(connection, now)?;
-
     let Some(task) = task(connection, source, task_id)? else { return Ok(Erased::Unknown) };
     let busy: bool = connection
         .prepare_cached(

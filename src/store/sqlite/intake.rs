@@ -15,8 +15,8 @@ use super::append::add_job;
 use crate::store::Error;
 use crate::store::model::{JobKind, text};
 
-/// The most events that one claim takes in: senders wait for no longer transaction.
-pub(super) const TURN: usize = 64;
+/// The most events that are taken in at once: senders wait for no longer transaction.
+const TURN: usize = 64;
 
 /// What events are about: the task of a source, or an event that names none.
 #[derive(PartialEq, Eq, Hash)]
@@ -33,13 +33,13 @@ struct New {
     kept: bool,
 }
 
-/// Takes in at most `limit` events, the oldest first; says whether more are left.
-pub(super) fn take_in(connection: &Connection, limit: usize, now: Timestamp) -> Result<bool, Error> {
+/// Takes in the oldest events that are not, at most [`TURN`]; says how far it came where more may be left.
+pub(super) fn take_in(connection: &Connection, now: Timestamp) -> Result<Option<i64>, Error> {
     let mut rows = connection.prepare_cached(
         "SELECT seq, source, task_id, received_at, kept FROM events \
          WHERE seq > (SELECT taken FROM intake) ORDER BY seq LIMIT ?1",
     )?;
-    let mut rows = rows.query([limit])?;
+    let mut rows = rows.query([TURN])?;
     let now = text(now);
     // In the order of their first events: so their jobs are in the order of acceptance as well.
     let mut subjects: Vec<(String, Subject, Vec<New>)> = Vec::new();
@@ -60,7 +60,7 @@ pub(super) fn take_in(connection: &Connection, limit: usize, now: Timestamp) -> 
         });
         subjects[place].2.push(new);
     }
-    let Some(newest) = newest else { return Ok(false) };
+    let Some(newest) = newest else { return Ok(None) };
     for (source, subject, events) in subjects {
         let subject = match subject {
             Subject::Task(task_id) => task(connection, &source, &task_id, &events)?,
@@ -69,7 +69,7 @@ pub(super) fn take_in(connection: &Connection, limit: usize, now: Timestamp) -> 
         work_on(connection, &source, subject, &events)?;
     }
     connection.prepare_cached("UPDATE intake SET taken = ?1")?.execute([newest])?;
-    Ok(count == limit)
+    Ok((count == TURN).then_some(newest))
 }
 
 /// The newest event.
@@ -77,14 +77,9 @@ pub(super) fn newest(connection: &Connection) -> Result<i64, Error> {
     Ok(connection.prepare_cached("SELECT coalesce(max(seq), 0) FROM events")?.query_row([], |row| row.get(0))?)
 }
 
-/// How far events are taken in.
-pub(super) fn taken(connection: &Connection) -> Result<i64, Error> {
-    Ok(connection.prepare_cached("SELECT taken FROM intake")?.query_row([], |row| row.get(0))?)
-}
-
 /// Takes in all that is there. Whoever shares the thread with senders lets turns go before, so that little is left.
 pub(super) fn catch_up(connection: &Connection, now: Timestamp) -> Result<(), Error> {
-    while take_in(connection, TURN, now)? {}
+    while take_in(connection, now)?.is_some() {}
     Ok(())
 }
 

@@ -35,6 +35,7 @@ use deadpool_sqlite::{Hook, HookError, Pool, Runtime};
 use jiff::Timestamp;
 use rusqlite::{Connection, params};
 
+use self::keys::Keys;
 pub(super) use self::measure::peek_totals;
 use self::writer::Writer;
 use super::model::{
@@ -135,13 +136,20 @@ impl Sqlite {
         self.shared.writer.write(move |connection, _| work(connection)).await
     }
 
-    /// Takes in what was kept until now, in steps that senders do not notice. What comes meanwhile may be left.
-    async fn catch_up(&self, now: Timestamp) -> Result<(), Error> {
+    /// Does `work` in a transaction, with everything taken in that was kept before it: first in turns that senders do not notice, then
+    /// what has come meanwhile.
+    async fn write_caught_up<T, F>(&self, now: Timestamp, mut work: F) -> Result<T, Error>
+    where
+        T: Send + 'static,
+        F: FnMut(&Connection, &mut Keys) -> Result<T, Error> + Send + 'static,
+    {
         let newest = self.read(intake::newest).await?;
-        while self.read(intake::taken).await? < newest
-            && self.write(move |connection| intake::take_in(connection, intake::TURN, now)).await?
-        {}
-        Ok(())
+        while self.write(move |connection| intake::take_in(connection, now)).await?.is_some_and(|taken| taken < newest) {}
+        let work = move |connection: &Connection, keys: &mut Keys| {
+            intake::catch_up(connection, now)?;
+            work(connection, keys)
+        };
+        self.shared.writer.write(work).await
     }
 
     /// Runs `work` on a reading connection.

@@ -63,9 +63,9 @@ impl Sqlite {
     }
 
     pub(in crate::store) async fn erase(&self, source: &str, task_id: &str, now: Timestamp) -> Result<Erased, Error> {
-        self.catch_up(now).await?;
         let (source, task_id) = (source.to_owned(), task_id.to_owned());
-        self.shared.writer.write(move |connection, keys| erase::erase(connection, keys, &source, &task_id, now)).await
+        // What came of it a moment ago goes as well.
+        self.write_caught_up(now, move |connection, keys| erase::erase(connection, keys, &source, &task_id, now)).await
     }
 
     pub(in crate::store) async fn has_traces(&self) -> Result<bool, Error> {

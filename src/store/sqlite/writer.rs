@@ -2,7 +2,7 @@
 //!
 //! It owns the write connection, takes everything that waits in a bounded channel (at most [`BATCH`] writes or
 //! [`BATCH_BYTES`]), does it in one transaction, and answers all the waiters after the commit: one sync serves them all, and
-//! a batch is as large as what came while the last one was being synced. No timer is involved.
+//! a batch is as large as what came while the last one was being synced. No event waits for a timer.
 //!
 //! Events go first. While senders crowd, everything else has a share of the time ([`WORK_SHARE`]) and is done in their commits, so
 //! that an overload makes results late and not senders wait; nor does work stand still.
