@@ -323,7 +323,10 @@ async fn open_archive(config: &Config, store: &Store, clock: &Clock, names: Name
         _ => None,
     };
     let guard = Guard::new(config.outbound, names);
-    Ok(Archive::new(&config.archive, store.instance_id(), guard, links, clock.clone()))
+    // Whatever it is in, other replicas may use it.
+    let shared = config.archive.shared || config.store.is_shared();
+    let archive = archive::Config { shared, ..config.archive.clone() };
+    Ok(Archive::new(&archive, store.instance_id(), guard, links, clock.clone()))
 }
 
 /// Removes what a program that was killed left in the archive; then sees whether it works, again as long as it does not.

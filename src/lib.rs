@@ -31,6 +31,7 @@
 //! | | [`task`] | the provider-neutral task and its files |
 //! | 2 | [`event`] | what an event says and what is kept of it; its key, its content |
 //! | 3 | [`http`] | the only place that builds an outbound client |
+//! | | [`postgres`] | what a URL of a PostgreSQL says, TLS, what an error may tell |
 //! | | [`rate`] | so many in a minute |
 //! | | [`signature`] | HMAC, Ed25519, RSA and Standard Webhooks, signing and verifying, pure |
 //! | | [`template`] | expressions and texts, and what they may name |
@@ -72,7 +73,9 @@
 //! | which store is refused | `src/store/sqlite/inspect.rs`, `open.rs` |
 //! | what one commit holds | `src/store/sqlite/writer.rs` |
 //! | when a kept event becomes work | `src/store/sqlite/intake.rs` |
-//! | the tables | `src/store/sqlite/schema/` |
+//! | the tables | `src/store/sqlite/schema/`, `src/store/postgres/schema/` |
+//! | what is done otherwise on a PostgreSQL | the file of the same name in `src/store/postgres/` |
+//! | what replicas must not do at once | `src/store/postgres/lock.rs`; whose leases have run out, `beat.rs` |
 //! | when a task is ours, when it is quarantined | `src/worker/prove.rs` |
 //! | what waits for what, and how long | `src/worker/fetch.rs`, `src/store/sqlite/lane.rs` |
 //! | what an event waits for files, and for how long | `src/worker/archive.rs` |
@@ -90,7 +93,7 @@
 //! | why something is bounded | the constant, beside the code that it bounds |
 //!
 //! To add a destination: a file in `src/destination/`, a variant in its `mod.rs`. To add a provider: a file in `src/provider/` with a
-//! `Config` and an [`provider::Account`], and two lines in its `mod.rs`. To add a table or a column: a new numbered file in `src/store/sqlite/schema/`; a
+//! `Config` and an [`provider::Account`], and two lines in its `mod.rs`. To add a table or a column: a new numbered file in both `schema/` folders, and in `src/store/copy/table.rs`; a
 //! release's migrations only add.
 //!
 //! The longer texts are in [`docs`].
@@ -107,6 +110,7 @@ pub mod event;
 pub mod http;
 pub mod keys;
 pub mod markdown;
+pub mod postgres;
 pub mod provider;
 pub mod rate;
 pub mod receive;
@@ -137,6 +141,9 @@ pub mod docs {
 
     #[doc = include_str!("docs/benchmarks.md")]
     pub mod benchmarks {}
+
+    #[doc = include_str!("docs/sizing.md")]
+    pub mod sizing {}
 
     #[doc = include_str!("docs/files.md")]
     pub mod files {}

@@ -50,6 +50,8 @@ const S3_FILE_MAX: u64 = 5 << 30;
 pub struct Config {
     /// `file://` and a folder, `s3://` with a bucket and perhaps a prefix, or `off`.
     pub url: String,
+    /// Whether every replica that shares the store sees the folder of a `file://` archive.
+    pub shared: bool,
     /// The largest file.
     pub max_file_bytes: Size,
     /// The most bytes of all files of a task.
@@ -290,7 +292,7 @@ impl Archive {
     /// Removes what a program that was killed left on its way.
     pub async fn sweep(&self) {
         if let Some(place) = &self.0.place {
-            place.sweep().await;
+            place.sweep(self.0.clock.now()).await;
         }
     }
 }
@@ -304,6 +306,7 @@ pub fn type_of(name: &str) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::http::guard::{self, Names};
 
     fn config(url: &str) -> Config {
         Config {
@@ -314,6 +317,7 @@ mod tests {
             file_timeout: Duration::from_secs(1),
             wait: Duration::ZERO,
             min_free_bytes: Size(0),
+            shared: false,
             endpoint: None,
             region: None,
             access_key_id: None,
@@ -321,6 +325,23 @@ mod tests {
             session_token: None,
             aws: BTreeMap::new(),
         }
+    }
+
+    #[tokio::test]
+    async fn what_another_replica_may_be_saving_is_swept_only_when_it_is_old() {
+        let folder = tempfile::tempdir().unwrap();
+        let theirs = folder.path().join("incoming/instance/another-run");
+        let sweep = async |shared, now: &str| {
+            std::fs::create_dir_all(&theirs).unwrap();
+            let config = Config { shared, ..config(&format!("file://{}", folder.path().display())) };
+            let guard = Guard::new(guard::Config { allow_private_addresses: false }, Names::System);
+            let archive = Archive::new(&config, "instance", guard, None, Clock::manual(now.parse().unwrap()));
+            archive.sweep().await;
+            theirs.exists()
+        };
+        assert!(!sweep(false, "2000-01-01T00:00:00Z").await, "who is alone sweeps all");
+        assert!(sweep(true, "2000-01-01T00:00:00Z").await);
+        assert!(!sweep(true, "2200-01-01T00:00:00Z").await);
     }
 
     #[test]

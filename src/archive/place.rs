@@ -5,18 +5,20 @@
 //! it counts as saved.
 
 use std::fmt;
+use std::fs::DirEntry;
 use std::path::{Path as FilePath, PathBuf};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::{StreamExt as _, TryStreamExt as _};
+use jiff::{SignedDuration, Timestamp};
 use object_store::aws::{AmazonS3Builder, AmazonS3ConfigKey};
 use object_store::client::{ClientOptions, HttpClient, HttpConnector};
 use object_store::local::LocalFileSystem;
 use object_store::path::Path;
 use object_store::prefix::PrefixStore;
-use object_store::{GetOptions, GetRange, ObjectStore, ObjectStoreExt as _, RetryConfig};
+use object_store::{GetOptions, GetRange, ObjectMeta, ObjectStore, ObjectStoreExt as _, RetryConfig};
 use uuid::Uuid;
 
 use super::{Config, Content, Error};
@@ -26,6 +28,8 @@ use crate::http;
 const STALL: Duration = Duration::from_mins(2);
 /// How often a request to it is repeated, and for how long.
 const RETRIES: (usize, Duration) = (3, Duration::from_secs(30));
+/// What nobody has touched for so long is on nobody's way: longer than a file may take.
+const LEFT: SignedDuration = SignedDuration::from_hours(24);
 /// What is written, read and deleted to see whether the archive works.
 const SAMPLE: &[u8] = b"taskhook tries its archive\n";
 
@@ -242,14 +246,23 @@ impl Place {
         })
     }
 
-    pub(super) async fn sweep(&self) {
+    /// Removes what other runs left on its way. Where other replicas may run, only what nobody has touched for [`LEFT`]: the rest may
+    /// be theirs.
+    pub(super) async fn sweep(&self, now: Timestamp) {
         let Ok(store) = self.store() else { return };
+        let before =
+            if self.config.shared { now.checked_sub(LEFT).unwrap_or(Timestamp::MIN) } else { Timestamp::MAX }.as_second();
         if let Target::Folder(folder) = &self.target {
             // With what the library itself does not list: parts of files that were not complete.
             let (folder, run) = (folder.join(self.incoming.as_ref()), self.run.clone());
             let swept = tokio::task::spawn_blocking(move || {
                 let left = std::fs::read_dir(folder).into_iter().flatten().flatten();
-                left.filter(|entry| entry.file_name() != *run).for_each(|entry| {
+                let touched = |entry: &DirEntry| entry.metadata().and_then(|about| about.modified()).ok();
+                let is_left = |entry: &DirEntry| {
+                    entry.file_name() != *run
+                        && touched(entry).and_then(|at| Timestamp::try_from(at).ok()).is_none_or(|at| at.as_second() < before)
+                };
+                left.filter(is_left).for_each(|entry| {
                     // What cannot be removed takes room, and does no other harm.
                     let _ = std::fs::remove_dir_all(entry.path());
                 });
@@ -259,7 +272,8 @@ impl Place {
         }
         let own = self.incoming.clone().join(self.run.as_str());
         let listed = store.list(Some(&self.incoming)).filter_map(|found| std::future::ready(found.ok()));
-        let left: Vec<_> = listed.filter(|found| std::future::ready(!found.location.prefix_matches(&own))).collect().await;
+        let is_left = |found: &ObjectMeta| !found.location.prefix_matches(&own) && found.last_modified.timestamp() < before;
+        let left: Vec<_> = listed.filter(|found| std::future::ready(is_left(found))).collect().await;
         for left in left {
             if let Err(error) = store.delete(&left.location).await {
                 tracing::debug!(error = %error, "what was on its way into the archive is left there");

@@ -1,12 +1,16 @@
 //! `taskhook bench`: what this machine can do, and that nothing is lost on it, measured by whoever wants to know.
 //!
 //! What must hold: a bench speaks to loopback only, and reads no configuration and no environment. What it keeps lies in a
-//! temporary folder on the disk that is measured, which is gone at the end, also after an error or a signal. Every number is bounded.
+//! temporary folder on the disk that is measured, and in schemas of its own where `--store` names a PostgreSQL; they are gone at the
+//! end, also after an error or a signal. Every number is bounded.
 //! The result says what was simulated and what was lifted; it is a failure (exit code 1) if something did not hold that must.
 
+mod claim;
 mod connection;
+mod ground;
 mod grow;
 mod ingest;
+mod keep;
 mod kill;
 mod latency;
 mod load;
@@ -27,6 +31,7 @@ use std::time::Duration;
 
 use tempfile::TempDir;
 
+use self::ground::{Ground, Place};
 use self::machine::Machine;
 use self::progress::Progress;
 use self::report::Report;
@@ -50,6 +55,7 @@ enum Bench {
     Spike(spike::Args),
     Pipeline(pipeline::Args),
     Kill(kill::Args),
+    Claim(claim::Args),
 }
 
 pub(super) fn run(args: Args, context: &mut Context<'_>) -> Result {
@@ -60,6 +66,7 @@ pub(super) fn run(args: Args, context: &mut Context<'_>) -> Result {
         Bench::Spike(args) => spike::run(&args, context),
         Bench::Pipeline(args) => pipeline::run(&args, context),
         Bench::Kill(args) => kill::run(&args, context),
+        Bench::Claim(args) => claim::run(&args, context),
     }
 }
 
@@ -72,7 +79,7 @@ struct Common {
     /// Where the temporary folder is made, on the disk to be measured; by default in the working directory
     #[arg(long, value_name = "FOLDER")]
     folder: Option<PathBuf>,
-    /// The store: `sqlite` for a file in that folder; `kill` takes any URL that `store.url` does
+    /// The store: `sqlite` for a file in that folder, or a `postgres://` URL, in whose database a schema is made for the time
     #[arg(long, value_name = "URL", default_value = "sqlite")]
     store: String,
     /// Print the result as JSON
@@ -80,26 +87,13 @@ struct Common {
     json: bool,
 }
 
-impl Common {
-    /// Checks that `--store` is one that the bench can make anew for each round.
-    fn own_store(&self) -> Result {
-        let problem = match self.store.as_str() {
-            "sqlite" => return Ok(()),
-            url if url.starts_with("sqlite:") => {
-                "the file is made in a temporary folder: say where with `--folder`, and `sqlite` here"
-            }
-            // Whatever it is may hold a password.
-            _ => "the only kind of store so far is `sqlite`",
-        };
-        Err(Error::failed(format!("`--store`: {problem}")).with_exit(Exit::Usage).into())
-    }
-}
-
 /// What a bench works with.
 struct Stage<'a> {
     clock: Clock,
     /// A folder that is gone at the end.
     folder: PathBuf,
+    /// Where its stores are.
+    ground: Ground,
     progress: Progress<'a>,
     report: Report,
 }
@@ -108,6 +102,11 @@ impl Stage<'_> {
     /// A fresh folder in the bench's own.
     fn subfolder(&self) -> Result<TempDir> {
         temporary(&self.folder, "round-")
+    }
+
+    /// The place of the one store of a bench that has no rounds.
+    fn place(&self) -> Place {
+        self.ground.place(&self.folder)
     }
 }
 
@@ -118,9 +117,7 @@ fn play(
     context: &mut Context<'_>,
     bench: impl AsyncFnOnce(&mut Stage<'_>) -> Result,
 ) -> Result {
-    if name != "kill" {
-        common.own_store()?;
-    }
+    let ground = Ground::of(&common.store, (name == "kill").then_some(&context.inputs.directory))?;
     let clock = Clock::system();
     let within = context.inputs.directory.join(common.folder.as_deref().unwrap_or(Path::new("")));
     let folder = temporary(&within, "taskhook-bench-")?;
@@ -132,21 +129,25 @@ fn play(
             // First, so that a signal is heard before anything lasts.
             biased;
             () = interrupted() => Err(Error::failed("it was stopped before its end").into()),
-            ended = staged(name, common, path, clock, progress, bench) => ended,
+            ended = staged(name, path, ground.clone(), clock, progress, bench) => ended,
         }
     });
     // What still runs was told to stop, or is dropped now.
     runtime.shutdown_timeout(Duration::from_secs(2));
-    let gone = remove(folder);
+    let (gone, left) = (remove(folder), ground.clear());
+    if let (Err(_), Some(left)) = (&ended, &left) {
+        writeln!(context.err, "warning: {left}")?;
+    }
     ended?.write(context.out, common.json)?;
-    gone
+    gone?;
+    left.map_or(Ok(()), |left| Err(Error::failed(left).into()))
 }
 
 /// Looks at the machine, and has `bench` make its report.
 async fn staged(
     name: &'static str,
-    common: &Common,
     folder: PathBuf,
+    ground: Ground,
     clock: Clock,
     mut progress: Progress<'_>,
     bench: impl AsyncFnOnce(&mut Stage<'_>) -> Result,
@@ -158,9 +159,17 @@ async fn staged(
         progress.say(&format!("warning: {warning}"))?;
     }
     let mut report = Report::new(name, machine);
-    // Behind its kind a URL may hold a password.
-    report.setting("store", common.store.split(':').next().unwrap_or_default());
-    let mut stage = Stage { clock, folder, progress, report };
+    report.setting("store", ground.name());
+    if let Ground::Server(server) = &ground {
+        let (about, warning) = server.about().await?;
+        report.setting("postgres", about);
+        report.note("The disk above is that of the folder; the database has its own.");
+        if let Some(warning) = warning {
+            progress.say(&format!("warning: {warning}"))?;
+            report.note(format!("Warning: {warning}."));
+        }
+    }
+    let mut stage = Stage { clock, folder, ground, progress, report };
     bench(&mut stage).await?;
     Ok(stage.report)
 }

@@ -16,6 +16,7 @@ use crate::config::Config;
 use crate::http::guard::{Guard, Names};
 use crate::keys::SKEW;
 use crate::provider::{ApiError, Budgets, Source, Use};
+use crate::store::care::{self, Server};
 use crate::store::{self, Store};
 use crate::text::one_line;
 
@@ -180,10 +181,13 @@ fn summary(config: &Config) -> String {
     format!("{}, {}, {routes}{note}", count(config.sources.len(), "source"), count(config.destinations.len(), "destination"))
 }
 
-/// Opens the store if it is there and nobody has it; makes none, since it might then belong to the wrong user.
+/// Opens the store if it is a file that is there and nobody has; makes none, since it might then belong to the wrong user.
 async fn try_store(config: &Config, clock: &Clock) -> Tried {
     let told = |error: store::Error| (error.to_string(), error.hint().map(str::to_owned).into_iter().collect());
-    let path = Path::new(config.store.url.strip_prefix("sqlite://").unwrap_or_default());
+    if config.store.is_shared() {
+        return care::look(&config.store).await.map(|server| in_words(&server)).map_err(told);
+    }
+    let path = Path::new(config.store.url.expose().strip_prefix("sqlite://").unwrap_or_default());
     if !path.exists() {
         return match writable(path) {
             Ok(()) => Ok(format!("{} will be made at the first start", path.display())),
@@ -204,6 +208,17 @@ async fn try_store(config: &Config, clock: &Clock) -> Tried {
         },
         Err(error) => Err(told(error)),
     }
+}
+
+/// What is found on a server.
+fn in_words(server: &Server) -> String {
+    let Server { place, version, schema, exists } = server;
+    let there = if *exists {
+        format!("has the store in its schema `{schema}`")
+    } else {
+        format!("will get the schema `{schema}` at the first start")
+    };
+    format!("{place} (PostgreSQL {version}) {there}")
 }
 
 /// Whether a file could be made at `path`: whether the nearest folder that exists can be written to.

@@ -67,6 +67,8 @@ mod tests {
 
         [store]
         url = "sqlite://data/taskhook.db"
+        schema = "taskhook"
+        max_connections = 16
         min_free_bytes = "256MiB"
 
         [retention]
@@ -74,6 +76,7 @@ mod tests {
 
         [archive]
         url = "file://data/files"
+        shared = false
         max_file_bytes = "1GiB"
         max_task_bytes = "4GiB"
         max_files = 500

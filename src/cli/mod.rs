@@ -239,7 +239,7 @@ mod tests {
           destinations  See where results go, and pause or resume it
           rejections    See requests that did not verify, and what would have made them good
           routes        Try where an event would go
-          store         Back the store up, restore it, check and measure it
+          store         Back the store up, restore it, copy it into a PostgreSQL, check and measure it
           simulate      Run a stand-in for a provider
           bench         Measure this machine: how many events it keeps, how fast, and that none is lost
           healthcheck   Ask the taskhook on this machine whether it can accept events; exits with 0 or 1

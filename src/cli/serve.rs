@@ -92,7 +92,7 @@ fn announce(config: &Config, app: &App) {
     tracing::info!(
         listen = %app.public,
         admin = %app.admin,
-        store = %app.store.path().display(),
+        store = %app.store.place(),
         "taskhook {} receives on {}; admin on http://{}",
         env!("CARGO_PKG_VERSION"),
         app.public,
@@ -119,9 +119,9 @@ fn announce(config: &Config, app: &App) {
 
 /// An error of the program as a command's.
 pub(super) fn refused(error: &app::Error) -> Error {
-    use crate::store::Error::{Locked, Open, Url};
+    use crate::store::Error::{Locked, Open, Server, Url};
     let exit = match error {
-        app::Error::Store(Open { .. } | Url { .. } | Locked(_)) | app::Error::Token(TokenError::Make { .. }) => {
+        app::Error::Store(Open { .. } | Server { .. } | Url { .. } | Locked(_)) | app::Error::Token(TokenError::Make { .. }) => {
             Exit::StoreRefused
         }
         app::Error::Source { .. } | app::Error::Destination(_) | app::Error::Routes(_) | app::Error::Token(_) => Exit::Usage,

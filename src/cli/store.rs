@@ -1,5 +1,6 @@
-//! `taskhook store`: the file as a whole. It speaks to no running taskhook; it opens the file itself, as `store.url` names it.
+//! `taskhook store`: the store as a whole. It speaks to no running taskhook; it opens the store itself, as `store.url` names it.
 
+mod copy;
 mod show;
 
 use std::path::PathBuf;
@@ -18,7 +19,7 @@ use crate::store::{self, Store};
 /// Digests that are read at once to be looked for in the archive.
 const PAGE: usize = 500;
 
-/// Back the store up, restore it, check and measure it
+/// Back the store up, restore it, copy it into a PostgreSQL, check and measure it
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
     #[command(subcommand)]
@@ -29,7 +30,7 @@ pub(super) struct Args {
 enum Command {
     /// Copy the store into a file, as it is at one moment, while taskhook runs
     ///
-    /// The files of tasks are not in it: back the archive up by itself, after the store.
+    /// The files of tasks are not in it: back the archive up by itself, after the store. A PostgreSQL is backed up with its own tools.
     Backup {
         /// The file to make
         file: PathBuf,
@@ -51,9 +52,10 @@ enum Command {
         #[arg(long)]
         json: bool,
     },
+    Copy(copy::Args),
     /// Look for what is wrong with the store, while taskhook runs or not; exit code 1 if something is
     Check {
-        /// Do not compare every index with its table
+        /// Do not compare every index with its table; of a PostgreSQL, only rows are looked at
         #[arg(long)]
         quick: bool,
         /// Also look whether every saved file is in the archive
@@ -98,6 +100,11 @@ pub(super) fn run(args: &Args, context: &mut Context<'_>) -> Result {
             bar.finish_and_clear();
             let done = done.map_err(refused)?;
             if *json { Ok(output::json(context.out, &show::value(&done))?) } else { Ok(show::restored(context.err, &done)?) }
+        }
+        Command::Copy(args) => {
+            let copied = copy::copy(args, &config, now, &mut tell);
+            bar.finish_and_clear();
+            copy::told(args, context, &copied?)
         }
         Command::Check { quick, files, json } => {
             let mut look = || -> Result<Vec<Finding>> {
@@ -164,8 +171,9 @@ fn missing_files(context: &Context<'_>, config: &store::Config, tell: care::Tell
 
 /// An error of the store as a command's.
 fn refused(error: store::Error) -> Error {
-    use store::Error::{Locked, Open, Url};
-    let exit = if matches!(error, Open { .. } | Url { .. } | Locked(_)) { Exit::StoreRefused } else { Exit::Failed };
+    use store::Error::{Locked, Open, Server, Url};
+    let exit =
+        if matches!(error, Open { .. } | Server { .. } | Url { .. } | Locked(_)) { Exit::StoreRefused } else { Exit::Failed };
     Error::from(error).with_exit(exit)
 }
 

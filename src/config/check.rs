@@ -9,7 +9,10 @@ use super::Config;
 use super::error::Error;
 use super::place::{Path, Places};
 use super::secret::{both, empty};
-use crate::{provider, telemetry};
+use crate::{postgres, provider, store, telemetry};
+
+/// The fewest connections that a replica on a PostgreSQL does with.
+const MIN_CONNECTIONS: usize = 5;
 
 /// Checks `config`, and brings the public URLs into their one form: no slash at the end.
 pub(super) fn everything(config: &mut Config, places: &Places, errors: &mut Vec<Error>) {
@@ -17,8 +20,9 @@ pub(super) fn everything(config: &mut Config, places: &Places, errors: &mut Vec<
     rules.bounds(config);
     rules.listeners(config);
     rules.public_url(config);
-    rules.store(config);
+    rules.store(&config.store);
     rules.archive(config);
+    rules.shared_archive(config);
     for (key, reason) in config.retention.check() {
         rules.refuse(&format!("retention.{key}"), &reason);
     }
@@ -27,6 +31,11 @@ pub(super) fn everything(config: &mut Config, places: &Places, errors: &mut Vec<
     {
         rules.errors.push(Error::new(format!("the variable `RUST_LOG` is not a log filter: {reason}")));
     }
+}
+
+/// Checks `[store]` alone, for who reads no more than that.
+pub(super) fn only_store(config: &store::Config, places: &Places, errors: &mut Vec<Error>) {
+    Rules { places, errors }.store(config);
 }
 
 struct Rules<'a> {
@@ -141,19 +150,84 @@ impl Rules<'_> {
         }
     }
 
-    fn store(&mut self, config: &Config) {
-        // The URL itself is not shown: that of a database server may hold a password.
-        match config.store.url.split_once("://") {
+    fn store(&mut self, config: &store::Config) {
+        // No URL is shown: that of a database server may hold a password.
+        let url = config.url.expose();
+        match url.split_once("://") {
             Some(("sqlite", path)) if !path.is_empty() => {}
             Some(("sqlite", _)) => {
                 self.refuse("store.url", "names no file").push("for example `sqlite://data/taskhook.db`".to_owned());
             }
+            Some(("postgres" | "postgresql", _)) => self.postgres("store.url", url),
             _ => {
-                let hints = self.refuse("store.url", "must begin with `sqlite://`");
+                let hints = self.refuse("store.url", "must begin with `sqlite://` or `postgres://`");
                 hints.push("for example `sqlite://data/taskhook.db`".to_owned());
+                hints.push("or `postgres://user:password@db.example.com/taskhook`".to_owned());
             }
         }
+        if let Some(listen_url) = &config.listen_url {
+            match listen_url.expose().split_once("://") {
+                _ if !config.is_shared() => {
+                    let hints = self.refuse("store.listen_url", "is set, but `store.url` is no PostgreSQL");
+                    hints.push("remove it, or set `store.url` to a `postgres://…`".to_owned());
+                }
+                Some(("postgres" | "postgresql", _)) => self.postgres("store.listen_url", listen_url.expose()),
+                _ => {
+                    let hints = self.refuse("store.listen_url", "must begin with `postgres://`");
+                    hints.push("it is as `store.url`, past the pooler".to_owned());
+                }
+            }
+        }
+        if !is_schema(&config.schema) {
+            let reason = "must be 1 to 63 of a-z, 0-9 and _, and begin neither with a digit nor with `pg_`";
+            self.refuse("store.schema", reason);
+        }
+        if config.max_connections < MIN_CONNECTIONS {
+            let reason = format!("must be at least {MIN_CONNECTIONS}: some are for receiving and for other replicas");
+            self.refuse("store.max_connections", &reason);
+        }
     }
+
+    /// Refuses what is no URL of a PostgreSQL.
+    fn postgres(&mut self, key: &str, url: &str) {
+        if let Err(reason) = postgres::parse(url) {
+            self.refuse(key, &format!("cannot be used: {reason}"));
+        }
+    }
+
+    /// Refuses a folder that other replicas may not see: what one saves, another is to serve and to delete.
+    fn shared_archive(&mut self, config: &Config) {
+        let Config { store, archive, .. } = config;
+        if !store.is_shared() || archive.shared || !archive.url.starts_with("file://") {
+            return;
+        }
+        let reason = format!(
+            "is `{}`, a folder, and `store.url` a PostgreSQL, which replicas may share: all of them must see the same files",
+            archive.url
+        );
+        let hints = self.refuse("archive.url", &reason);
+        let lines = |what: &str, keys: &[&str]| {
+            format!("{what}, write in the configuration file:\n\n    [archive]\n    {}\n", keys.join("\n    "))
+        };
+        hints.push(lines("to keep files in S3 or what speaks like it", &["url = \"s3://bucket/prefix\""]));
+        let shared = [format!("url = \"{}\"", archive.url), "shared = true".to_owned()];
+        let shared = [shared[0].as_str(), shared[1].as_str()];
+        hints.push(lines("where that folder is on a file system that every replica has, or there is one replica only", &shared));
+        hints.push(lines("to save no files", &["url = \"off\""]));
+        hints.push(
+            "or set one of the variables `TASKHOOK__ARCHIVE__URL=s3://bucket/prefix`, `TASKHOOK__ARCHIVE__SHARED=true` and \
+             `TASKHOOK__ARCHIVE__URL=off`"
+                .to_owned(),
+        );
+    }
+}
+
+/// `[a-z_][a-z0-9_]{0,62}`, and none of PostgreSQL's own: it stands in statements.
+fn is_schema(name: &str) -> bool {
+    (1..=63).contains(&name.len())
+        && !name.starts_with(|first: char| first.is_ascii_digit())
+        && !name.starts_with("pg_")
+        && name.chars().all(|each| each.is_ascii_lowercase() || each.is_ascii_digit() || each == '_')
 }
 
 /// Whether both cannot be listened on at one time. Port 0 is any free port.

@@ -10,7 +10,7 @@ use super::error::{Error, Errors};
 use super::layer::{DotEnv, Layer, merge};
 use super::place::{Path, Place, Places, Step};
 use super::read::{Fault, Node, read};
-use super::secret::resolve;
+use super::secret::{TWIN, resolve};
 use super::{Config, Inputs, check};
 use crate::http::guard;
 use crate::setting::{Secret, Size};
@@ -37,7 +37,7 @@ pub(super) fn everything(inputs: &Inputs) -> Result<Config, Errors> {
     let log = loader.section::<telemetry::Config>("log", &[]);
     let server = loader.section::<server::Config>("server", &[]);
     let admin = loader.section::<admin::Config>("admin", admin::SECRETS);
-    let store = loader.section::<store::Config>("store", &[]);
+    let store = loader.section::<store::Config>("store", store::SECRETS);
     let retention = loader.section::<upkeep::Config>("retention", &[]);
     let archive = loader.section::<archive::Config>("archive", archive::SECRETS);
     let files = loader.section::<archive::FilesConfig>("files", &[]);
@@ -79,7 +79,11 @@ pub(super) fn server(inputs: &Inputs) -> Result<server::Config, Errors> {
 
 pub(super) fn store(inputs: &Inputs) -> Result<store::Config, Errors> {
     let mut loader = Loader::new(inputs)?;
-    match loader.section::<store::Config>("store", &[]) {
+    let store = loader.section::<store::Config>("store", store::SECRETS);
+    if let Some(store) = &store {
+        check::only_store(store, &loader.places, &mut loader.errors);
+    }
+    match store {
         Some(store) if loader.errors.is_empty() => Ok(store),
         _ => Err(Errors(loader.errors)),
     }
@@ -183,7 +187,15 @@ impl<'a> Loader<'a> {
 
     /// A section that is always there.
     fn section<T: DeserializeOwned>(&mut self, name: &'static str, secrets: &[&'static str]) -> Option<T> {
-        let value = self.tree.get(name)?.clone();
+        let mut value = self.tree.get(name)?.clone();
+        if let ValueKind::Table(table) = &mut value.kind {
+            // A default is no second value beside a file.
+            for secret in secrets.iter().filter(|secret| !self.places.is_set(&Path::of(name).key(secret))) {
+                if table.contains_key(&format!("{secret}{TWIN}")) {
+                    table.remove(*secret);
+                }
+            }
+        }
         let spare = self.defaults.get(name).cloned();
         self.read(value, &Path::of(name), spare.as_ref(), secrets, |node| T::deserialize(node))
     }

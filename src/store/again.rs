@@ -4,7 +4,7 @@ use jiff::Timestamp;
 
 use super::model::{Act, Discarded, Matching, Replayed, Retried, Select};
 use super::view::{DeliveryRow, DestinationCounts};
-use super::{Error, Store};
+use super::{Error, Store, forward};
 
 impl Store {
     /// Tries a delivery again, on a person's word.
@@ -12,8 +12,7 @@ impl Store {
     /// # Errors
     /// When the commit failed.
     pub async fn retry_delivery(&self, id: &str, now: Timestamp) -> Result<Retried, Error> {
-        let Self::Sqlite(store) = self;
-        store.retry_delivery(id, now).await
+        forward!(self.retry_delivery(id, now))
     }
 
     /// Gives a delivery up for good, on a person's word: it is kept as `discarded`, and no longer counts as a dead letter.
@@ -21,8 +20,7 @@ impl Store {
     /// # Errors
     /// When the commit failed.
     pub async fn discard_delivery(&self, id: &str, now: Timestamp) -> Result<Discarded, Error> {
-        let Self::Sqlite(store) = self;
-        store.discard_delivery(id, now).await
+        forward!(self.discard_delivery(id, now))
     }
 
     /// Lets an event go its way again, on a person's word.
@@ -30,8 +28,7 @@ impl Store {
     /// # Errors
     /// When the commit failed.
     pub async fn replay_event(&self, id: &str, now: Timestamp) -> Result<Replayed, Error> {
-        let Self::Sqlite(store) = self;
-        store.replay_event(id, now).await
+        forward!(self.replay_event(id, now))
     }
 
     /// Some of the rows that are meant, in the order in which they were made, behind row `after`.
@@ -39,8 +36,7 @@ impl Store {
     /// # Errors
     /// When the store could not be read.
     pub async fn matching(&self, select: Select, after: i64) -> Result<Matching, Error> {
-        let Self::Sqlite(store) = self;
-        store.matching(select, after).await
+        forward!(self.matching(select, after))
     }
 
     /// Does `act` to `rows`, at most [`super::model::STEP`] at a time; says to how many. One that has changed meanwhile is left out.
@@ -48,8 +44,7 @@ impl Store {
     /// # Errors
     /// When the commit failed; then nothing was done.
     pub async fn act(&self, act: Act, rows: Vec<i64>, now: Timestamp) -> Result<usize, Error> {
-        let Self::Sqlite(store) = self;
-        store.act(act, rows, now).await
+        forward!(self.act(act, rows, now))
     }
 
     /// Lets nothing be sent to a destination; says since when. What is being sent ends.
@@ -57,8 +52,7 @@ impl Store {
     /// # Errors
     /// When the commit failed.
     pub async fn pause(&self, destination: &str, now: Timestamp) -> Result<String, Error> {
-        let Self::Sqlite(store) = self;
-        store.pause(destination, now).await
+        forward!(self.pause(destination, now))
     }
 
     /// Lets a destination be sent to again; says whether it was paused. What waits for what is before it in its lane waits anew.
@@ -66,8 +60,7 @@ impl Store {
     /// # Errors
     /// When a commit failed; then it is still paused.
     pub async fn resume(&self, destination: &str, now: Timestamp) -> Result<bool, Error> {
-        let Self::Sqlite(store) = self;
-        store.resume(destination, now).await
+        forward!(self.resume(destination, now))
     }
 
     /// The destinations that are paused, and since when.
@@ -75,8 +68,7 @@ impl Store {
     /// # Errors
     /// When the store could not be read.
     pub async fn paused(&self) -> Result<Vec<(String, String)>, Error> {
-        let Self::Sqlite(store) = self;
-        store.paused().await
+        forward!(self.paused())
     }
 
     /// How many deliveries wait for each destination, and how many are dead; one without either is not there.
@@ -84,8 +76,7 @@ impl Store {
     /// # Errors
     /// When the store could not be read.
     pub async fn destination_counts(&self) -> Result<Vec<DestinationCounts>, Error> {
-        let Self::Sqlite(store) = self;
-        store.destination_counts().await
+        forward!(self.destination_counts())
     }
 
     /// One delivery, by its id.
@@ -93,8 +84,7 @@ impl Store {
     /// # Errors
     /// When the store could not be read.
     pub async fn delivery(&self, id: &str) -> Result<Option<DeliveryRow>, Error> {
-        let Self::Sqlite(store) = self;
-        store.delivery(id).await
+        forward!(self.delivery(id))
     }
 
     /// The ids of deliveries that begin with `start`, in order, at most `limit`.
@@ -102,7 +92,6 @@ impl Store {
     /// # Errors
     /// When the store could not be read.
     pub async fn delivery_ids(&self, start: &str, limit: usize) -> Result<Vec<String>, Error> {
-        let Self::Sqlite(store) = self;
-        store.delivery_ids(start, limit).await
+        forward!(self.delivery_ids(start, limit))
     }
 }

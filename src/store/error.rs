@@ -21,6 +21,15 @@ pub enum Error {
     /// The database said no.
     #[error("the store failed: {0}")]
     Database(String),
+    /// The database does not take what a row holds; another row may be taken.
+    #[error("the store refuses a row: {0}")]
+    Refused(String),
+    /// Another transaction was in the way. It is tried again, and nobody outside the store sees this.
+    #[error("another transaction was in the way: {0}")]
+    Again(String),
+    /// The database server cannot be reached, or does not answer. It is asked again.
+    #[error("the database cannot be reached: {0}")]
+    Unreachable(String),
     /// The disk did not keep what it was given; nothing that follows can be trusted, so the process ends.
     #[error("the store's disk failed while syncing: {0}")]
     Disk(String),
@@ -37,6 +46,16 @@ pub enum Error {
     Open {
         /// The database file.
         path: PathBuf,
+        /// What is wrong.
+        problem: String,
+        /// What the user can do.
+        hint: String,
+    },
+    /// The store on a server cannot be used; `hint` says what to do.
+    #[error("cannot use the store {place}: {problem}")]
+    Server {
+        /// The server and the database.
+        place: String,
         /// What is wrong.
         problem: String,
         /// What the user can do.
@@ -68,10 +87,13 @@ impl Error {
     #[must_use]
     pub fn hint(&self) -> Option<&str> {
         match self {
-            Self::Open { hint, .. } | Self::File { hint, .. } => Some(hint),
+            Self::Open { hint, .. } | Self::File { hint, .. } | Self::Server { hint, .. } => Some(hint),
             Self::Locked(_) => Some("stop that process first, or set `store.url` to another file"),
-            Self::Url { .. } => Some("use a file, as in `sqlite://data/taskhook.db`"),
+            Self::Url { .. } => {
+                Some("use a file, as in `sqlite://data/taskhook.db`, or a `postgres://user:password@host/database`")
+            }
             Self::Full(_) => Some("make room on the disk, or lower `store.min_free_bytes`"),
+            Self::Unreachable(_) => Some("is the server of `store.url` running, and does it let this machine in?"),
             _ => None,
         }
     }

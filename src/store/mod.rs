@@ -12,6 +12,7 @@
 //!   archived, and an event that waits for its files, always have a job.
 //! - A lease that runs out ([`Store::expire`]) closes its attempt as *unknown*, and the job is due again. In SQLite a lease belongs to
 //!   the running process: it cannot run out while that lives, and is void when the next one starts. No clock is involved.
+//!   In PostgreSQL it belongs to a replica, and runs out when that was not seen for five seconds, by the database's clock.
 //! - What a person asks for goes the usual way. [`Store::retry_delivery`] makes the *same* delivery due: the next attempt, the same id
 //!   and content, the ladder begun anew; a dead letter joins its lane again at its old place, and never goes while another of the
 //!   lane is being sent. [`Store::replay_event`] makes *new* deliveries with the next replay number, and only after the event has passed the
@@ -26,18 +27,20 @@
 
 mod again;
 pub mod care;
+mod config;
+mod copy;
 mod error;
 pub mod model;
+mod postgres;
 mod sqlite;
 pub mod upkeep;
 pub mod view;
 
-use std::path::PathBuf;
 use std::time::Duration;
 
 use jiff::Timestamp;
-use serde::{Deserialize, Serialize};
 
+pub use self::config::{Config, SECRETS};
 pub use self::error::{Error, unwritable};
 use self::model::{
     Appended, Capacity, Claimed, FileRow, Finish, Lease, Like, NewRejection, Progress, Proof, Released, Setback, StoredEvent,
@@ -49,33 +52,32 @@ use self::view::{
 };
 use crate::clock::Clock;
 use crate::event::NewEvent;
-use crate::setting::Size;
 use crate::task::Fetched;
 
-/// `[store]`.
-#[derive(Clone, Debug, Deserialize, Serialize)]
-#[serde(deny_unknown_fields)]
-pub struct Config {
-    /// `sqlite://` and a path.
-    pub url: String,
-    /// Below this much free space on the disk, no event is accepted.
-    pub min_free_bytes: Size,
-}
+/// Why an event is quarantined that names no task.
+const HOMELESS: &str = "it names no task, so nothing can prove that it is ours";
 
 /// The store, in one of the databases that we speak to.
 #[derive(Clone, Debug)]
 pub enum Store {
     /// One file on this machine.
     Sqlite(sqlite::Sqlite),
+    /// A PostgreSQL, which replicas may share.
+    Postgres(postgres::Postgres),
 }
 
+/// Hands a verb to the database that the store is in.
 macro_rules! forward {
     ($self:ident.$verb:ident($($argument:expr),*)) => {
         match $self {
             Self::Sqlite(store) => store.$verb($($argument),*).await,
+            // In a box: a transaction in hand is large, and nobody should carry it who waits.
+            Self::Postgres(store) => Box::pin(store.$verb($($argument),*)).await,
         }
     };
 }
+
+use forward;
 
 impl Store {
     /// Opens the store for writing, and makes it if it is not there.
@@ -83,6 +85,9 @@ impl Store {
     /// # Errors
     /// [`Error::Url`], [`Error::Open`] and [`Error::Locked`], with what the user can do.
     pub async fn open(config: &Config, clock: Clock) -> Result<Self, Error> {
+        if config.is_shared() {
+            return postgres::Postgres::open(config, clock).await.map(Self::Postgres);
+        }
         sqlite::Sqlite::open(config, clock).await.map(Self::Sqlite)
     }
 
@@ -91,7 +96,7 @@ impl Store {
     /// # Errors
     /// [`Error::Url`] and [`Error::Open`].
     pub fn peek_instance_id(config: &Config) -> Result<String, Error> {
-        sqlite::peek_instance_id(config)
+        if config.is_shared() { postgres::peek_instance_id(config) } else { sqlite::peek_instance_id(config) }
     }
 
     /// What a store holds that may be open in another process, read without disturbing it.
@@ -99,14 +104,24 @@ impl Store {
     /// # Errors
     /// [`Error::Url`] and [`Error::Open`].
     pub fn peek_totals(config: &Config) -> Result<Totals, Error> {
-        sqlite::peek_totals(config)
+        if config.is_shared() { postgres::peek_totals(config) } else { sqlite::peek_totals(config) }
     }
 
-    /// Where the store's file is, for messages.
+    /// Where the store is, for messages: a file, or a server without a user or a password.
     #[must_use]
-    pub fn path(&self) -> PathBuf {
+    pub fn place(&self) -> String {
         match self {
-            Self::Sqlite(store) => store.path(),
+            Self::Sqlite(store) => store.path().display().to_string(),
+            Self::Postgres(store) => store.place().to_owned(),
+        }
+    }
+
+    /// Which of the processes that share the store this one is; `None` where only one can have it open.
+    #[must_use]
+    pub fn replica(&self) -> Option<uuid::Uuid> {
+        match self {
+            Self::Sqlite(_) => None,
+            Self::Postgres(store) => Some(store.replica()),
         }
     }
 
@@ -115,6 +130,16 @@ impl Store {
     pub fn instance_id(&self) -> &str {
         match self {
             Self::Sqlite(store) => store.instance_id(),
+            Self::Postgres(store) => store.instance_id(),
+        }
+    }
+
+    /// How often work is asked for even if nobody rang: others may make jobs, and leases of those that are gone run out.
+    #[must_use]
+    pub fn poll(&self) -> Duration {
+        match self {
+            Self::Sqlite(_) => Duration::from_secs(30),
+            Self::Postgres(_) => Duration::from_secs(1),
         }
     }
 

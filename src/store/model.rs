@@ -351,3 +351,14 @@ pub struct NewRejection {
 pub fn text(at: Timestamp) -> String {
     clock::rfc3339(at)
 }
+
+/// What is sent of a delivery that goes before its turn: `body`, marked. Nothing else of it may change, however it writes its numbers.
+/// One that is no JSON object stays as it is.
+#[must_use]
+pub fn mark_out_of_order(body: &str) -> String {
+    let members: Result<indexmap::IndexMap<String, &serde_json::value::RawValue>, _> = serde_json::from_str(body);
+    let Ok(mut members) = members else { return body.to_owned() };
+    let Ok(yes) = serde_json::value::to_raw_value(&true) else { return body.to_owned() };
+    members.insert("out_of_order".to_owned(), &yes);
+    serde_json::to_string(&members).unwrap_or_else(|_| body.to_owned())
+}

@@ -7,7 +7,7 @@
 use jiff::Timestamp;
 use serde::Serialize;
 
-use super::{Error, Store};
+use super::{Error, Store, forward};
 
 /// Rows that may be removed, out of a page of all rows.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -80,6 +80,41 @@ pub enum Erased {
     Yes,
 }
 
+/// Of an event in `standing`, whether nothing needs it: no delivery that is pending or dead, no file that waits to be asked for by it,
+/// no other event that is told apart from it by its content.
+macro_rules! needless {
+    () => {
+        "NOT EXISTS (SELECT 1 FROM deliveries WHERE deliveries.event = standing.seq \
+         AND deliveries.state NOT IN ('delivered', 'discarded')) \
+         AND NOT EXISTS (SELECT 1 FROM files WHERE files.subject = standing.subject \
+         AND files.status = 'pending' AND files.event = standing.seq) \
+         AND NOT EXISTS (SELECT 1 FROM events AS other WHERE other.collision_of = standing.id)"
+    };
+}
+pub(super) use needless;
+
+/// Of a row of `tasks`, whether it has no event and no work.
+macro_rules! is_bare {
+    () => {
+        "NOT EXISTS (SELECT 1 FROM task_events WHERE task_events.task = tasks.seq) \
+         AND NOT EXISTS (SELECT 1 FROM jobs WHERE jobs.kind IN ('prove', 'fetch', 'archive') AND jobs.subject = tasks.seq) \
+         AND NOT EXISTS (SELECT 1 FROM files WHERE files.subject = tasks.seq AND files.status = 'pending')"
+    };
+}
+pub(super) use is_bare;
+
+/// Rows that are looked at in one read.
+pub(super) const PAGE: usize = 200;
+
+/// What of a page of `rows` (place, time, whether it may go, bytes) may go, and whether to go on. A time that is still to come was
+/// written by a clock that was wrong: it says nothing about the rows behind it.
+pub(super) fn page<T: PartialOrd>(rows: &[(i64, T, bool, u64)], before: &T, now: &T) -> Candidates {
+    let may_go = rows.iter().filter(|(_, _, may_go, _)| *may_go).map(|(seq, _, _, bytes)| (*seq, *bytes)).collect();
+    let older = rows.iter().any(|(_, at, ..)| at < before || at > now);
+    let next = rows.last().filter(|_| older && rows.len() == PAGE).map(|(seq, ..)| *seq);
+    Candidates { rows: may_go, next }
+}
+
 impl Store {
     /// Of the events after `after`, in the order of acceptance, those that were received before `before` and that are done with: each
     /// was only kept, or all its deliveries were delivered or discarded, and nothing else needs it.
@@ -87,8 +122,7 @@ impl Store {
     /// # Errors
     /// When the store could not be read.
     pub async fn done_events(&self, after: i64, before: Timestamp, now: Timestamp) -> Result<Candidates, Error> {
-        let Self::Sqlite(store) = self;
-        store.done_events(after, before, now).await
+        forward!(self.done_events(after, before, now))
     }
 
     /// Removes those of `events` that are still done with, with all that hangs on them, and the tasks that no event is left of.
@@ -96,8 +130,7 @@ impl Store {
     /// # Errors
     /// When the commit failed.
     pub async fn remove_events(&self, events: Vec<i64>, now: Timestamp) -> Result<Removed, Error> {
-        let Self::Sqlite(store) = self;
-        store.remove_events(events, now).await
+        forward!(self.remove_events(events, now))
     }
 
     /// Of the tasks after `after`, those that were first seen before `before`, have no event and no work, and that nobody expects.
@@ -105,8 +138,7 @@ impl Store {
     /// # Errors
     /// When the store could not be read.
     pub async fn bare_tasks(&self, after: i64, before: Timestamp, now: Timestamp) -> Result<Candidates, Error> {
-        let Self::Sqlite(store) = self;
-        store.bare_tasks(after, before, now).await
+        forward!(self.bare_tasks(after, before, now))
     }
 
     /// Removes those of `tasks` that are still bare.
@@ -114,8 +146,7 @@ impl Store {
     /// # Errors
     /// When the commit failed.
     pub async fn remove_tasks(&self, tasks: Vec<i64>, now: Timestamp) -> Result<Removed, Error> {
-        let Self::Sqlite(store) = self;
-        store.remove_tasks(tasks, now).await
+        forward!(self.remove_tasks(tasks, now))
     }
 
     /// Contents of the archive that a row named which is gone, those after `after`, in order.
@@ -123,8 +154,7 @@ impl Store {
     /// # Errors
     /// When the store could not be read.
     pub async fn unwanted_files(&self, after: &str) -> Result<Vec<String>, Error> {
-        let Self::Sqlite(store) = self;
-        store.unwanted_files(after).await
+        forward!(self.unwanted_files(after))
     }
 
     /// Whether a row names the content `sha256`.
@@ -132,8 +162,7 @@ impl Store {
     /// # Errors
     /// When the store could not be read.
     pub async fn is_wanted(&self, sha256: &str) -> Result<bool, Error> {
-        let Self::Sqlite(store) = self;
-        store.is_wanted(sha256).await
+        forward!(self.is_wanted(sha256))
     }
 
     /// Forgets that the content `sha256` is unwanted: it is `deleted`, or wanted again.
@@ -141,8 +170,7 @@ impl Store {
     /// # Errors
     /// When the commit failed.
     pub async fn settle_file(&self, sha256: &str, deleted: bool) -> Result<(), Error> {
-        let Self::Sqlite(store) = self;
-        store.settle_file(sha256, deleted).await
+        forward!(self.settle_file(sha256, deleted))
     }
 
     /// Forgets the keys of events that were erased before `before`.
@@ -150,8 +178,7 @@ impl Store {
     /// # Errors
     /// When the commit failed.
     pub async fn forget_erased(&self, before: Timestamp) -> Result<(), Error> {
-        let Self::Sqlite(store) = self;
-        store.forget_erased(before).await
+        forward!(self.forget_erased(before))
     }
 
     /// How large it is.
@@ -159,8 +186,7 @@ impl Store {
     /// # Errors
     /// When the store could not be read.
     pub async fn space(&self) -> Result<Space, Error> {
-        let Self::Sqlite(store) = self;
-        store.space().await
+        forward!(self.space())
     }
 
     /// Gives at most so many free pages back to the disk.
@@ -168,8 +194,7 @@ impl Store {
     /// # Errors
     /// When the commit failed.
     pub async fn shrink(&self, pages: u32) -> Result<(), Error> {
-        let Self::Sqlite(store) = self;
-        store.shrink(pages).await
+        forward!(self.shrink(pages))
     }
 
     /// What is held of a task; `None` if it is not known.
@@ -177,8 +202,7 @@ impl Store {
     /// # Errors
     /// When the store could not be read.
     pub async fn holding(&self, source: &str, task_id: &str) -> Result<Option<Holding>, Error> {
-        let Self::Sqlite(store) = self;
-        store.holding(source, task_id).await
+        forward!(self.holding(source, task_id))
     }
 
     /// Erases a task: all that is kept of it, or the first part of that. What stays is the keys of its events, so that a repeat is not
@@ -187,8 +211,7 @@ impl Store {
     /// # Errors
     /// When the commit failed.
     pub async fn erase(&self, source: &str, task_id: &str, now: Timestamp) -> Result<Erased, Error> {
-        let Self::Sqlite(store) = self;
-        store.erase(source, task_id, now).await
+        forward!(self.erase(source, task_id, now))
     }
 
     /// Whether something was erased of which free pages or the log may still hold a trace.
@@ -196,8 +219,7 @@ impl Store {
     /// # Errors
     /// When the store could not be read.
     pub async fn has_traces(&self) -> Result<bool, Error> {
-        let Self::Sqlite(store) = self;
-        store.has_traces().await
+        forward!(self.has_traces())
     }
 
     /// Empties the log into the file and cuts it, so that no trace of what was erased is left; false where a reader keeps it. To be
@@ -206,7 +228,6 @@ impl Store {
     /// # Errors
     /// When it could not be done.
     pub async fn clear_traces(&self) -> Result<bool, Error> {
-        let Self::Sqlite(store) = self;
-        store.clear_traces().await
+        forward!(self.clear_traces())
     }
 }

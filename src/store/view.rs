@@ -1,12 +1,35 @@
 //! What is read from the store for people: rows and pages, as the admin API shows them.
 
+use base64::Engine as _;
+use base64::prelude::BASE64_STANDARD;
 use jiff::Timestamp;
 use serde::Serialize;
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use super::model::FileRow;
 use crate::clock;
 use crate::task::{File, FileStatus};
+
+/// The columns of `standing` that an [`EventRow`] is made of, its place first.
+macro_rules! event_row_columns {
+    () => {
+        "seq, id, source, provider, type, provider_type, event_id, task_id, received_at, verification, state, reason, ping, \
+         collision_of, repeats"
+    };
+}
+pub(super) use event_row_columns;
+
+/// The columns of `tasks` that a [`TaskRow`] is made of, its place first.
+macro_rules! task_row_columns {
+    () => {
+        "seq, source, task_id, proof, proven_at, deleted_at, state, title, url, stop_reason, credits, first_seen_at, fetched_at, \
+         kind"
+    };
+}
+pub(super) use task_row_columns;
+
+/// The most events that are shown with a task, and deliveries with an event.
+pub(super) const TASK_EVENTS: usize = 200;
 
 /// A list's limits: the newest first, from `cursor` on.
 #[derive(Clone, Debug)]
@@ -24,6 +47,21 @@ pub struct Listed<T> {
     pub data: Vec<T>,
     /// What to ask for next; `None` at the end.
     pub next_cursor: Option<String>,
+}
+
+/// Cuts one row too many off, and says where to go on.
+pub(super) fn page<T>(mut rows: Vec<(i64, T)>, limit: usize) -> Listed<T> {
+    let more = rows.len() > limit;
+    rows.truncate(limit);
+    let next_cursor = rows.last().filter(|_| more).map(|(seq, _)| seq.to_string());
+    Listed { data: rows.into_iter().map(|(_, row)| row).collect(), next_cursor }
+}
+
+/// A body as it is shown: its value where it is JSON, else its text; and where it is neither, its bytes in base64.
+pub(super) fn payload(body: &[u8]) -> (Value, Option<String>) {
+    let text = std::str::from_utf8(body).ok();
+    let payload = serde_json::from_slice(body).unwrap_or_else(|_| json!(text));
+    (payload, text.is_none().then(|| BASE64_STANDARD.encode(body)))
 }
 
 /// What a list of events is narrowed to.

@@ -45,8 +45,6 @@ use crate::store::model::{Claimed, Job, JobKind, Lease, Setback};
 use crate::store::{self, Store};
 use crate::telemetry::Health;
 
-/// How often the store is asked even if nothing woke the worker.
-const POLL: Duration = Duration::from_secs(30);
 /// How long the worker waits after the store failed it.
 const STORE_PAUSE: Duration = Duration::from_secs(1);
 
@@ -133,7 +131,7 @@ impl Worker {
                     environment.clock.now().checked_add(STORE_PAUSE).ok()
                 }
             };
-            let poll = clock::after(environment.clock.now(), POLL);
+            let poll = clock::after(environment.clock.now(), environment.store.poll());
             let alarm = environment.clock.sleep_until(next.map_or(poll, |next| next.min(poll)));
             tokio::select! {
                 () = stop.cancelled() => {}

@@ -6,6 +6,41 @@ use std::process::{Command, Stdio};
 
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::{Value, json};
+use uuid::Uuid;
+
+use super::harness::postgres::{Connection, server};
+
+/// A database of a bench's own: so what it leaves in it is seen.
+pub(crate) struct Database {
+    name: String,
+    pub(crate) url: String,
+}
+
+impl Database {
+    pub(crate) fn new() -> Self {
+        let name = format!("bench_test_{}", Uuid::now_v7().simple());
+        let url = format!("{}/{name}", server().rsplit_once('/').expect("a database").0);
+        wait(async { Connection::to(&server()).await.batch_execute(&format!("CREATE DATABASE {name}")).await }).unwrap();
+        Self { name, url }
+    }
+
+    /// How many schemas there are that a bench made.
+    pub(crate) fn schemas(&self) -> i64 {
+        let count = "SELECT count(*) FROM pg_namespace WHERE nspname LIKE 'bench%'";
+        wait(async { Connection::to(&self.url).await.query_one(count, &[]).await }).unwrap().get(0)
+    }
+}
+
+impl Drop for Database {
+    fn drop(&mut self) {
+        let gone = format!("DROP DATABASE {} WITH (FORCE)", self.name);
+        drop(wait(async { Connection::to(&server()).await.batch_execute(&gone).await }));
+    }
+}
+
+fn wait<T>(work: impl Future<Output = T>) -> T {
+    tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(work)
+}
 
 /// What a bench came to.
 struct Ran {
@@ -32,19 +67,26 @@ fn bench(words: &[&str]) -> Ran {
     Ran { code: output.status.code(), out: text(output.stdout), err: text(output.stderr) }
 }
 
-/// The result of a bench that must end well, as it tells programs.
+/// The result of a bench that must end well, as it tells programs; its store is a file or on the server.
 #[track_caller]
-fn told(name: &str, words: &[&str]) -> Value {
-    let ran = bench(&[&[name], words, &["--json"]].concat());
+fn told(on: Option<&Database>, name: &str, words: &[&str]) -> Value {
+    let store = on.map_or("sqlite", |database| &database.url);
+    let ran = bench(&[&[name, "--store", store], words, &["--json"]].concat());
     assert_eq!(ran.code, Some(0), "{}", ran.err);
     let told: Value = serde_json::from_str(&ran.out).unwrap();
     assert_eq!((&told["bench"], &told["ok"], &told["failures"]), (&json!(name), &json!(true), &json!([])), "{told:#}");
     for member in ["cpu", "cores", "memory_bytes", "kernel", "fdatasync_p50_ms", "version", "build"] {
         assert!(!told["machine"][member].is_null(), "{member}: {told:#}");
     }
-    assert_eq!((&told["machine"]["build"], &told["settings"]["store"]), (&json!("debug"), &json!("sqlite")));
+    assert_eq!(told["machine"]["build"], "debug");
+    assert_eq!(told["settings"]["store"], if on.is_some() { "postgres" } else { "sqlite" });
+    assert_eq!(told["settings"]["postgres"].is_string(), on.is_some(), "{told:#}");
     assert!(ran.err.contains("warning: this is a debug build"), "{}", ran.err);
     assert!(told["notes"].as_array().is_some_and(|notes| notes.len() > 2), "{told:#}");
+    if let Some(database) = on {
+        assert_eq!(database.schemas(), 0, "something was left behind");
+        assert!(!ran.out.contains(&database.url) && !ran.err.contains(&database.url), "{}\n{}", ran.out, ran.err);
+    }
     told
 }
 
@@ -60,7 +102,7 @@ const LATENCY: [&str; 5] = ["p50_ms", "p90_ms", "p99_ms", "p99_9_ms", "max_ms"];
 
 #[test]
 fn ingest_compares_with_the_limit_in_the_same_round() {
-    let told = told("ingest", &["--rounds", "2", "--events", "40", "--connections", "8"]);
+    let told = told(None, "ingest", &["--rounds", "2", "--events", "40", "--connections", "8"]);
     for server in ["bare", "verify", "limit", "taskhook", "hmac"] {
         let figures = &told["result"]["servers"][server];
         positive(figures, &["events_per_second", "p50_ms", "p99_ms", "max_ms"]);
@@ -74,6 +116,19 @@ fn ingest_compares_with_the_limit_in_the_same_round() {
 }
 
 #[test]
+fn ingest_on_a_server_compares_with_its_limit_and_with_replicas() {
+    let database = Database::new();
+    let words = ["--rounds", "1", "--events", "40", "--connections", "8", "--replicas", "2"];
+    let told = told(Some(&database), "ingest", &words);
+    for server in ["bare", "verify", "limit", "pg_limit", "pg_each", "taskhook", "hmac", "taskhook_x1", "taskhook_x2"] {
+        positive(&told["result"]["servers"][server], &["events_per_second", "p50_ms", "p99_ms", "max_ms"]);
+    }
+    for ratio in ["taskhook_of_limit", "taskhook_of_pg_limit", "taskhook_of_pg_each", "taskhook_x2_of_taskhook_x1"] {
+        positive(&told["result"]["ratios"][ratio], &["median", "least", "most"]);
+    }
+}
+
+#[test]
 fn ingest_of_some_servers_is_a_table_of_these() {
     let ran = bench(&["ingest", "--only", "bare,taskhook", "--rounds", "1", "--events", "20", "--connections", "4"]);
     assert_eq!(ran.code, Some(0), "{}", ran.err);
@@ -81,14 +136,15 @@ fn ingest_of_some_servers_is_a_table_of_these() {
     for word in ["machine:", "disk:", "build:", "bench:  ingest:", "SERVER", "bare ", "taskhook ", "RATIO", "taskhook / bare"] {
         assert!(begins(word), "{word}: {}", ran.out);
     }
-    assert!(!begins("limit") && !begins("hmac"), "{}", ran.out);
+    assert!(!begins("limit") && !begins("hmac") && !begins("pg-limit"), "{}", ran.out);
     assert!(ran.err.contains("round 1 of 1, taskhook: "), "{}", ran.err);
 }
 
 #[test]
 fn rate_tells_latencies_from_the_intended_moment() {
-    for sender in ["manus", "hmac"] {
-        let told = told("rate", &["--per-second", "50", "--for", "1s", "--connections", "8", "--sender", sender]);
+    let database = Database::new();
+    for (on, sender) in [(None, "manus"), (None, "hmac"), (Some(&database), "manus")] {
+        let told = told(on, "rate", &["--per-second", "50", "--for", "1s", "--connections", "8", "--sender", sender]);
         let result = &told["result"];
         assert_eq!((&result["sent"], &result["accepted"]), (&json!(50), &json!(50)), "{told:#}");
         assert_eq!((&result["statuses"], &result["unanswered"]), (&json!({"200": 50}), &json!(0)), "{told:#}");
@@ -101,7 +157,16 @@ fn rate_tells_latencies_from_the_intended_moment() {
 
 #[test]
 fn grow_tells_of_every_tenth() {
-    let told = told("grow", &["--events", "205", "--connections", "8"]);
+    grow(None);
+}
+
+#[test]
+fn grow_tells_of_every_tenth_on_a_server_too() {
+    grow(Some(&Database::new()));
+}
+
+fn grow(on: Option<&Database>) {
+    let told = told(on, "grow", &["--events", "205", "--connections", "8"]);
     let result = &told["result"];
     assert_eq!((&result["accepted"], &result["kept"], &result["drained"]), (&json!(205), &json!(205), &json!(true)), "{told:#}");
     assert_eq!(told["settings"]["head_bytes"], 1024);
@@ -120,8 +185,17 @@ fn grow_tells_of_every_tenth() {
 
 #[test]
 fn spike_tells_of_the_backlog_the_duplicates_and_the_metrics() {
+    spike(None);
+}
+
+#[test]
+fn spike_tells_of_the_backlog_the_duplicates_and_the_metrics_on_a_server_too() {
+    spike(Some(&Database::new()));
+}
+
+fn spike(on: Option<&Database>) {
     let words = ["--base", "20", "--calm", "1s", "--peak", "300", "--for", "1s", "--duplicates", "5", "--connections", "8"];
-    let told = told("spike", &words);
+    let told = told(on, "spike", &words);
     let result = &told["result"];
     // Of 340 requests those whose number ends in 0 to 4 of a hundred are repeats, but for the first hundred.
     assert_eq!((&result["requests"], &result["repeats"]), (&json!(340), &json!(15)), "{told:#}");
@@ -139,8 +213,17 @@ fn spike_tells_of_the_backlog_the_duplicates_and_the_metrics() {
 
 #[test]
 fn pipeline_follows_every_task_to_its_delivery() {
+    pipeline(None);
+}
+
+#[test]
+fn pipeline_follows_every_task_to_its_delivery_on_a_server_too() {
+    pipeline(Some(&Database::new()));
+}
+
+fn pipeline(on: Option<&Database>) {
     let words = ["--rounds", "1", "--tasks", "60", "--in-flight", "16", "--per-second", "50", "--for", "500ms", "--blocked"];
-    let told = told("pipeline", &words);
+    let told = told(on, "pipeline", &words);
     let result = &told["result"];
     for part in ["fast", "blocked"] {
         positive(&result[part]["tasks_per_second"], &["median", "least", "most"]);
@@ -153,30 +236,62 @@ fn pipeline_follows_every_task_to_its_delivery() {
 }
 
 #[test]
+fn claim_tells_what_one_costs_with_few_and_many_jobs() {
+    let database = Database::new();
+    for on in [None, Some(&database)] {
+        let told = told(on, "claim", &["--jobs", "10,2000"]);
+        let claims = told["result"]["claims"].as_array().unwrap();
+        assert_eq!((claims.len(), &claims[0]["jobs"], &claims[1]["jobs"]), (2, &json!(10), &json!(2000)), "{told:#}");
+        for claims in claims {
+            positive(claims, &["claims", "p50_us", "p99_us"]);
+        }
+        positive(&told["result"]["ratio"], &["p50", "p99"]);
+    }
+}
+
+#[test]
 fn a_signal_ends_it_and_nothing_is_left() {
+    signalled("sqlite");
+    let database = Database::new();
+    signalled(&database.url);
+    assert_eq!(database.schemas(), 0, "something was left behind");
+}
+
+fn signalled(store: &str) {
     let folder = tempfile::tempdir().unwrap();
-    let mut child =
-        command(folder.path(), &["grow", "--events", "100000"]).stderr(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+    let mut child = command(folder.path(), &["grow", "--events", "20000", "--store", store])
+        .stderr(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
     let mut lines = BufReader::new(child.stderr.take().unwrap()).lines().map(Result::unwrap);
     assert!(lines.any(|line| line.starts_with("tenth 1 of 10 ")), "it begins");
     // The process that receives is named by its folder.
     let [made] = &std::fs::read_dir(folder.path()).unwrap().map(|entry| entry.unwrap().path()).collect::<Vec<_>>()[..] else {
         panic!("one folder is made")
     };
-    assert!(cfg!(not(target_os = "linux")) || runs(made), "it receives");
+    let made = &*made.to_string_lossy();
+    assert!(cfg!(not(target_os = "linux")) || named(made) == 1, "it receives");
+    assert!(cfg!(not(target_os = "linux")) || store == "sqlite" || named(store) == 1, "only the bench itself is told the URL so");
     kill_process(Pid::from_child(&child), Signal::INT).unwrap();
     let told: Vec<_> = lines.collect();
     assert_eq!(child.wait().unwrap().code(), Some(1));
     assert_eq!(told.last().map(String::as_str), Some("error: it was stopped before its end"), "{told:?}");
     assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0, "something was left behind");
-    assert!(!runs(made), "a process was left behind");
+    assert_eq!(named(made), 0, "a process was left behind");
 }
 
-/// Whether a process runs whose command line names something in `folder`.
-fn runs(folder: &Path) -> bool {
-    let folder = folder.to_string_lossy().into_owned();
+/// How many processes run whose command line has `word` in it.
+fn named(word: &str) -> usize {
     let processes = std::fs::read_dir("/proc").into_iter().flatten().filter_map(|entry| Some(entry.ok()?.path().join("cmdline")));
-    processes.filter_map(|file| std::fs::read(file).ok()).any(|line| String::from_utf8_lossy(&line).contains(&folder))
+    processes.filter_map(|file| std::fs::read(file).ok()).filter(|line| String::from_utf8_lossy(line).contains(word)).count()
+}
+
+#[test]
+fn a_server_that_is_not_there_is_told_without_the_password() {
+    let ran = bench(&["rate", "--store", "postgres://user:hunter2@127.0.0.1:1/x"]);
+    assert_eq!((ran.code, ran.out.as_str()), (Some(3), ""), "{}", ran.err);
+    assert!(ran.err.contains("error: cannot use postgres://127.0.0.1:1/x: ") && !ran.err.contains("hunter2"), "{}", ran.err);
 }
 
 #[test]
@@ -192,7 +307,15 @@ fn a_wrong_command_line_is_refused_before_anything_is_made() {
         (&["spike", "--duplicates", "51"], "invalid value '51' for '--duplicates <PERCENT>'"),
         (&["spike", "--peak", "100000", "--for", "1m"], "it comes to 6000320 events; it must be at most 5000000"),
         (&["rate", "--folder", "nowhere"], "nowhere: No such file or directory"),
-        (&["rate", "--store", "postgres://user:hunter2@db/x"], "error: `--store`: the only kind of store so far is `sqlite`"),
+        (
+            &["rate", "--store", "mysql://user:hunter2@db/x"],
+            "error: `--store`: it is neither `sqlite` nor the URL of a PostgreSQL",
+        ),
+        (&["rate", "--store", "postgres://user:hunter2@db"], "error: `--store`: it names no database"),
+        (&["claim", "--jobs", "0"], "invalid value '0' for '--jobs <N,…>'"),
+        (&["ingest", "--replicas", "2"], "error: `--replicas`: only a store with `--store postgres://…` can be shared"),
+        (&["ingest", "--only", "pg-limit"], "error: `--only`: pg-limit is there with `--store postgres://…` only"),
+        (&["ingest", "--only", "replicas", "--store", "postgres://db/x"], "is there with `--replicas` only"),
         (&["pipeline", "--in-flight", "0"], "invalid value '0' for '--in-flight <N>'"),
         (&["pipeline", "--per-second", "10000", "--for", "1m"], "are more than 50000 tasks"),
         (&["pipeline", "--store", "sqlite://data.db"], "error: `--store`: the file is made in a temporary folder"),

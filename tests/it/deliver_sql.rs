@@ -8,9 +8,10 @@ use taskhook::app::Error;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinSet;
-use tokio_postgres::{Client, NoTls};
+use tokio_postgres::Client;
 
 use crate::deliver::{busiest_minute, detail, offer, offer_one, only, outcomes, reasons, result, setup, start};
+use crate::harness::postgres::{Connection, server};
 use crate::harness::{Harness, refusal};
 
 const TABLE: &str = "CREATE TABLE results (delivery_id text PRIMARY KEY, task_id text NOT NULL, title text, credits numeric, \
@@ -21,42 +22,26 @@ values = { task_id = "event.task_id", title = "event.title", credits = "task.cre
 
 /// A database that a test has alone.
 struct Postgres {
-    admin: Client,
+    admin: Connection,
     name: String,
     url: String,
-    connections: JoinSet<()>,
-}
-
-/// The server that the tests use.
-fn server() -> String {
-    #[expect(clippy::disallowed_methods, reason = "`tests/run` says where it started one")]
-    std::env::var("TASKHOOK_TEST_POSTGRES").unwrap_or_else(|_| "postgres://postgres@127.0.0.1:5432/postgres".to_owned())
-}
-
-async fn connect(url: &str, connections: &mut JoinSet<()>) -> Client {
-    let (client, connection) = tokio_postgres::connect(&format!("{url}?sslmode=disable"), NoTls)
-        .await
-        .unwrap_or_else(|error| panic!("no PostgreSQL at {url} ({error}): `tests/run` starts one"));
-    connections.spawn(async move { drop(connection.await) });
-    client
 }
 
 impl Postgres {
     async fn new() -> Self {
         static NUMBER: AtomicU32 = AtomicU32::new(0);
-        let mut connections = JoinSet::new();
-        let admin = connect(&server(), &mut connections).await;
+        let admin = Connection::to(&server()).await;
         let name = format!("taskhook_test_{}_{}", std::process::id(), NUMBER.fetch_add(1, Ordering::Relaxed));
         admin.batch_execute(&format!("DROP DATABASE IF EXISTS {name}; ")).await.expect("it can be dropped");
         admin.batch_execute(&format!("CREATE DATABASE {name}")).await.expect("it can be made");
         let base = server();
         let url = format!("{}/{name}", base.rsplit_once('/').expect("a database").0);
-        Self { admin, name, url, connections }
+        Self { admin, name, url }
     }
 
-    async fn with(table: &str) -> (Self, Client) {
-        let mut postgres = Self::new().await;
-        let client = connect(&postgres.url.clone(), &mut postgres.connections).await;
+    async fn with(table: &str) -> (Self, Connection) {
+        let postgres = Self::new().await;
+        let client = Connection::to(&postgres.url).await;
         client.batch_execute(table).await.expect("a table");
         (postgres, client)
     }

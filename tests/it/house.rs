@@ -18,7 +18,7 @@ const RANKS: &[&[&str]] = &[
     &["clock", "setting", "text"],
     &["markdown", "retry", "task"],
     &["event"],
-    &["http", "rate", "signature", "template", "telemetry"],
+    &["http", "postgres", "rate", "signature", "template", "telemetry"],
     &["provider", "store", "archive", "route", "simulator"],
     &["destination", "keys", "action"],
     &["receive", "worker", "admin", "upkeep"],

@@ -1,12 +1,15 @@
 //! The promise that counts: what was answered 200 is kept and handed on, whoever kills the process and whenever.
 //!
 //! `taskhook bench kill` proves it on any machine; here it runs for a short time. Under load the process is killed with SIGKILL at
-//! random moments, thirty times. At the end every acknowledged event must be in the store and at the destination, with its file;
-//! and one that arrived there twice must have a recorded attempt of unknown outcome.
+//! random moments, thirty times; and on a PostgreSQL, where two replicas share the store, either of them. At the end every
+//! acknowledged event must be in the store and at the destination, with its file; and one that arrived there twice must have a
+//! recorded attempt of unknown outcome.
 
 use std::process::{Command, Output, Stdio};
 
 use serde_json::Value;
+
+use super::bench::Database;
 
 /// The program with these words, in an empty folder, which it must leave empty.
 fn bench(words: &[&str]) -> Output {
@@ -65,10 +68,35 @@ fn five_stops_in_order_under_load_leave_no_attempt_of_unknown_outcome() {
 }
 
 #[test]
+fn replicas_that_are_killed_under_load_lose_nothing_that_either_acknowledged() {
+    let database = Database::new();
+    let result = result(&["kill", "--cycles", "8", "--senders", "4", "--store", &database.url]);
+    assert_eq!(database.schemas(), 0, "something was left behind");
+    let acknowledged = count(&result, "acknowledged");
+    assert!(acknowledged > 8, "there was load: {result}");
+    for all in ["found", "done"] {
+        assert_eq!(count(&result, all), acknowledged, "{result}");
+    }
+    assert_eq!((count(&result, "lost"), count(&result, "without_unknown")), (0, 0), "{result}");
+    assert!(count(&result, "repeats_known") > 0, "what one has acknowledged the other knows: {result}");
+}
+
+#[test]
+fn replicas_that_are_stopped_in_order_leave_no_attempt_of_unknown_outcome() {
+    let database = Database::new();
+    let result = result(&["kill", "--cycles", "3", "--senders", "4", "--stop", "--store", &database.url]);
+    assert_eq!(count(&result, "delivered_once"), count(&result, "acknowledged"), "{result}");
+    assert_eq!((count(&result, "unknown_attempts"), count(&result, "delivered_more")), (0, 0), "{result}");
+}
+
+#[test]
 fn a_wrong_command_line_is_refused_before_anything_is_killed() {
     for (words, said) in [
         (&["kill", "--cycles", "0"][..], "invalid value '0' for '--cycles <N>'"),
-        (&["kill", "--store", "data.db"], "error: `--store`: it is no URL\nhint: write `sqlite`, or what `store.url` would be"),
+        (
+            &["kill", "--store", "data.db"],
+            "error: `--store`: it is neither `sqlite` nor the URL of a PostgreSQL\nhint: write `sqlite`",
+        ),
         (&["kill", "--store", "sqlite:///dev/null"], "error: `--store`: /dev/null is there already\nhint: name a file"),
         (&["kill", "--folder", "nowhere"], "nowhere: No such file or directory"),
     ] {

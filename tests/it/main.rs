@@ -9,6 +9,7 @@ mod deliver_email;
 mod deliver_slack;
 mod deliver_sql;
 mod demo;
+mod deploy;
 mod faults;
 mod files;
 mod harness;

@@ -342,7 +342,7 @@ async fn too_short_a_time_is_refused_with_the_reason() {
 async fn taskhook(harness: &Harness, arguments: &[&str]) -> (Option<i32>, String, String) {
     let mut command = tokio::process::Command::new(env!("CARGO_BIN_EXE_taskhook"));
     command.args(arguments).current_dir(harness.folder()).env_clear();
-    command.env("TASKHOOK__STORE__URL", harness.store_config().url);
+    command.env("TASKHOOK__STORE__URL", harness.store_config().url.expose());
     command.env("TASKHOOK__ARCHIVE__URL", format!("file://{}/files", harness.folder().display()));
     let output = command.output().await.unwrap();
     (output.status.code(), String::from_utf8(output.stdout).unwrap(), String::from_utf8(output.stderr).unwrap())

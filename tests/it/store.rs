@@ -3,15 +3,23 @@
 mod again;
 mod append;
 mod care;
+mod care_server;
+mod clock;
+mod copy;
 mod files;
 mod jobs;
 mod lanes;
+mod look;
 mod opening;
 mod pages;
+mod plans;
+mod replicas;
 mod restore;
+mod server;
 mod sql;
+mod upkeep;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -30,6 +38,7 @@ use taskhook::store::{Config, Error, Store};
 use tempfile::TempDir;
 use uuid::Uuid;
 
+use crate::harness::postgres::{Connection as Beside, Schema};
 use crate::harness::within;
 
 /// Runs each test of the contract on each database.
@@ -43,6 +52,14 @@ macro_rules! contract {
                 }
             )*
         }
+        mod postgres {
+            $(
+                #[tokio::test]
+                async fn $test() {
+                    super::$test(crate::store::Database::postgres().await).await;
+                }
+            )*
+        }
     };
 }
 use contract;
@@ -51,15 +68,38 @@ use contract;
 struct Database {
     store: Option<Store>,
     clock: Clock,
-    folder: TempDir,
+    place: Place,
+}
+
+/// Where a database is.
+enum Place {
+    /// A file in this folder.
+    Folder(TempDir),
+    /// A schema on the server.
+    Server(Schema),
 }
 
 impl Database {
     async fn sqlite() -> Self {
-        let clock = Clock::manual(at(0));
-        let mut database = Self { store: None, clock, folder: tempfile::tempdir().unwrap() };
+        Self::at(Place::Folder(tempfile::tempdir().unwrap()), Clock::manual(at(0))).await
+    }
+
+    async fn postgres() -> Self {
+        Self::at(Place::Server(Schema::new()), Clock::manual(at(0))).await
+    }
+
+    async fn at(place: Place, clock: Clock) -> Self {
+        let mut database = Self { store: None, clock, place };
         database.open().await;
         database
+    }
+
+    /// An empty one of the same kind.
+    async fn another(&self) -> Self {
+        match self.place {
+            Place::Folder(_) => Self::sqlite().await,
+            Place::Server(_) => Self::postgres().await,
+        }
     }
 
     fn store(&self) -> &Store {
@@ -67,11 +107,28 @@ impl Database {
     }
 
     fn config(&self) -> Config {
-        Config { url: format!("sqlite://{}", self.path().display()), min_free_bytes: Size(0) }
+        match &self.place {
+            Place::Folder(_) => Config::new(format!("sqlite://{}", self.path().display())),
+            Place::Server(schema) => schema.config(),
+        }
+    }
+
+    fn folder(&self) -> &Path {
+        match &self.place {
+            Place::Folder(folder) => folder.path(),
+            Place::Server(_) => panic!("it is on a server"),
+        }
+    }
+
+    fn schema(&self) -> &Schema {
+        match &self.place {
+            Place::Folder(_) => panic!("it is in a file"),
+            Place::Server(schema) => schema,
+        }
     }
 
     fn path(&self) -> PathBuf {
-        self.folder.path().join("store.db")
+        self.folder().join("store.db")
     }
 
     async fn try_open(&self) -> Result<Store, Error> {
@@ -91,53 +148,43 @@ impl Database {
         self.store = Some(opened.await);
     }
 
-    /// Ends the process, as far as the store knows, and starts the next.
+    /// Ends the process without order, and starts the next, which has run for so long then that what the one before held is known
+    /// to be nobody's.
     async fn reopen(&mut self) {
         self.store = None;
         self.open().await;
+        if let Place::Server(schema) = &self.place {
+            outlive(schema, self.store()).await;
+        }
     }
 
-    /// A connection beside the store's.
+    /// A connection to the file, beside the store's.
     fn connection(&self) -> Connection {
         Connection::open(self.path()).unwrap()
     }
 
-    /// Every row of every table, to see that nothing changed.
-    fn dump(&self) -> Vec<Vec<SqlValue>> {
-        let connection = self.connection();
-        let tables = [
-            "events",
-            "open_events",
-            "event_keys",
-            "new_keys",
-            "intake",
-            "task_events",
-            "tasks",
-            "fetched_tasks",
-            "jobs",
-            "deliveries",
-            "delivery_bodies",
-            "attempts",
-            "rejections",
-            "verification_keys",
-            "files",
-            "archiving",
-            "own_keys",
-            "replays",
-            "paused",
-            "unwanted_files",
-            "erased_keys",
-            "erased_tasks",
-            "restored_events",
-        ];
-        let mut rows = Vec::new();
-        for table in tables {
-            let mut statement = connection.prepare(&format!("SELECT * FROM {table}")).unwrap();
-            let columns = statement.column_count();
-            let found = statement.query_map([], |row| (0..columns).map(|column| row.get(column)).collect()).unwrap();
-            rows.extend(found.map(Result::unwrap));
+    /// Keeps everybody else from writing, until it is let go.
+    async fn hold(&self) -> Hold {
+        match &self.place {
+            Place::Folder(_) => {
+                let connection = self.connection();
+                connection.execute_batch("BEGIN IMMEDIATE").unwrap();
+                Hold::File(connection)
+            }
+            Place::Server(schema) => {
+                let connection = schema.connect().await;
+                connection.batch_execute("BEGIN; LOCK TABLE events IN EXCLUSIVE MODE").await.unwrap();
+                Hold::Server(connection)
+            }
         }
-        rows
+    }
+
+    /// Every row of every table, to see that nothing changed.
+    async fn dump(&self) -> Vec<String> {
+        match &self.place {
+            Place::Folder(_) => dump_file(&self.connection()),
+            Place::Server(schema) => dump_schema(schema).await,
+        }
     }
 
     async fn append(&self, event: NewEvent) -> Appended {
@@ -207,6 +254,86 @@ impl Database {
         let listed = self.store().events(EventFilter::default(), page).await.unwrap();
         listed.data.into_iter().rev().map(|row| row.id).collect()
     }
+}
+
+/// Who keeps the others from writing.
+enum Hold {
+    File(Connection),
+    Server(Beside),
+}
+
+impl Hold {
+    async fn let_go(self) {
+        match self {
+            Self::File(connection) => connection.execute_batch("COMMIT").unwrap(),
+            Self::Server(connection) => connection.batch_execute("COMMIT").await.unwrap(),
+        }
+    }
+}
+
+/// Lets an hour pass for the replicas of `schema`, of which none but `store` lives. By the database's clock, which no test can set:
+/// so it is the times in the table that go back.
+async fn outlive(schema: &Schema, store: &Store) {
+    let me = store.replica().expect("it is one of many");
+    let connection = schema.connect().await;
+    let sql = "UPDATE replicas SET since = since - interval '1 hour', \
+               seen_at = CASE WHEN id = $1 THEN seen_at ELSE seen_at - interval '1 hour' END RETURNING id";
+    within("the replica's first sign of life", async {
+        while !connection.query(sql, &[&me]).await.unwrap().iter().any(|row| row.get::<_, Uuid>(0) == me) {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    })
+    .await;
+}
+
+fn dump_file(connection: &Connection) -> Vec<String> {
+    let tables = [
+        "events",
+        "open_events",
+        "event_keys",
+        "new_keys",
+        "intake",
+        "task_events",
+        "tasks",
+        "fetched_tasks",
+        "jobs",
+        "deliveries",
+        "delivery_bodies",
+        "attempts",
+        "rejections",
+        "verification_keys",
+        "files",
+        "archiving",
+        "own_keys",
+        "replays",
+        "paused",
+        "unwanted_files",
+        "erased_keys",
+        "erased_tasks",
+        "restored_events",
+    ];
+    let mut rows = Vec::new();
+    for table in tables {
+        let mut statement = connection.prepare(&format!("SELECT * FROM {table}")).unwrap();
+        let columns = statement.column_count();
+        let found = statement.query_map([], |row| (0..columns).map(|column| row.get(column)).collect()).unwrap();
+        rows.extend(found.map(|row: rusqlite::Result<Vec<SqlValue>>| format!("{table} {:?}", row.unwrap())));
+    }
+    rows
+}
+
+/// All but what replicas say of themselves, who holds what, and the store of itself.
+async fn dump_schema(schema: &Schema) -> Vec<String> {
+    let connection = schema.connect().await;
+    let tables = "SELECT tablename::text FROM pg_tables WHERE schemaname = current_schema() \
+                  AND tablename NOT IN ('store', 'replicas', 'queues') ORDER BY tablename";
+    let mut rows = Vec::new();
+    for table in connection.query(tables, &[]).await.unwrap() {
+        let table: String = table.get(0);
+        let found = connection.query(&format!("SELECT t::text FROM {table} AS t ORDER BY t::text"), &[]).await.unwrap();
+        rows.extend(found.iter().map(|row| format!("{table} {}", row.get::<_, &str>(0))));
+    }
+    rows
 }
 
 /// So many seconds after the start.

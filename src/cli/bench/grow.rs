@@ -62,8 +62,10 @@ pub(super) fn run(args: &Args, context: &mut Context<'_>) -> Result {
 }
 
 async fn measure(args: &Args, stage: &mut Stage<'_>) -> Result {
-    room(u64::from(args.events) * SPACE, stage)?;
-    let home = Home::new(&stage.folder, &hmac_section())?;
+    if !stage.ground.is_server() {
+        room(u64::from(args.events) * SPACE, stage)?;
+    }
+    let home = Home::new(&stage.place(), &hmac_section())?;
     let (events, clock) = (args.events as usize, stage.clock.clone());
     let maker = maker(&clock);
     let process = home.start(&clock).await?;
@@ -71,13 +73,13 @@ async fn measure(args: &Args, stage: &mut Stage<'_>) -> Result {
     for part in 0..PARTS {
         let numbers = events * part / PARTS..events * (part + 1) / PARTS;
         let (load, done) = (Arc::new(Load::as_it_goes(maker.clone(), numbers, clock.clone())), Counter::default());
-        let mut most = Memory::default();
-        let sending = closed_loop(&load, home.public, usize::from(args.connections), &clock, &done);
+        let (mut most, to) = (Memory::default(), [home.public]);
+        let sending = closed_loop(&load, &to, usize::from(args.connections), &clock, &done);
         let sending = watched(sending, &process, &clock, &mut most);
         let label = format!("tenth {} of {PARTS}", part + 1);
         let run = stage.progress.during(&label, load.len() as u64, &done, sending).await?;
         let waiting = home.json("/api/v1/stats").await.ok().and_then(|stats| stats["events"].as_u64());
-        let part = Part { own_bytes: most.own_bytes, disk_bytes: home.disk_bytes(), waiting, run };
+        let part = Part { own_bytes: most.own_bytes, disk_bytes: home.place.disk_bytes(), waiting, run };
         stage.progress.say(&format!(
             "{label}: {:.0} events/s, p99 {:.1} ms, {:.0} MB of memory",
             part.run.per_second(),
@@ -92,7 +94,7 @@ async fn measure(args: &Args, stage: &mut Stage<'_>) -> Result {
     let drain = clock.elapsed().saturating_sub(ended);
     let memory = process.memory().unwrap_or_default();
     process.stop().await?;
-    let totals = home.totals()?;
+    let totals = home.place.totals()?;
 
     let report = &mut stage.report;
     report.setting("events", args.events);
@@ -119,12 +121,20 @@ async fn measure(args: &Args, stage: &mut Stage<'_>) -> Result {
     table(&parts, stage);
     let took: Duration = parts.iter().map(|part| part.run.took).sum();
     let overall = accepted as f64 / took.as_secs_f64().max(1e-6);
+    let [file, disk] = if stage.ground.is_server() {
+        ["tables and indexes", "the tables and indexes"]
+    } else {
+        ["file", "the database and its log"]
+    };
     let report = &mut stage.report;
     report.facts(vec![
         ("in all", format!("{accepted} events in {:.1} s: {overall:.0} a second", took.as_secs_f64())),
         ("last / first", format!("{ratio:.2} (goal: at least {RATIO}: {})", if ratio >= RATIO { "met" } else { "missed" })),
-        ("an event", format!("{each:.0} bytes of the file, once all is written to it and its work is done")),
-        ("file", format!("{:.1} MB, of which {:.1} MB are free", megabytes(totals.bytes), megabytes(totals.free_bytes))),
+        ("an event", format!("{each:.0} bytes of the {file}, once all is written and its work is done")),
+        (
+            "store",
+            format!("{:.1} MB of {file}, of which {:.1} MB are free", megabytes(totals.bytes), megabytes(totals.free_bytes)),
+        ),
         ("memory", format!("{:.1} MB of its own at most, {:.1} MB at the end", megabytes(own_most), megabytes(memory.own_bytes))),
         ("resident", format!("{:.1} MB at most, with what is mapped of files", megabytes(memory.peak_bytes))),
         ("afterwards", format!("the work was {} in {:.1} s", if drained { "done" } else { "not done" }, drain.as_secs_f64())),
@@ -145,7 +155,7 @@ async fn measure(args: &Args, stage: &mut Stage<'_>) -> Result {
         "drain_seconds": drain.as_secs_f64(),
     }));
     report.note("The sender is one whose own secret verifies (HMAC-SHA256): a million RSA signatures would have to be made beforehand, and would be too old by then. Each event is signed as it is sent, on the same cores.");
-    report.note("WAITING are events whose work was not done at the end of the tenth: while senders come faster than that, keeping goes first. A ? stands for more than could be counted in a second. DISK is the database and its log as they are then.");
+    report.note(format!("WAITING are events whose work was not done at the end of the tenth: while senders come faster than that, keeping goes first. A ? stands for more than could be counted in a second. DISK is {disk} as they are then."));
     report.note("Memory is that of the process alone (RssAnon and VmHWM of /proc), looked at five times a second.");
     Ok(())
 }

@@ -1,24 +1,28 @@
 //! `taskhook bench kill`: a `serve` under load is killed, again and again, and then asked for everything that it acknowledged.
 //!
 //! What must hold: the verdict is of every id that was answered 200, none left out; it is asked of the destination, which is in
-//! this process and was never killed, and of the admin API, so that it holds for any store.
+//! this process and was never killed, and of the admin API, so that it holds for any store. On a PostgreSQL two replicas run, of which
+//! a random one is killed each time: so what one of them has kept, or had in hand, the other is asked for.
 
+mod fleet;
 mod sender;
 mod verdict;
 
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use serde_json::json;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
+use self::fleet::Fleet;
 use self::sender::{Acknowledged, Sender, Work};
 use self::verdict::{Files, Ledger, Verdict};
 use super::super::output::{Column, Table};
-use super::super::{Context, Error, Exit, Result};
-use super::process::{Home, Process};
+use super::super::{Context, Error, Result};
+use super::process::Home;
 use super::progress::Counter;
 use super::recorder::Recorder;
 use super::report::Report;
@@ -35,6 +39,13 @@ const TASKS: usize = 200;
 const LIFE: std::ops::Range<u64> = 20..200;
 /// One kill in so many comes while the process starts, within so many milliseconds.
 const EARLY: (u32, u64) = (10, 60);
+/// Replicas on a PostgreSQL.
+const REPLICAS: usize = 2;
+/// One in so many of their kills comes only when deliveries arrive again: what one had that was killed is taken over some seconds
+/// later, and else most kills would find no work.
+const AT_WORK: u32 = 4;
+/// How long that may take.
+const TAKEOVER: Duration = Duration::from_secs(30);
 /// How long the work that is left may stand still before it is given up on.
 const STANDSTILL: Duration = Duration::from_mins(1);
 /// How long it may take until what a kill left in the archive is removed.
@@ -44,7 +55,7 @@ const LOOK_EVERY: Duration = Duration::from_millis(50);
 
 /// Kill a `serve` under load, again and again, and look for everything that it acknowledged
 ///
-/// Each cycle starts `taskhook serve`, sends it events of simulated tasks, and kills it with SIGKILL at a random moment. At the end the store and the destination are asked for every event that was answered 200.
+/// Each cycle starts `taskhook serve`, sends it events of simulated tasks, and kills it with SIGKILL at a random moment; on a PostgreSQL a random one of two replicas. At the end the store and the destination are asked for every event that was answered 200.
 /// It exits with 1 if one is lost, if one was delivered twice without a recorded attempt of unknown outcome, or if there are more of these than can have been on their way.
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
@@ -65,25 +76,10 @@ pub(super) struct Args {
 }
 
 pub(super) fn run(args: &Args, context: &mut Context<'_>) -> Result {
-    let usage = |what: String, hint: &str| Error::failed(format!("`--store`: {what}")).with_exit(Exit::Usage).hint(hint);
-    let store = match args.common.store.as_str() {
-        "sqlite" => None,
-        url => match url.strip_prefix("sqlite://").map(|path| context.inputs.directory.join(path)) {
-            Some(path) if path.exists() => {
-                let hint = "name a file that is not there: a bench fills it with events";
-                return Err(usage(format!("{} is there already", path.display()), hint).into());
-            }
-            // The program runs in another folder.
-            Some(path) => Some(format!("sqlite://{}", path.display())),
-            None if url.contains("://") => Some(url.to_owned()),
-            None => return Err(usage("it is no URL".to_owned(), "write `sqlite`, or what `store.url` would be").into()),
-        },
-    };
-    play("kill", &args.common, context, async |stage| Box::pin(measure(args, store, stage)).await)
+    play("kill", &args.common, context, async |stage| Box::pin(measure(args, stage)).await)
 }
 
-async fn measure(args: &Args, store: Option<String>, stage: &mut Stage<'_>) -> Result {
-    let store = store.unwrap_or_else(|| format!("sqlite://{}", stage.folder.join("taskhook.db").display()));
+async fn measure(args: &Args, stage: &mut Stage<'_>) -> Result {
     let seed = args.seed.unwrap_or_else(|| fastrand::u64(..));
     stage.report.setting("cycles", args.cycles);
     stage.report.setting("signal", if args.stop { "SIGTERM" } else { "SIGKILL" });
@@ -91,19 +87,19 @@ async fn measure(args: &Args, store: Option<String>, stage: &mut Stage<'_>) -> R
     stage.report.setting("senders", args.senders);
     stage.report.note(PROVIDER_NOTE);
     let begun = stage.clock.elapsed();
-    let trial = Trial::prepare(&store, stage, seed).await?;
+    let (trial, mut fleet) = Trial::prepare(stage, seed).await?;
+    stage.report.setting("replicas", fleet.count());
     let (ended, asked) = (Counter::default(), Counter::default());
     let what = if args.stop { "stopping" } else { "killing" };
-    let acknowledged = stage.progress.during(what, args.cycles.into(), &ended, trial.cycles(args, &ended)).await?;
+    let acknowledged = stage.progress.during(what, args.cycles.into(), &ended, trial.cycles(&mut fleet, args, &ended)).await?;
     let (what, count) = ("looking for every event", acknowledged.len());
-    let verdict = stage.progress.during(what, count, &asked, trial.judge(args, acknowledged, &asked)).await?;
+    let verdict = stage.progress.during(what, count, &asked, trial.judge(&mut fleet, args, acknowledged, &asked)).await?;
     tell(&mut stage.report, args, &verdict, stage.clock.elapsed().saturating_sub(begun));
     Ok(())
 }
 
 /// All that takes part.
 struct Trial {
-    home: Home,
     work: Arc<Work>,
     ledger: Ledger,
     /// Where files of tasks are saved.
@@ -126,8 +122,8 @@ fn content(task: usize) -> String {
 }
 
 impl Trial {
-    async fn prepare(store: &str, stage: &Stage<'_>, seed: u64) -> Result<Self> {
-        let (folder, clock) = (stage.folder.clone(), stage.clock.clone());
+    async fn prepare(stage: &Stage<'_>, seed: u64) -> Result<(Self, Fleet)> {
+        let clock = stage.clock.clone();
         let stop = CancellationToken::new();
         let accounts = vec![API_KEY.to_owned()];
         let options = Options { accounts, limits: None, seed: Some(seed), ..Options::new(clock.clone()) };
@@ -138,17 +134,19 @@ impl Trial {
         let ledger = Ledger::default();
         let recording = ledger.clone();
         let destination = Recorder::hearing(&clock, move |envelope, _| recording.record(envelope)).await?;
-        let archive = folder.join("files");
+        let (archive, shared) = (stage.folder.join("files"), stage.ground.is_server());
         let sections = format!(
-            "[sources.{BENCH}]\nprovider = \"manus\"\napi_key = \"{API_KEY}\"\nbase_url = \"{}\"\n\
+            "[archive]\nurl = {}\nshared = {shared}\n[sources.{BENCH}]\nprovider = \"manus\"\napi_key = \"{API_KEY}\"\nbase_url = \"{}\"\n\
              requests_per_minute = 6000000\n{}[[routes]]\nto = \"{BENCH}\"\n",
+            toml::Value::from(format!("file://{}", archive.display())),
             manus.base_url(),
             destination.section_of(BENCH, &format!("concurrency = {CONCURRENCY}")),
         );
-        let home = Home::with(&folder, store, &format!("file://{}", archive.display()), &sections)?;
-        let work = Work { to: home.public, tasks, manus: manus.clone(), clock: clock.clone() };
+        let fleet = Fleet::new(if shared { REPLICAS } else { 1 }, &stage.place(), &sections)?;
+        let work =
+            Work { to: fleet.addresses(), tasks, manus: manus.clone(), clock: clock.clone(), calm: AtomicBool::new(false) };
         let random = std::sync::Mutex::new(fastrand::Rng::with_seed(seed));
-        Ok(Self { home, work: Arc::new(work), ledger, archive, random, clock, stop, _destination: destination })
+        Ok((Self { work: Arc::new(work), ledger, archive, random, clock, stop, _destination: destination }, fleet))
     }
 
     fn draw<T>(&self, draw: impl FnOnce(&mut fastrand::Rng) -> T) -> T {
@@ -156,27 +154,37 @@ impl Trial {
     }
 
     /// Starts and ends the program, again and again, under load; what was acknowledged.
-    async fn cycles(&self, args: &Args, done: &Counter) -> Result<Acknowledged> {
+    async fn cycles(&self, fleet: &mut Fleet, args: &Args, done: &Counter) -> Result<Acknowledged> {
         let mut senders: Vec<Sender> =
             (0..args.senders).map(|number| Sender::new(number, args.senders, Arc::clone(&self.work))).collect();
         for cycle in 0..args.cycles {
-            let mut process = self.home.spawn()?;
-            if !args.stop && cycle > 0 && self.draw(|random| random.u32(..EARLY.0) == 0) {
-                self.clock.sleep(Duration::from_millis(self.draw(|random| random.u64(..EARLY.1)))).await;
-                self.home.kill(process).await?;
-                done.add(1);
-                continue;
-            }
-            self.home.ready(&mut process, &self.clock).await?;
-            if cycle == 0 {
-                self.is_new().await?;
+            let fresh = fleet.spawn()?;
+            let early = !args.stop && cycle > 0 && self.draw(|random| random.u32(..EARLY.0) == 0);
+            // Where another replica receives meanwhile, the load goes on while this one starts.
+            let others = fleet.count() > 1 && cycle > 0;
+            if !others && !early {
+                fleet.ready(&self.clock).await?;
             }
             let (mut sending, down) = (JoinSet::new(), CancellationToken::new());
-            for sender in senders.drain(..) {
-                sending.spawn(sender.run(down.clone()));
+            for sender in senders.drain(..if others || !early { senders.len() } else { 0 }) {
+                sending.spawn(sender.run(cycle, down.clone()));
             }
-            self.clock.sleep(Duration::from_millis(self.draw(|random| random.u64(LIFE)))).await;
-            let ended = self.end(args, process).await;
+            let victim = if early {
+                self.clock.sleep(Duration::from_millis(self.draw(|random| random.u64(..EARLY.1)))).await;
+                fresh
+            } else {
+                if others {
+                    self.work.calm.store(true, Ordering::Relaxed);
+                    fleet.ready(&self.clock).await?;
+                    self.taken_over(args).await?;
+                }
+                self.work.calm.store(false, Ordering::Relaxed);
+                self.clock.sleep(Duration::from_millis(self.draw(|random| random.u64(LIFE)))).await;
+                if fleet.count() > 1 { self.draw(|random| random.usize(..fleet.count())) } else { fresh }
+            };
+            // What stops in order may take its time.
+            self.work.calm.store(args.stop, Ordering::Relaxed);
+            let ended = fleet.end(victim, args.stop).await;
             down.cancel();
             while let Some(sender) = sending.join_next().await {
                 senders.push(sender.map_err(|error| Error::failed(format!("a sender failed: {error}")))??);
@@ -189,33 +197,40 @@ impl Trial {
         Ok(senders.into_iter().fold(Acknowledged::default(), |all, sender| all.and(sender.acknowledged)))
     }
 
-    /// Ends a process as the bench is to; one that stops must end well.
-    async fn end(&self, args: &Args, process: Process) -> Result {
-        if args.stop { self.home.stop(process).await } else { self.home.kill(process).await }
-    }
-
-    /// A store with events in it is somebody's: a bench must not fill it.
-    async fn is_new(&self) -> Result {
-        let events = self.home.json("/api/v1/events?limit=1").await?;
-        if events["data"].as_array().is_some_and(Vec::is_empty) {
+    /// Waits, one time in so many, until a delivery arrives.
+    async fn taken_over(&self, args: &Args) -> Result {
+        if args.stop || self.draw(|random| random.u32(..AT_WORK) > 0) {
             return Ok(());
         }
-        let error = Error::failed("`--store` names a store that holds events already").with_exit(Exit::Usage);
-        Err(error.hint("name a new one: a bench fills it with events").into())
+        let (before, begun) = (self.ledger.arrivals(), self.clock.elapsed());
+        while self.ledger.arrivals() == before {
+            if self.clock.elapsed().saturating_sub(begun) > TAKEOVER {
+                return Err(Error::failed(format!("for {} s nothing was delivered", TAKEOVER.as_secs())).into());
+            }
+            self.clock.sleep(LOOK_EVERY).await;
+        }
+        Ok(())
     }
 
     /// Lets the program finish its work, and looks for everything.
-    async fn judge(&self, args: &Args, acknowledged: Acknowledged, asked: &Counter) -> Result<Verdict> {
-        let process = self.home.start(&self.clock).await?;
-        let left = self.drained().await?;
-        self.swept().await;
-        let mut verdict = verdict::of(&self.home, acknowledged, &self.ledger, asked).await?;
+    async fn judge(&self, fleet: &mut Fleet, args: &Args, acknowledged: Acknowledged, asked: &Counter) -> Result<Verdict> {
+        fleet.spawn()?;
+        fleet.ready(&self.clock).await?;
+        let left = self.drained(fleet.home()).await?;
+        if fleet.count() == 1 {
+            self.swept().await;
+        }
+        let mut verdict = verdict::of(fleet.home(), acknowledged, &self.ledger, asked).await?;
         verdict.left = left;
         let content = |task: &str| self.work.tasks.iter().position(|known| known == task).map(content);
         verdict.files = Files::look(&self.archive, &self.ledger, content);
+        // Where replicas share the archive, what one left may be another's until it is a day old.
+        if fleet.count() == 1 {
+            verdict.files.note_left(&self.archive);
+        }
         verdict.limit = if args.stop { 0 } else { u64::from(args.cycles) * u64::from(CONCURRENCY) };
         verdict.once = args.stop;
-        self.home.stop(process).await?;
+        fleet.stop().await?;
         Ok(verdict)
     }
 
@@ -228,10 +243,10 @@ impl Trial {
     }
 
     /// Waits until no work is left, or none goes on any more; what is left.
-    async fn drained(&self) -> Result<u64> {
+    async fn drained(&self, home: &Home) -> Result<u64> {
         let (mut least, mut since) = (u64::MAX, self.clock.elapsed());
         loop {
-            let stats = self.home.json("/api/v1/stats").await?;
+            let stats = home.json("/api/v1/stats").await?;
             let jobs: u64 = stats["jobs"].as_array().into_iter().flatten().filter_map(|row| row["count"].as_u64()).sum();
             let left = jobs + stats["events"].as_u64().unwrap_or_default();
             if left == 0 || self.clock.elapsed().saturating_sub(since) > STANDSTILL {

@@ -306,10 +306,10 @@ impl Run {
     }
 }
 
-/// Sends every request of `load` once, over `connections`.
+/// Sends every request of `load` once, over `connections`, which lead to each of `to` in turn.
 pub(super) async fn closed_loop(
     load: &Arc<Load>,
-    to: SocketAddr,
+    to: &[SocketAddr],
     connections: usize,
     clock: &Clock,
     done: &Counter,
@@ -317,7 +317,7 @@ pub(super) async fn closed_loop(
     let next = Arc::new(AtomicUsize::new(0));
     let begun = clock.elapsed();
     let mut senders = JoinSet::new();
-    for _ in 0..connections.min(load.len()) {
+    for to in to.iter().copied().cycle().take(connections.min(load.len())) {
         let (load, next, clock, done) = (Arc::clone(load), Arc::clone(&next), clock.clone(), done.clone());
         senders.spawn(async move {
             let (mut connection, mut run) = (Connection::new(to), Run::new());

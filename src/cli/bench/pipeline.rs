@@ -153,7 +153,8 @@ impl Bench {
             manus.base_url(),
             destination.section_of(BENCH, ""),
         );
-        let home = Home::new(folder.path(), &sections)?;
+        let place = stage.ground.place(folder.path());
+        let home = Home::new(&place, &sections)?;
         let process = home.start(&clock).await?;
         let made = Counter::default();
         let preparing = load::prepare(&home, &manus, &self.key, &board, &clock, &made);
@@ -167,6 +168,7 @@ impl Bench {
         let other_cpu = each(own_before, processor_time(std::process::id()));
         board.ask(&home).await?;
         home.kill(process).await?;
+        place.clear().await?;
         let run = Run {
             per_second: board.per_second(),
             latencies: board.latencies(),

@@ -17,13 +17,11 @@ use tokio::net::TcpSocket;
 use tokio::process::{Child, Command};
 
 use super::super::{Error, Result};
+use super::ground::Place;
 use super::load::PUBLIC_URL;
 use super::machine::field;
 use crate::clock::Clock;
 use crate::http;
-use crate::setting::Size;
-use crate::store::view::Totals;
-use crate::store::{self, Store};
 use crate::text::one_line;
 
 /// How long a start, an answer of the admin listener or an end may take.
@@ -41,8 +39,8 @@ const PAGE: usize = 500;
 pub(super) struct Home {
     folder: PathBuf,
     config: PathBuf,
-    /// The store's file.
-    pub(super) store: PathBuf,
+    /// Where its store is.
+    pub(super) place: Place,
     /// Where it receives.
     pub(super) public: SocketAddr,
     /// Its admin listener.
@@ -75,37 +73,36 @@ pub(super) struct Memory {
 }
 
 impl Home {
-    /// A home in `folder`, with its store there and no archive: its configuration is `sections`, beside listeners and the URL that
-    /// is signed.
-    pub(super) fn new(folder: &Path, sections: &str) -> Result<Self> {
-        let store = format!("sqlite://{}", folder.join("taskhook.db").display());
-        Self::with(folder, &store, "off", sections)
+    /// A home in the folder of `place`, with its store there and no archive: its configuration is `sections`, beside listeners and
+    /// the URL that is signed.
+    pub(super) fn new(place: &Place, sections: &str) -> Result<Self> {
+        Self::with(&place.folder, place, &format!("[archive]\nurl = \"off\"\n{sections}"))
     }
 
-    /// The same, with a store and an archive at these URLs.
-    pub(super) fn with(folder: &Path, store: &str, archive: &str, sections: &str) -> Result<Self> {
-        let quoted = |text: &str| toml::Value::from(text).to_string();
+    /// Homes of so many replicas that share the store of `place`, each in a folder of its own, with the same `sections`, which say where
+    /// the archive is.
+    pub(super) fn replicas(count: usize, place: &Place, sections: &str) -> Result<Vec<Self>> {
+        let home = |number| {
+            let folder = place.folder.join(format!("replica-{number}"));
+            fs::create_dir_all(&folder).map_err(|error| unwritten(&folder, &error))?;
+            Self::with(&folder, place, sections)
+        };
+        (1..=count).map(home).collect()
+    }
+
+    fn with(folder: &Path, place: &Place, sections: &str) -> Result<Self> {
         let reserved = [reserve()?, reserve()?];
         let [public, admin] = [&reserved[0], &reserved[1]].map(TcpSocket::local_addr);
         let (public, admin) = (public.map_err(|error| no_port(&error))?, admin.map_err(|error| no_port(&error))?);
         let config = folder.join("taskhook.toml");
         let text = format!(
             "[log]\nlevel = \"warn\"\n[server]\nlisten = \"{public}\"\npublic_url = \"{PUBLIC_URL}\"\n[admin]\nlisten = \"{admin}\"\n\
-             [store]\nurl = {}\n[archive]\nurl = {}\n[outbound]\nallow_private_addresses = true\n{sections}",
-            quoted(store),
-            quoted(archive)
+             [outbound]\nallow_private_addresses = true\n{sections}"
         );
-        fs::write(&config, text).map_err(|error| Error::failed(format!("cannot write to {}: {error}", folder.display())))?;
+        fs::write(&config, text).map_err(|error| unwritten(folder, &error))?;
         let client = http::client(PATIENCE);
-        Ok(Self {
-            folder: folder.to_owned(),
-            config,
-            store: folder.join("taskhook.db"),
-            public,
-            admin,
-            client,
-            _reserved: reserved,
-        })
+        let (folder, place) = (folder.to_owned(), place.clone());
+        Ok(Self { folder, config, place, public, admin, client, _reserved: reserved })
     }
 
     /// Starts the process, and waits until it accepts events.
@@ -121,7 +118,8 @@ impl Home {
         let program = std::env::current_exe().map_err(|error| failed(error.to_string()))?;
         let log = fs::File::options().create(true).append(true).open(self.log());
         let mut command = Command::new(program);
-        command.arg("--config").arg(&self.config).arg("serve").current_dir(&self.folder).env_clear().kill_on_drop(true);
+        command.arg("--config").arg(&self.config).arg("serve").current_dir(&self.folder).kill_on_drop(true);
+        command.env_clear().envs(self.place.environment());
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(log.map_err(|error| failed(error.to_string()))?);
         // A Ctrl-C is for the bench, which then ends it.
         command.process_group(0);
@@ -195,7 +193,7 @@ impl Home {
     }
 
     /// Fails if the process has ended, with its last words: a kill would hide it.
-    fn lives(&self, process: &mut Process) -> Result {
+    pub(super) fn lives(&self, process: &mut Process) -> Result {
         match process.child.try_wait() {
             Ok(Some(status)) => {
                 Err(Error::failed(format!("`taskhook serve` ended by itself, {}{}", ended(status), self.last_words())).into())
@@ -214,18 +212,6 @@ impl Home {
     pub(super) async fn stop(&self, mut process: Process) -> Result {
         self.lives(&mut process)?;
         process.stop().await
-    }
-
-    /// What its store holds, whoever has it open.
-    pub(super) fn totals(&self) -> Result<Totals> {
-        let config = store::Config { url: format!("sqlite://{}", self.store.display()), min_free_bytes: Size(0) };
-        Ok(Store::peek_totals(&config).map_err(Error::from)?)
-    }
-
-    /// The bytes of its store's files: the database, and the log that is not written to it yet.
-    pub(super) fn disk_bytes(&self) -> u64 {
-        let wal = self.folder.join("taskhook.db-wal");
-        [&self.store, &wal].into_iter().filter_map(|file| fs::metadata(file).ok()).map(|file| file.len()).sum()
     }
 
     /// Waits until it has no work left, for at most `patience`; whether that came.
@@ -317,6 +303,10 @@ fn reserve() -> Result<TcpSocket> {
     socket.set_reuseaddr(cfg!(target_os = "linux")).map_err(|error| no_port(&error))?;
     socket.bind(SocketAddr::from(([127, 0, 0, 1], 0))).map_err(|error| no_port(&error))?;
     Ok(socket)
+}
+
+fn unwritten(folder: &Path, error: &std::io::Error) -> Error {
+    Error::failed(format!("cannot write to {}: {error}", folder.display()))
 }
 
 fn no_port(error: &std::io::Error) -> Error {

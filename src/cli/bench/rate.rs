@@ -67,7 +67,7 @@ pub(super) fn run(args: &Args, context: &mut Context<'_>) -> Result {
 
 async fn measure(args: &Args, events: usize, stage: &mut Stage<'_>) -> Result {
     let provider = Provider::start(TASKS).await?;
-    let home = Home::new(&stage.folder, &format!("{}{}", provider.section(), hmac_section()))?;
+    let home = Home::new(&stage.place(), &format!("{}{}", provider.section(), hmac_section()))?;
     let by = match args.sender {
         Sender::Manus => Signer::Manus(Arc::clone(&provider.key)),
         Sender::Hmac => Signer::Hmac,
@@ -91,7 +91,7 @@ async fn measure(args: &Args, events: usize, stage: &mut Stage<'_>) -> Result {
     let label = format!("{} events a second", args.per_second);
     let paced = stage.progress.during(&label, events as u64, &done, sending).await?;
     process.stop().await?;
-    let kept = home.totals()?.events;
+    let kept = home.place.totals()?.events;
 
     let report = &mut stage.report;
     report.setting("per_second", args.per_second);

@@ -121,7 +121,7 @@ async fn measure(args: &Args, stage: &mut Stage<'_>) -> Result {
         hmac_section(),
         recorder.section(&format!("concurrency = {}", args.concurrency))
     );
-    let home = Home::new(&stage.folder, &sections)?;
+    let home = Home::new(&stage.place(), &sections)?;
     let tasks = (0..TASKS).map(|number| format!("task{number:018}")).collect();
     let maker = Maker { signer: Signer::Hmac, tasks: Arc::new(tasks), run: clock.now().as_second(), padding: 0 };
     let (requests, done) = (args.requests(), Counter::default());

@@ -1,8 +1,7 @@
-//! The servers that are compared: the whole program, and less and less of it.
+//! The servers that are compared: the whole program, once and as replicas, and less and less of it.
 
-use std::fs::File;
-use std::io::{self, Write as _};
-use std::path::Path;
+use std::borrow::Cow;
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -13,16 +12,19 @@ use axum::routing::post;
 use axum::{Json, Router};
 use serde_json::{Value, json};
 use tokio::net::TcpListener;
-use tokio::sync::{mpsc, oneshot};
+use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 use super::super::serve::refused;
 use super::super::{Error, Result};
+use super::ground::Place;
+use super::keep::{self, Keep, Offer};
 use super::load::{HMAC_SECRET, Load, MANUS_PATH, PUBLIC_URL, Run, closed_loop};
+use super::process::Home;
 use super::progress::Counter;
 use crate::app::{App, Start};
-use crate::clock::{Clock, rfc3339};
+use crate::clock::Clock;
 use crate::config::{Config, Inputs};
 use crate::destination::log::{Format, Output};
 use crate::http::guard::Names;
@@ -44,18 +46,55 @@ pub(super) enum Server {
     Taskhook,
     /// The same, to which the events come signed by HMAC
     Hmac,
+    /// PostgreSQL: keeps events in one table, one statement and commit a batch
+    PgLimit,
+    /// PostgreSQL: one statement and commit an event, on a pool of 16 connections
+    PgEach,
+    /// With `--replicas`: the whole program as a process
+    One,
+    /// With `--replicas`: so many such processes, which share the store
+    Replicas,
 }
 
 impl Server {
-    pub(super) const ALL: [Self; 5] = [Self::Bare, Self::Verify, Self::Limit, Self::Taskhook, Self::Hmac];
+    pub(super) const ALL: [Self; 9] = [
+        Self::Bare,
+        Self::Verify,
+        Self::Limit,
+        Self::PgLimit,
+        Self::PgEach,
+        Self::Taskhook,
+        Self::Hmac,
+        Self::One,
+        Self::Replicas,
+    ];
 
-    pub(super) fn name(self) -> &'static str {
+    /// Its name, where the replicas are so many.
+    pub(super) fn name(self, replicas: usize) -> Cow<'static, str> {
         match self {
-            Self::Bare => "bare",
-            Self::Verify => "verify",
-            Self::Limit => "limit",
-            Self::Taskhook => "taskhook",
-            Self::Hmac => "hmac",
+            Self::Bare => "bare".into(),
+            Self::Verify => "verify".into(),
+            Self::Limit => "limit".into(),
+            Self::Taskhook => "taskhook".into(),
+            Self::Hmac => "hmac".into(),
+            Self::PgLimit => "pg-limit".into(),
+            Self::PgEach => "pg-each".into(),
+            Self::One => "taskhook x1".into(),
+            Self::Replicas => format!("taskhook x{replicas}").into(),
+        }
+    }
+
+    /// Whether it is the whole program.
+    pub(super) fn is_whole(self) -> bool {
+        matches!(self, Self::Taskhook | Self::Hmac | Self::One | Self::Replicas)
+    }
+
+    /// What keeps it from being measured, if something does: on a PostgreSQL, with so many replicas.
+    pub(super) fn obstacle(self, on_server: bool, replicas: usize) -> Option<&'static str> {
+        match self {
+            Self::PgLimit | Self::PgEach if !on_server => Some("is there with `--store postgres://…` only"),
+            Self::One | Self::Replicas if replicas < 2 => Some("is there with `--replicas` only"),
+            _ => None,
         }
     }
 }
@@ -121,11 +160,8 @@ struct Parts {
     source: Arc<Source>,
     keys: Arc<Vec<PublicKey>>,
     clock: Clock,
-    file: Option<mpsc::Sender<Entry>>,
+    keep: Option<Keep>,
 }
-
-/// What is appended, and who waits for it.
-type Entry = (Vec<u8>, oneshot::Sender<()>);
 
 /// What came of a run.
 pub(super) struct Measured {
@@ -134,43 +170,87 @@ pub(super) struct Measured {
     pub(super) waiting: Option<i64>,
 }
 
-/// Runs `server` on a fresh folder, sends it the load, and stops it.
-pub(super) async fn run(
-    server: Server,
-    load: &Arc<Load>,
-    provider: &Provider,
-    connections: usize,
-    folder: &Path,
-    done: &Counter,
-) -> Result<Measured> {
-    let config = config(provider, folder)?;
-    let clock = Clock::system();
-    if matches!(server, Server::Taskhook | Server::Hmac) {
-        let start =
-            Start { clock: clock.clone(), format: Format::Text, output: Output::Null, names: Names::System, by_itself: true };
-        let app = App::start(&config, start).await.map_err(|error| refused(&error))?;
-        app.keys.load("manus").await.map_err(|error| Error::failed(format!("no key from the simulator: {error}")))?;
-        let run = closed_loop(load, app.public, connections, &clock, done).await?;
-        let waiting = Some(app.store.backlog().await.map_err(Error::from)?.events);
-        app.stop().await;
-        return Ok(Measured { run, waiting });
+/// What a server is sent, where it lies, and who is told how far it is.
+pub(super) struct Trial<'a> {
+    pub(super) load: &'a Arc<Load>,
+    pub(super) provider: &'a Provider,
+    pub(super) connections: usize,
+    /// How many processes share the store, of the server that is several.
+    pub(super) replicas: usize,
+    /// Fresh.
+    pub(super) place: &'a Place,
+    pub(super) done: &'a Counter,
+}
+
+impl Trial<'_> {
+    async fn send(&self, to: &[SocketAddr], clock: &Clock) -> Result<Run> {
+        closed_loop(self.load, to, self.connections, clock, self.done).await
     }
-    let failed = |what: String| Error::failed(format!("cannot start the server `{}`: {what}", server.name()));
+}
+
+/// Runs `server`, sends it the load, and stops it.
+pub(super) async fn run(server: Server, trial: &Trial<'_>) -> Result<Measured> {
+    match server {
+        Server::Taskhook | Server::Hmac => whole(trial).await,
+        Server::One => processes(1, trial).await,
+        Server::Replicas => processes(trial.replicas, trial).await,
+        _ => part(server, trial).await,
+    }
+}
+
+/// The whole program, within this process as the parts of it are.
+async fn whole(trial: &Trial<'_>) -> Result<Measured> {
+    let (config, clock) = (config(trial.provider, trial.place)?, Clock::system());
+    let start = Start { clock: clock.clone(), format: Format::Text, output: Output::Null, names: Names::System, by_itself: true };
+    let app = App::start(&config, start).await.map_err(|error| refused(&error))?;
+    app.keys.load("manus").await.map_err(|error| Error::failed(format!("no key from the simulator: {error}")))?;
+    let run = trial.send(&[app.public], &clock).await?;
+    let waiting = Some(app.store.backlog().await.map_err(Error::from)?.events);
+    app.stop().await;
+    Ok(Measured { run, waiting })
+}
+
+/// So many processes of the whole program, which share the store and the load.
+async fn processes(count: usize, trial: &Trial<'_>) -> Result<Measured> {
+    let clock = Clock::system();
+    let sections = format!("[archive]\nurl = \"off\"\n{}{}", trial.provider.section(), hmac_section());
+    let homes = Home::replicas(count, trial.place, &sections)?;
+    let mut running = Vec::with_capacity(count);
+    for home in &homes {
+        running.push(home.start(&clock).await?);
+    }
+    let to: Vec<_> = homes.iter().map(|home| home.public).collect();
+    let run = trial.send(&to, &clock).await?;
+    let waiting = homes[0].json("/api/v1/stats").await?["events"].as_i64();
+    for (home, process) in homes.iter().zip(running) {
+        home.stop(process).await?;
+    }
+    Ok(Measured { run, waiting })
+}
+
+/// A server that is not the whole program.
+async fn part(server: Server, trial: &Trial<'_>) -> Result<Measured> {
+    let Trial { provider, place, .. } = trial;
+    let (config, clock, name) = (config(provider, place)?, Clock::system(), server.name(1));
+    let failed = |what: String| Error::failed(format!("cannot start the server `{name}`: {what}"));
     let source = Source::new("manus", &config.sources["manus"], &clock, &Budgets::new(clock.clone()));
     let source = Arc::new(source.map_err(|error| failed(error.to_string()))?);
     let key = PublicKey::from_pem(&provider.manus.public_key_pem()).map_err(|error| failed(error.to_string()))?;
-    let file = match server {
-        Server::Limit => Some(append_only(&folder.join("events")).map_err(|error| failed(error.to_string()))?),
+    let mut writers = JoinSet::new();
+    let keep = match server {
+        Server::Limit => Some(keep::append_only(&place.folder.join("events")).map_err(|error| failed(error.to_string()))?),
+        Server::PgLimit => Some(keep::in_batches(place, &mut writers).await?),
+        Server::PgEach => Some(keep::one_by_one(place).await?),
         _ => None,
     };
-    let parts = Parts { source, keys: Arc::new(vec![key]), clock: clock.clone(), file };
+    let parts = Parts { source, keys: Arc::new(vec![key]), clock: clock.clone(), keep };
     let handler = if server == Server::Bare { post(bare) } else { post(verify).with_state(parts) };
     let listener = listen().await?;
     let to = listener.local_addr().map_err(|error| failed(error.to_string()))?;
     let (router, stop) = (Router::new().route(MANUS_PATH, handler), CancellationToken::new());
     let (run, ()) = tokio::join!(
         async {
-            let run = closed_loop(load, to, connections, &clock, done).await;
+            let run = trial.send(&[to], &clock).await;
             stop.cancel();
             run
         },
@@ -179,22 +259,18 @@ pub(super) async fn run(
     Ok(Measured { run: run?, waiting: None })
 }
 
-fn config(provider: &Provider, folder: &Path) -> Result<Config> {
+/// The configuration of the whole program, as it reads it.
+fn config(provider: &Provider, place: &Place) -> Result<Config> {
     let text = format!(
         "[server]\nlisten = \"127.0.0.1:0\"\npublic_url = \"{PUBLIC_URL}\"\n[admin]\nlisten = \"127.0.0.1:0\"\n\
-         [store]\nurl = \"sqlite://{}\"\n[archive]\nurl = \"off\"\n{}{}",
-        folder.join("taskhook.db").display(),
+         [archive]\nurl = \"off\"\n{}{}",
         provider.section(),
         hmac_section(),
     );
-    configured(folder, &text)
-}
-
-/// The configuration that `text` is, as the program reads it.
-fn configured(folder: &Path, text: &str) -> Result<Config> {
-    let file = folder.join("taskhook.toml");
+    let (folder, file) = (&place.folder, place.folder.join("taskhook.toml"));
     std::fs::write(&file, text).map_err(|error| Error::failed(format!("cannot write to {}: {error}", folder.display())))?;
-    Ok(Config::load(&Inputs { file: Some(file), directory: folder.to_owned(), ..Inputs::default() })?)
+    let (env, directory) = (place.environment(), folder.clone());
+    Ok(Config::load(&Inputs { file: Some(file), env, directory, ..Inputs::default() })?)
 }
 
 async fn bare(_body: Bytes) -> Json<Value> {
@@ -205,7 +281,7 @@ fn accepted(id: Uuid) -> Json<Value> {
     Json(json!({"status": "accepted", "id": id}))
 }
 
-/// Verifies and reads; and where there is a file, waits until it holds what the store would.
+/// Verifies and reads; and where events are kept, waits until this one is.
 async fn verify(
     State(parts): State<Parts>,
     uri: Uri,
@@ -216,47 +292,14 @@ async fn verify(
     let now = parts.clock.now();
     let request = Request { headers: &headers, body: &body, url_suffix: suffix, now };
     parts.source.verify(&request, &[PUBLIC_URL.to_owned()], &parts.keys).map_err(|_| StatusCode::UNAUTHORIZED)?;
-    let facts = parts.source.read(&request);
+    let reading = parts.source.read(&request);
     let id = Uuid::now_v7();
-    if let Some(file) = &parts.file {
-        let headers: Vec<(&str, &str)> =
-            headers.iter().map(|(name, value)| (name.as_str(), value.to_str().unwrap_or_default())).collect();
-        // What a commit holds of an event: its row and its key. What follows from it is made a moment later, for many at once.
-        let row =
-            json!([id, "manus", "manus", facts.kind, facts.event_id, facts.task_id, rfc3339(now), "signature", suffix, headers]);
-        let mut bytes = row.to_string().into_bytes();
-        bytes.extend_from_slice(&[0; 16]);
-        bytes.extend_from_slice(&body);
-        let (waiter, kept) = oneshot::channel();
-        file.send((bytes, waiter)).await.map_err(|_| StatusCode::SERVICE_UNAVAILABLE)?;
-        kept.await.map_err(|_| StatusCode::SERVICE_UNAVAILABLE)?;
+    if let Some(keep) = &parts.keep {
+        let headers = headers.iter().map(|(name, value)| (name.as_str(), value.to_str().unwrap_or_default())).collect();
+        let offer = Offer { id, source: "manus", reading, received_at: now, target: suffix, headers, body: &body };
+        if !keep.keep(offer).await {
+            return Err(StatusCode::SERVICE_UNAVAILABLE);
+        }
     }
     Ok(accepted(id))
-}
-
-/// The limit: a file that is only appended to, one sync for all that waits. A failure drops the waiters, who then answer 503.
-fn append_only(path: &Path) -> io::Result<mpsc::Sender<Entry>> {
-    let mut file = File::create(path)?;
-    let (sender, mut waiting) = mpsc::channel::<Entry>(4096);
-    std::thread::Builder::new().name("limit".to_owned()).spawn(move || {
-        let (mut batch, mut bytes) = (Vec::new(), Vec::new());
-        while let Some((first, waiter)) = waiting.blocking_recv() {
-            bytes.extend_from_slice(&first);
-            batch.push(waiter);
-            while batch.len() < 512 {
-                let Ok((next, waiter)) = waiting.try_recv() else { break };
-                bytes.extend_from_slice(&next);
-                batch.push(waiter);
-            }
-            if file.write_all(&bytes).and_then(|()| file.sync_data()).is_err() {
-                return;
-            }
-            bytes.clear();
-            for waiter in batch.drain(..) {
-                // Whoever does not wait any more does not matter to the others.
-                let _ = waiter.send(());
-            }
-        }
-    })?;
-    Ok(sender)
 }

@@ -52,25 +52,31 @@ pub(super) fn stats(out: &mut dyn Write, stats: &Stats) -> io::Result<()> {
         let counts: Vec<_> = counts.iter().map(|each| format!("{} {}", each.count, each.name)).collect();
         counts.join(", ")
     };
-    let free = if stats.shrinks { "" } else { " (used again; this file was made before files could give pages back)" };
-    facts(
-        out,
-        &[
-            ("store", stats.file.display().to_string()),
-            ("file", bytes(stats.file_bytes)),
-            ("free in it", format!("{}{free}", bytes(stats.free_bytes))),
-            ("log", bytes(stats.log_bytes)),
-            ("schema", stats.schema.clone()),
-            ("created", told(&stats.created_at)),
-            ("restored", told(&stats.restored_at)),
-            ("oldest event", told(&stats.oldest_event)),
-            ("newest event", told(&stats.newest_event)),
-            ("events", counted(&stats.events)),
-            ("deliveries", counted(&stats.deliveries)),
-            ("bytes an event", stats.bytes_per_event.map(|bytes| bytes.to_string()).unwrap_or_default()),
-            ("removed", counted(&stats.removed)),
-        ],
-    )?;
+    let mut told_of = vec![("store", stats.place.clone())];
+    match (stats.free_bytes, stats.log_bytes) {
+        (Some(free), Some(log)) => {
+            let gives_none = stats.shrinks == Some(false);
+            let note = if gives_none { " (used again; this file was made before files could give pages back)" } else { "" };
+            told_of.extend([
+                ("file", bytes(stats.file_bytes)),
+                ("free in it", format!("{}{note}", bytes(free))),
+                ("log", bytes(log)),
+            ]);
+        }
+        _ => told_of.push(("tables", bytes(stats.file_bytes))),
+    }
+    told_of.extend([
+        ("schema", stats.schema.clone()),
+        ("created", told(&stats.created_at)),
+        ("restored", told(&stats.restored_at)),
+        ("oldest event", told(&stats.oldest_event)),
+        ("newest event", told(&stats.newest_event)),
+        ("events", counted(&stats.events)),
+        ("deliveries", counted(&stats.deliveries)),
+        ("bytes an event", stats.bytes_per_event.map(|bytes| bytes.to_string()).unwrap_or_default()),
+        ("removed", counted(&stats.removed)),
+    ]);
+    facts(out, &told_of)?;
     let mut table = Table::new(&[Column::Whole("TABLE"), Column::Number("ROWS"), Column::Number("BYTES")]);
     for each in &stats.tables {
         table.row([&each.name, &each.rows.to_string(), &each.bytes.to_string()]);

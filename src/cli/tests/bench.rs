@@ -22,6 +22,7 @@ fn benches_are_listed() {
       pipeline  From an event to its delivery: how many tasks a second, how long, and where the time
                 goes
       kill      Kill a `serve` under load, again and again, and look for everything that it acknowledged
+      claim     What one claim costs with few and with many waiting jobs
 
     Options:
           --config <FILE>
@@ -52,12 +53,12 @@ fn each_bench_has_help() {
           --sender <SENDER>    Who sends [default: manus] [possible values: manus, hmac]
           --folder <FOLDER>    Where the temporary folder is made, on the disk to be measured; by
                                default in the working directory
-          --store <URL>        The store: `sqlite` for a file in that folder; `kill` takes any URL that
-                               `store.url` does [default: sqlite]
+          --store <URL>        The store: `sqlite` for a file in that folder, or a `postgres://` URL, in
+                               whose database a schema is made for the time [default: sqlite]
           --json               Print the result as JSON
       -h, --help               Print help (see more with '--help')
     ");
-    for bench in ["ingest", "rate", "grow", "spike", "pipeline", "kill"] {
+    for bench in ["ingest", "rate", "grow", "spike", "pipeline", "kill", "claim"] {
         let (exit, out, _) = shell(&["bench", bench, "--help"], &[]);
         assert_eq!(exit, 0, "{bench}");
         for option in ["--folder <FOLDER>", "--store <URL>", "--json"] {

@@ -177,7 +177,7 @@ fn a_public_url_that_leads_elsewhere_is_explained_before_anything_is_registered(
 
 fn instance(site: &Site) -> String {
     let path = site.folder.path().join("data/taskhook.db");
-    let config = crate::store::Config { url: format!("sqlite://{}", path.display()), min_free_bytes: crate::setting::Size(0) };
+    let config = crate::store::Config::new(format!("sqlite://{}", path.display()));
     crate::store::Store::peek_instance_id(&config).unwrap()
 }
 

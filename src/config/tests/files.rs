@@ -42,7 +42,10 @@ fn the_example_loads_as_it_is() {
 
 #[test]
 fn the_example_loads_with_everything_switched_on() {
-    let example = switched_on();
+    // What is for a PostgreSQL alone needs one, and that an archive which every replica sees.
+    let example = switched_on()
+        .replace("url = \"sqlite://data/taskhook.db\"", "url = \"postgres://me@db.example.com/taskhook\"")
+        .replace("shared = false", "shared = true");
     let mut setup = Setup::empty().file(&example);
     std::fs::create_dir_all(setup.directory.path().join("secrets")).unwrap();
     for file in example.split('"').filter(|text| text.starts_with("secrets/")) {
@@ -50,7 +53,7 @@ fn the_example_loads_with_everything_switched_on() {
             "secrets/slack_webhook_url" => "https://hooks.slack.com/services/T0/B0/x",
             "secrets/slack_token" => "xoxb-1",
             "secrets/smtp_url" => "smtps://user:pass@mail.example.com",
-            "secrets/db_url" => "postgres://user:pass@db.example.com/results",
+            "secrets/store_listen_url" | "secrets/db_url" => "postgres://user:pass@db.example.com/results",
             // Good for whatever else a secret is for.
             _ => "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw",
         };

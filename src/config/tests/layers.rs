@@ -15,30 +15,30 @@ fn the_defaults_are_the_embedded_file() {
     assert_eq!(config.server.max_body_bytes, Size(2 << 20));
     assert_eq!(config.server.request_timeout, Duration::from_secs(4));
     assert_eq!(config.admin.listen.to_string(), "127.0.0.1:8081");
-    assert_eq!(config.store.url, "sqlite://data/taskhook.db");
+    assert_eq!(config.store.url.expose(), "sqlite://data/taskhook.db");
     assert!(config.destinations.contains_key("log") && config.routes.is_empty());
 }
 
 #[test]
 fn a_file_goes_over_the_defaults() {
-    assert_eq!(Setup::whole().file(FILE).load().store.url, "sqlite://file.db");
+    assert_eq!(Setup::whole().file(FILE).load().store.url.expose(), "sqlite://file.db");
 }
 
 #[test]
 fn the_file_may_be_named_by_a_variable_and_the_flag_wins() {
     let setup = Setup::whole().env("TASKHOOK_CONFIG", "other.toml").write("other.toml", "[store]\nurl = \"sqlite://other.db\"");
-    assert_eq!(setup.load().store.url, "sqlite://other.db");
-    assert_eq!(setup.file(FILE).load().store.url, "sqlite://file.db");
+    assert_eq!(setup.load().store.url.expose(), "sqlite://other.db");
+    assert_eq!(setup.file(FILE).load().store.url.expose(), "sqlite://file.db");
 }
 
 #[test]
 fn dot_env_goes_over_the_file_the_environment_over_it_and_a_flag_over_all() {
     let setup = Setup::whole().file(FILE).dot_env("# a comment\nTASKHOOK__STORE__URL=sqlite://dot-env.db\nOTHER_PROGRAM=1\n");
-    assert_eq!(setup.load().store.url, "sqlite://dot-env.db");
+    assert_eq!(setup.load().store.url.expose(), "sqlite://dot-env.db");
     let setup = setup.env("TASKHOOK__STORE__URL", "sqlite://env.db");
-    assert_eq!(setup.load().store.url, "sqlite://env.db");
+    assert_eq!(setup.load().store.url.expose(), "sqlite://env.db");
     let setup = setup.flag("--store", "store.url", "sqlite://flag.db");
-    assert_eq!(setup.load().store.url, "sqlite://flag.db");
+    assert_eq!(setup.load().store.url.expose(), "sqlite://flag.db");
 }
 
 #[test]
@@ -52,7 +52,7 @@ fn dot_env_is_never_exported() {
 #[test]
 fn an_empty_variable_is_unset_and_lets_the_layer_below_through() {
     let setup = Setup::whole().dot_env("TASKHOOK__STORE__URL=sqlite://dot-env.db\n").env("TASKHOOK__STORE__URL", "");
-    assert_eq!(setup.load().store.url, "sqlite://dot-env.db");
+    assert_eq!(setup.load().store.url.expose(), "sqlite://dot-env.db");
     let setup = Setup::whole().env("MANUS_API_KEY", "").dot_env("MANUS_API_KEY=sk-from-dot-env\n");
     assert_eq!(manus(&setup).api_key.unwrap().expose(), "sk-from-dot-env");
 }

@@ -93,17 +93,121 @@ fn bounds_are_more_than_nothing() {
     insta::assert_snapshot!(Setup::whole().env("TASKHOOK__SERVER__MAX_INFLIGHT_BYTES", "1MiB").errors(), @"error: environment variable `TASKHOOK__SERVER__MAX_INFLIGHT_BYTES`: `server.max_inflight_bytes` is less than `server.max_body_bytes` (2MiB): such a body could never come in");
 }
 
+/// With a store in a PostgreSQL, and an archive that every replica sees.
+fn on_postgres(url: &str) -> Setup {
+    Setup::whole().env("TASKHOOK__STORE__URL", url).env("TASKHOOK__ARCHIVE__URL", "off")
+}
+
 #[test]
-fn the_store_is_one_that_this_release_has() {
-    let setup = Setup::whole().env("TASKHOOK__STORE__URL", "postgres://me:secret-1@db.example.com/taskhook");
-    insta::assert_snapshot!(setup.errors(), @"
-    error: environment variable `TASKHOOK__STORE__URL`: `store.url` must begin with `sqlite://`
+fn the_store_is_a_file_or_a_postgresql() {
+    for url in [
+        "postgres://me:secret-1@db.example.com/taskhook",
+        "postgresql://me@db.example.com:6432/taskhook?sslmode=disable",
+        "postgres://me@%2Frun%2Fpostgresql/taskhook",
+    ] {
+        assert!(on_postgres(url).load().store.is_shared(), "{url}");
+    }
+    assert!(!Setup::whole().load().store.is_shared());
+    insta::assert_snapshot!(on_postgres("mysql://me:secret-1@db.example.com/taskhook").errors(), @"
+    error: environment variable `TASKHOOK__STORE__URL`: `store.url` must begin with `sqlite://` or `postgres://`
     hint: for example `sqlite://data/taskhook.db`
+    hint: or `postgres://user:password@db.example.com/taskhook`
     ");
-    insta::assert_snapshot!(Setup::whole().env("TASKHOOK__STORE__URL", "sqlite://").errors(), @"
+    insta::assert_snapshot!(on_postgres("secret-1").errors(), @"
+    error: environment variable `TASKHOOK__STORE__URL`: `store.url` must begin with `sqlite://` or `postgres://`
+    hint: for example `sqlite://data/taskhook.db`
+    hint: or `postgres://user:password@db.example.com/taskhook`
+    ");
+    insta::assert_snapshot!(on_postgres("sqlite://").errors(), @"
     error: environment variable `TASKHOOK__STORE__URL`: `store.url` names no file
     hint: for example `sqlite://data/taskhook.db`
     ");
+}
+
+#[test]
+fn what_is_wrong_with_the_url_of_a_postgresql_is_told_without_its_password() {
+    let told: Vec<_> = [
+        "postgres://me:secret-1@db.example.com",
+        "postgres://me:secret-1@/taskhook",
+        "postgres://me:secret-1@db.example.com:many/taskhook",
+        "postgres://me:secret-1@db.example.com/taskhook?sslmode=secret-2",
+        "postgres://me:secret-1@db.example.com/taskhook?pool=secret-2",
+        "postgres://me:secret-1@db.example.com/taskhook?connect_timeout=secret-2",
+    ]
+    .map(|url| on_postgres(url).errors())
+    .into();
+    insta::assert_snapshot!(told.join("\n"), @"
+    error: environment variable `TASKHOOK__STORE__URL`: `store.url` cannot be used: it names no database; write `postgres://user:password@host/database`
+    error: environment variable `TASKHOOK__STORE__URL`: `store.url` cannot be used: it is no URL: empty host
+    error: environment variable `TASKHOOK__STORE__URL`: `store.url` cannot be used: it is no URL: invalid port number
+    error: environment variable `TASKHOOK__STORE__URL`: `store.url` cannot be used: `sslmode` is `disable`, `prefer`, `require` or `verify-full`
+    error: environment variable `TASKHOOK__STORE__URL`: `store.url` cannot be used: invalid connection string
+    error: environment variable `TASKHOOK__STORE__URL`: `store.url` cannot be used: invalid connection string
+    ");
+}
+
+#[test]
+fn what_belongs_to_a_postgresql_is_within_reason() {
+    let file = "[store]\nurl = \"postgres://me@db.example.com/taskhook\"\nlisten_url = \"sqlite://secret-1\"\nschema = \"a-b\"\n\
+                max_connections = 4\n[archive]\nurl = \"off\"";
+    insta::assert_snapshot!(Setup::whole().file(file).errors(), @"
+    error: taskhook.toml:3:1: `store.listen_url` must begin with `postgres://`
+    hint: it is as `store.url`, past the pooler
+    error: taskhook.toml:4:1: `store.schema` must be 1 to 63 of a-z, 0-9 and _, and begin neither with a digit nor with `pg_`
+    error: taskhook.toml:5:1: `store.max_connections` must be at least 5: some are for receiving and for other replicas
+    ");
+    let listen_url = |url: &str| Setup::whole().env("TASKHOOK__STORE__LISTEN_URL", url);
+    insta::assert_snapshot!(listen_url("postgres://me:secret-1@db.example.com/taskhook").errors(), @"
+    error: environment variable `TASKHOOK__STORE__LISTEN_URL`: `store.listen_url` is set, but `store.url` is no PostgreSQL
+    hint: remove it, or set `store.url` to a `postgres://…`
+    ");
+    let on_postgres =
+        |listen_url: &str| on_postgres("postgres://me@pooler/taskhook").env("TASKHOOK__STORE__LISTEN_URL", listen_url);
+    insta::assert_snapshot!(on_postgres("postgres://me:secret-1@db.example.com").errors(), @"error: environment variable `TASKHOOK__STORE__LISTEN_URL`: `store.listen_url` cannot be used: it names no database; write `postgres://user:password@host/database`");
+    on_postgres("postgres://me:secret-1@db.example.com/taskhook").load();
+    let schema = |name: &str| Setup::whole().file(&format!("[store]\nschema = \"{name}\""));
+    for good in ["t", "_hooks_2", &"x".repeat(63)] {
+        assert_eq!(schema(good).load().store.schema, *good);
+    }
+    for bad in ["", "2", "Hooks", "pg_hooks", "hooks; DROP", "häken", &"x".repeat(64)] {
+        assert!(schema(bad).errors().contains("`store.schema` must be 1 to 63 of a-z"), "{bad}");
+    }
+}
+
+#[test]
+fn replicas_see_the_same_files() {
+    let url = "postgres://me:secret-1@db.example.com/taskhook";
+    let setup = |archive: &str| Setup::whole().env("TASKHOOK__STORE__URL", url).file(&format!("[archive]\n{archive}"));
+    // As a user meets it who changes one line.
+    insta::assert_snapshot!(Setup::whole().env("TASKHOOK__STORE__URL", url).errors(), @r#"
+    error: `archive.url` is `file://data/files`, a folder, and `store.url` a PostgreSQL, which replicas may share: all of them must see the same files
+    hint: to keep files in S3 or what speaks like it, write in the configuration file:
+
+        [archive]
+        url = "s3://bucket/prefix"
+
+    hint: where that folder is on a file system that every replica has, or there is one replica only, write in the configuration file:
+
+        [archive]
+        url = "file://data/files"
+        shared = true
+
+    hint: to save no files, write in the configuration file:
+
+        [archive]
+        url = "off"
+
+    hint: or set one of the variables `TASKHOOK__ARCHIVE__URL=s3://bucket/prefix`, `TASKHOOK__ARCHIVE__SHARED=true` and `TASKHOOK__ARCHIVE__URL=off`
+    "#);
+    assert!(
+        setup("url = \"file:///data\"")
+            .errors()
+            .starts_with("error: taskhook.toml:2:1: `archive.url` is `file:///data`, a folder")
+    );
+    for good in ["shared = true", "url = \"s3://bucket\"", "url = \"off\"", "url = \"file:///data\"\nshared = true"] {
+        assert!(setup(good).load().store.is_shared(), "{good}");
+    }
+    assert!(!Setup::whole().load().archive.shared, "a store in a file needs none of it");
 }
 
 #[test]

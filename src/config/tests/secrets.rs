@@ -92,6 +92,32 @@ fn no_secret_is_printed() {
 }
 
 #[test]
+fn the_url_of_a_database_may_be_in_a_file_and_is_shown_without_its_password() {
+    let setup = Setup::whole()
+        .write("url", "postgres://me:secret-1@db.example.com/taskhook?application_name=hooks\n")
+        .write("direct", "postgres://db.example.com:6432/taskhook?user=me&password=secret-2\n")
+        .file("[store]\nurl_file = \"url\"\nlisten_url_file = \"direct\"\n[archive]\nurl = \"off\"");
+    let config = setup.load();
+    assert!(config.store.url.expose().starts_with("postgres://me:secret-1@db.example.com/taskhook"));
+    let text = config.to_toml();
+    assert!(!text.contains("secret-") && !format!("{config:?}").contains("secret-"), "{text}");
+    let shown: Vec<_> = text.lines().filter(|line| line.contains("url = \"postgres")).collect();
+    insta::assert_snapshot!(shown.join("\n"), @r#"
+    url = "postgres://me:redacted@db.example.com/taskhook?application_name=hooks"
+    listen_url = "postgres://db.example.com:6432/taskhook?user=me&password=redacted"
+    "#);
+    // The default is no second value beside the file; another one is.
+    insta::assert_snapshot!(setup.env("TASKHOOK__STORE__URL", "postgres://me:secret-3@db.example.com/taskhook").errors(), @"
+    error: `store.url` (environment variable `TASKHOOK__STORE__URL`) and `store.url_file` (taskhook.toml:2:1) are both set
+    hint: keep one of the two; a variable that is empty counts as not set
+    ");
+    assert_eq!(
+        Setup::whole().file("[store]\nurl_file = \"nowhere\"").errors(),
+        "error: taskhook.toml:2:1: `store.url_file`: cannot read `nowhere`: there is no such file"
+    );
+}
+
+#[test]
 fn the_file_of_the_admin_token_is_left_to_who_serves() {
     let setup = Setup::whole().env("TASKHOOK__ADMIN__LISTEN", "0.0.0.0:8081").env("TASKHOOK__ADMIN__TOKEN_FILE", "nowhere");
     let admin = setup.load().admin;

@@ -1,32 +1,23 @@
 //! PostgreSQL: a pool of connections, one statement prepared on each.
 //!
-//! TLS as the URL's `sslmode` says: `disable`, `prefer` (where the server offers it), `require`. A certificate is always verified,
-//! so `verify-full` is the same as `require`. Without `sslmode` it is `require`, on this machine `disable`.
-//!
-//! No failure quotes the server where it would quote a value: of a value that does not fit, and of a row that exists, only the code,
-//! the column and the constraint are told.
+//! What the URL says, and what is told of an error, as in [`crate::postgres`].
 
 use std::ops::Deref;
 use std::path::Path;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use deadpool_postgres::{Manager, ManagerConfig, Object, Pool, PoolError, RecyclingMethod, Runtime};
-use rustls::pki_types::CertificateDer;
-use rustls::pki_types::pem::PemObject as _;
-use rustls::{ClientConfig, RootCertStore};
 use serde_json::Value;
-use tokio_postgres::Error;
-use tokio_postgres::config::{Host, SslMode};
-use tokio_postgres::error::{DbError, SqlState};
+use tokio_postgres::error::SqlState;
 use tokio_postgres::types::ToSql;
+use tokio_postgres::{Config, Error};
 use tokio_postgres_rustls::MakeRustlsConnect;
-use url::Url;
 
 use super::Unready;
 use super::bind::Bound;
 use crate::destination::MAX_EXCERPT;
+use crate::postgres::{self, told};
 use crate::retry::Failure;
 use crate::text::one_line;
 
@@ -42,7 +33,10 @@ impl Postgres {
         config.application_name("taskhook");
         // Less than the whole, so that a host that is not there is known to have got nothing.
         config.connect_timeout(timeout.mul_f64(0.75));
-        let tls = MakeRustlsConnect::new(tls(ca_file)?);
+        let tls = MakeRustlsConnect::new(postgres::tls(ca_file).map_err(|problem| match ca_file {
+            Some(_) => format!("`ca_file`: {problem}"),
+            None => problem,
+        })?);
         let manager = Manager::from_config(config, tls, ManagerConfig { recycling_method: RecyclingMethod::Fast });
         let pool = Pool::builder(manager).max_size(places.max(1)).runtime(Runtime::Tokio1).build();
         Ok(Self { pool: pool.map_err(|error| format!("cannot make a pool of connections: {error}"))?, timeout })
@@ -121,65 +115,20 @@ impl Drop for Borrowed {
 }
 
 /// What the URL says.
-pub(super) fn parse(url: &str) -> Result<tokio_postgres::Config, String> {
-    let (url, mode) = ssl_mode(url)?;
-    // The error names a key of the URL, never a value.
-    let mut config: tokio_postgres::Config = url.parse().map_err(|error: Error| format!("`url`: {error}"))?;
-    if config.get_hosts().is_empty() {
-        return Err("`url` names no host; write `postgres://user:password@host/database`".to_owned());
+pub(super) fn parse(url: &str) -> Result<Config, String> {
+    let address = postgres::parse(url).map_err(|problem| match problem.strip_prefix("it ") {
+        Some(rest) => format!("`url` {rest}"),
+        None => format!("`url`: {problem}"),
+    })?;
+    if address.root_certificates.is_some() {
+        return Err("`url`: instead of `sslrootcert`, set `ca_file`".to_owned());
     }
-    if config.get_dbname().is_none() {
-        return Err("`url` names no database; write `postgres://user:password@host/database`".to_owned());
-    }
-    let local = config.get_hosts().iter().all(is_local);
-    config.ssl_mode(mode.unwrap_or(if local { SslMode::Disable } else { SslMode::Require }));
-    Ok(config)
+    Ok(address.config)
 }
 
-/// The URL without its `sslmode`, and what that says: two of its values are unknown to the driver.
-fn ssl_mode(text: &str) -> Result<(String, Option<SslMode>), String> {
-    let mut url = Url::parse(text).map_err(|error| format!("`url` is no URL: {error}"))?;
-    let (mut mode, mut rest) = (None, Vec::new());
-    for (name, value) in url.query_pairs() {
-        match (name.as_ref(), value.as_ref()) {
-            ("sslmode", "disable") => mode = Some(SslMode::Disable),
-            ("sslmode", "prefer") => mode = Some(SslMode::Prefer),
-            ("sslmode", "require" | "verify-ca" | "verify-full") => mode = Some(SslMode::Require),
-            ("sslmode", _) => return Err("`url`: `sslmode` is `disable`, `prefer`, `require` or `verify-full`".to_owned()),
-            ("sslrootcert", _) => return Err("`url`: instead of `sslrootcert`, set `ca_file`".to_owned()),
-            (name, value) => rest.push((name.to_owned(), value.to_owned())),
-        }
-    }
-    url.set_query(None);
-    if !rest.is_empty() {
-        url.query_pairs_mut().extend_pairs(rest);
-    }
-    Ok((url.to_string(), mode))
-}
-
-fn is_local(host: &Host) -> bool {
-    match host {
-        Host::Tcp(name) => name == "localhost" || name.parse::<std::net::IpAddr>().is_ok_and(|address| address.is_loopback()),
-        #[cfg(unix)]
-        Host::Unix(_) => true,
-    }
-}
-
-fn tls(ca_file: Option<&Path>) -> Result<ClientConfig, String> {
-    let mut roots = RootCertStore::empty();
-    roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
-    if let Some(path) = ca_file {
-        let told = |what: String| format!("`ca_file`: {}: {what}", path.display());
-        let pem = std::fs::read(path).map_err(|error| told(error.to_string()))?;
-        let own: Vec<_> = CertificateDer::pem_slice_iter(&pem).collect::<Result<_, _>>().unwrap_or_default();
-        if roots.add_parsable_certificates(own).0 == 0 {
-            return Err(told("holds no certificate".to_owned()));
-        }
-    }
-    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-    let builder = ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions();
-    let builder = builder.map_err(|error| format!("cannot set TLS up: {error}"))?;
-    Ok(builder.with_root_certificates(roots).with_no_client_auth())
+fn reason(error: &Error) -> String {
+    let reason = postgres::reason(error, "url");
+    if error.as_db_error().is_some() { reason } else { format!("cannot connect: {reason}") }
 }
 
 /// Why there is no connection.
@@ -188,38 +137,6 @@ fn connecting(error: &PoolError) -> String {
         PoolError::Backend(error) => reason(error),
         other => one_line(&other.to_string(), MAX_EXCERPT),
     }
-}
-
-/// What the server says, or what came instead of an answer.
-fn reason(error: &Error) -> String {
-    if let Some(refusal) = error.as_db_error() {
-        return told(refusal);
-    }
-    let mut cause: &dyn std::error::Error = error;
-    while let Some(source) = cause.source() {
-        cause = source;
-    }
-    let hint = if cause.to_string().contains("server does not support TLS") {
-        "; where the way to it is yours alone, add `?sslmode=disable` to `url`"
-    } else {
-        ""
-    };
-    format!("cannot connect: {}{hint}", one_line(&cause.to_string(), MAX_EXCERPT))
-}
-
-/// A refusal, without a value that it may quote.
-fn told(refusal: &DbError) -> String {
-    let code = refusal.code().code();
-    let place: Vec<_> = [("constraint", refusal.constraint()), ("table", refusal.table()), ("column", refusal.column())]
-        .into_iter()
-        .filter_map(|(what, name)| name.map(|name| format!("{what} {}", one_line(name, 80))))
-        .collect();
-    let place = if place.is_empty() { String::new() } else { format!(" ({})", place.join(", ")) };
-    let what = match &code[..2] {
-        "22" => "a value does not fit the type that it is for".to_owned(),
-        _ => one_line(refusal.message(), MAX_EXCERPT),
-    };
-    format!("{code}: {what}{place}")
 }
 
 /// Whether a refusal passes by itself or by somebody's hand, without another envelope: a connection, a lock, a full disk, a server

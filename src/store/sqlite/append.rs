@@ -6,8 +6,8 @@ use uuid::Uuid;
 
 use super::keys::Keys;
 use crate::event::{First, Key, NewEvent, content_digest};
-use crate::store::Error;
 use crate::store::model::{Appended, text};
+use crate::store::{Error, HOMELESS};
 
 /// Bytes as a person can read them: text where they are UTF-8, else a blob.
 pub(super) struct Body<'a>(pub(super) &'a [u8]);
@@ -108,7 +108,7 @@ fn insert(connection: &Connection, event: &NewEvent, headers: &str, collision_of
     if event.first == First::Quarantine {
         connection
             .prepare_cached("INSERT INTO open_events (subject, event, state, reason) VALUES (?1, ?2, 'quarantined', ?3)")?
-            .execute(params![-seq, seq, "it names no task, so nothing can prove that it is ours"])?;
+            .execute(params![-seq, seq, HOMELESS])?;
     }
     Ok(seq)
 }

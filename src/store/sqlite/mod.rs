@@ -8,6 +8,7 @@ pub(super) mod check;
 mod checkpoint;
 mod claim;
 mod clock;
+pub(super) mod copy;
 mod erase;
 mod forget;
 mod inspect;
@@ -85,18 +86,18 @@ struct Free {
 
 /// The file that `config` names.
 pub(super) fn file(config: &Config) -> Result<PathBuf, Error> {
-    open::path(&config.url)
+    open::path(config.url.expose())
 }
 
 /// Reads the instance id from a store that another process may have open.
 pub(super) fn peek_instance_id(config: &Config) -> Result<String, Error> {
-    let connection = open::open_read_only(&open::path(&config.url)?)?;
+    let connection = open::open_read_only(&open::path(config.url.expose())?)?;
     Ok(open::instance_id(&connection)?)
 }
 
 impl Sqlite {
     pub(super) async fn open(config: &Config, clock: Clock) -> Result<Self, Error> {
-        let path = open::path(&config.url)?;
+        let path = open::path(config.url.expose())?;
         let (at, now) = (path.clone(), clock.now());
         let opened = tokio::task::spawn_blocking(move || open::open(&at, now))
             .await

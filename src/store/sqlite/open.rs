@@ -14,7 +14,7 @@ use crate::store::Error;
 use crate::store::model::text;
 
 /// The migrations, in order. A release's migrations only add, so that the program before it still runs on the new schema.
-const MIGRATIONS: [&str; 4] = [
+pub(super) const MIGRATIONS: [&str; 4] = [
     include_str!("schema/0001_first.sql"),
     include_str!("schema/0002_files.sql"),
     include_str!("schema/0003_again.sql"),

@@ -1,7 +1,5 @@
 //! Reading, for people: lists and single rows. No function here writes.
 
-use base64::Engine as _;
-use base64::prelude::BASE64_STANDARD;
 use jiff::Timestamp;
 use rusqlite::{Connection, OptionalExtension as _, Row, params};
 use serde_json::{Value, json};
@@ -12,20 +10,10 @@ use super::archive;
 use crate::store::Error;
 use crate::store::model::{FileRow, Like};
 use crate::store::view::{
-    ArchiveRow, AttemptRow, Backlog, BacklogRow, DeliveryRow, EventDetail, EventFilter, EventRow, Listed, Page, TaskDetail,
-    TaskRow,
+    ArchiveRow, AttemptRow, Backlog, BacklogRow, DeliveryRow, EventDetail, EventFilter, EventRow, Listed, Page, TASK_EVENTS,
+    TaskDetail, TaskRow, event_row_columns, page, payload, task_row_columns,
 };
 use crate::task::File;
-
-/// The most events that are shown with a task.
-const TASK_EVENTS: usize = 200;
-
-macro_rules! event_row_columns {
-    () => {
-        "seq, id, source, provider, type, provider_type, event_id, task_id, received_at, verification, state, reason, ping, \
-         collision_of, repeats"
-    };
-}
 
 /// What a list of events is narrowed to, and its order.
 macro_rules! narrowed {
@@ -55,14 +43,6 @@ fn event_row(row: &Row<'_>) -> rusqlite::Result<(i64, EventRow)> {
             repeats: row.get(14)?,
         },
     ))
-}
-
-/// Cuts one row too many off, and says where to go on.
-pub(super) fn page<T>(mut rows: Vec<(i64, T)>, limit: usize) -> Listed<T> {
-    let more = rows.len() > limit;
-    rows.truncate(limit);
-    let next_cursor = rows.last().filter(|_| more).map(|(seq, _)| seq.to_string());
-    Listed { data: rows.into_iter().map(|(_, row)| row).collect(), next_cursor }
 }
 
 pub(super) fn events(connection: &Connection, filter: &EventFilter, at: &Page) -> Result<Listed<EventRow>, Error> {
@@ -125,12 +105,11 @@ pub(super) fn event(connection: &Connection, id: &str) -> Result<Option<EventDet
         })
         .optional()?;
     let Some((seq, detail, body, subject)) = found else { return Ok(None) };
-    let text = std::str::from_utf8(&body).ok();
-    let payload = serde_json::from_slice(&body).unwrap_or_else(|_| json!(text));
+    let (payload, body_base64) = payload(&body);
     let work = work(connection, &detail.row.state, subject)?;
     Ok(Some(EventDetail {
         payload,
-        body_base64: text.is_none().then(|| BASE64_STANDARD.encode(&body)),
+        body_base64,
         work,
         deliveries: deliveries_where(connection, "deliveries.event = ?1", seq, i64::MAX, TASK_EVENTS)?
             .into_iter()
@@ -164,13 +143,6 @@ fn work(connection: &Connection, state: &str, subject: Option<i64>) -> Result<Op
             Ok(json!({"kind": kind, "attempt": row.get::<_, u32>(0)?, "due_at": row.get::<_, Option<String>>(1)?, "reasons": reasons}))
         })
         .optional()?)
-}
-
-macro_rules! task_row_columns {
-    () => {
-        "seq, source, task_id, proof, proven_at, deleted_at, state, title, url, stop_reason, credits, first_seen_at, fetched_at, \
-         kind"
-    };
 }
 
 fn task_row(row: &Row<'_>) -> rusqlite::Result<(i64, TaskRow)> {

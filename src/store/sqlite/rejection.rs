@@ -3,10 +3,9 @@
 use rusqlite::{Connection, OptionalExtension as _, Row, params};
 
 use super::append::{Body, body};
-use super::read::page;
 use crate::store::Error;
 use crate::store::model::{NewRejection, text};
-use crate::store::view::{Listed, Page, RejectionDetail, RejectionRow};
+use crate::store::view::{Listed, Page, RejectionDetail, RejectionRow, page};
 
 /// The most that are kept of one source and code.
 const EACH: usize = 200;

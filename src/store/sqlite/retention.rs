@@ -7,33 +7,15 @@ use super::forget::{self, Keep};
 use super::keys::Keys;
 use crate::store::Error;
 use crate::store::model::text;
-use crate::store::upkeep::{Candidates, Removed, Space};
+use crate::store::upkeep::{Candidates, PAGE, Removed, Space, is_bare, needless, page};
 
-/// Rows that are looked at in one read.
-const PAGE: usize = 200;
 /// Notes of unwanted contents that are read at once.
 const FILES: usize = 100;
 
-/// Of an event, whether it is done with and nothing needs it: no work, no delivery that is pending or dead, no file that waits to be
-/// asked for by it, no other event that is told apart from it by its content.
+/// Of an event, whether it is done with and nothing needs it.
 macro_rules! is_done {
     () => {
-        "state IN ('done', 'kept') AND seq <= (SELECT taken FROM intake) \
-         AND NOT EXISTS (SELECT 1 FROM deliveries WHERE deliveries.event = standing.seq \
-         AND deliveries.state NOT IN ('delivered', 'discarded')) \
-         AND NOT EXISTS (SELECT 1 FROM files WHERE files.subject = standing.subject \
-         AND files.status = 'pending' AND files.event = standing.seq) \
-         AND NOT EXISTS (SELECT 1 FROM events AS other WHERE other.collision_of = standing.id)"
-    };
-}
-
-/// Of a task, whether it has no event and no work.
-macro_rules! is_bare {
-    () => {
-        "NOT EXISTS (SELECT 1 FROM task_events WHERE task_events.task = tasks.seq) \
-         AND NOT EXISTS (SELECT 1 FROM jobs WHERE jobs.kind IN ('prove', 'fetch', 'archive') \
-         AND jobs.subject = tasks.seq) \
-         AND NOT EXISTS (SELECT 1 FROM files WHERE files.subject = tasks.seq AND files.status = 'pending')"
+        concat!("state IN ('done', 'kept') AND seq <= (SELECT taken FROM intake) AND ", needless!())
     };
 }
 
@@ -47,16 +29,7 @@ pub(super) fn done_events(connection: &Connection, after: i64, before: &str, now
     let rows = statement.query_map(params![after, before, PAGE], |row| {
         Ok((row.get::<_, i64>(0)?, row.get::<_, String>(1)?, row.get::<_, bool>(2)?, row.get::<_, u64>(3)?))
     })?;
-    Ok(page(&rows.collect::<Result<Vec<_>, _>>()?, before, now))
-}
-
-/// What of a page of `rows` (place, time, whether it may go, bytes) may go, and whether to go on. A time that is still to come was
-/// written by a clock that was wrong: it says nothing about the rows behind it.
-fn page(rows: &[(i64, String, bool, u64)], before: &str, now: &str) -> Candidates {
-    let may_go = rows.iter().filter(|(_, _, may_go, _)| *may_go).map(|(seq, _, _, bytes)| (*seq, *bytes)).collect();
-    let older = rows.iter().any(|(_, at, ..)| at.as_str() < before || at.as_str() > now);
-    let next = rows.last().filter(|_| older && rows.len() == PAGE).map(|(seq, ..)| *seq);
-    Candidates { rows: may_go, next }
+    Ok(page(&rows.collect::<Result<Vec<_>, _>>()?, &before.to_owned(), &now.to_owned()))
 }
 
 /// Removes those of `events` that are done with, and their tasks where no event is left.
@@ -105,7 +78,7 @@ pub(super) fn bare_tasks(connection: &Connection, after: i64, before: &str, now:
         " FROM tasks WHERE seq > ?1 ORDER BY seq LIMIT ?3"
     ))?;
     let rows = statement.query_map(params![after, before, PAGE], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?, 0)))?;
-    Ok(page(&rows.collect::<Result<Vec<_>, _>>()?, before, now))
+    Ok(page(&rows.collect::<Result<Vec<_>, _>>()?, &before.to_owned(), &now.to_owned()))
 }
 
 pub(super) fn remove_tasks(connection: &Connection, tasks: &[i64], now: Timestamp) -> Result<Removed, Error> {

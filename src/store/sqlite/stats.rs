@@ -33,11 +33,11 @@ pub(in crate::store) fn stats(store: &Path, tell: Tell<'_>) -> Result<Stats, Err
         removed.push(Count { name: what.to_owned(), count });
     }
     Ok(Stats {
-        file: store.to_owned(),
+        place: store.display().to_string(),
         file_bytes: bytes(""),
-        log_bytes: bytes("-wal"),
-        free_bytes: free * page,
-        shrinks: number("PRAGMA auto_vacuum")? != 0,
+        log_bytes: Some(bytes("-wal")),
+        free_bytes: Some(free * page),
+        shrinks: Some(number("PRAGMA auto_vacuum")? != 0),
         schema: told("schema")?.unwrap_or_default(),
         created_at: told("created_at")?,
         restored_at: told("restored_at")?,

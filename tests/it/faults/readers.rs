@@ -7,7 +7,6 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use jiff::SignedDuration;
 use rusqlite::Connection;
 use taskhook::clock::Clock;
-use taskhook::setting::Size;
 use taskhook::store::{Config, Store};
 
 use super::*;
@@ -57,7 +56,7 @@ async fn a_reader_from_outside_lets_the_log_grow_only_while_it_reads() {
 async fn a_reader_of_our_own_is_cut_off_after_a_second() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("store.db");
-    let config = Config { url: format!("sqlite://{}", path.display()), min_free_bytes: Size(0) };
+    let config = Config::new(format!("sqlite://{}", path.display()));
     let clock = Clock::manual("2026-01-15T12:00:00Z".parse().unwrap());
     let store = Store::open(&config, clock.clone()).await.unwrap();
     let other = Connection::open(&path).unwrap();

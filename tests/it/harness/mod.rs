@@ -7,6 +7,7 @@
 
 mod destination;
 mod own;
+pub(crate) mod postgres;
 mod setup;
 mod slack;
 mod smtp;
@@ -271,7 +272,7 @@ impl Harness {
     /// Where the store is, for what opens its file itself.
     pub(crate) fn store_config(&self) -> taskhook::store::Config {
         let url = format!("sqlite://{}", self.database().display());
-        taskhook::store::Config { url, min_free_bytes: taskhook::setting::Size(0) }
+        taskhook::store::Config::new(url)
     }
 
     /// One event, whole, as the admin API shows it.

@@ -144,9 +144,9 @@ async fn everything_is_there_after_the_next_start(mut database: Database) {
     let first = database.stopped("e1", "t1").await;
     let instance = database.store().instance_id().to_owned();
     database.store().save_verification_keys("manus", vec!["PEM 1".into(), "PEM 2".into()], at(3)).await.unwrap();
-    let before = database.dump();
+    let before = database.dump().await;
     database.reopen().await;
-    assert_eq!(database.dump(), before);
+    assert_eq!(database.dump().await, before);
     assert_eq!(database.store().instance_id(), instance);
     assert_eq!(database.append(event("e1", Some("t1"), &json!({"event_id": "e1"}))).await, Appended::Duplicate(first));
     let keys = database.store().verification_keys("manus").await.unwrap();
@@ -157,45 +157,49 @@ async fn everything_is_there_after_the_next_start(mut database: Database) {
 async fn one_bad_row_does_not_take_its_neighbours(mut database: Database) {
     let first = database.stopped("e0", "t0").await;
     // While another connection writes, everything that comes piles up, and is committed together.
-    let other = database.connection();
-    other.execute_batch("BEGIN IMMEDIATE").unwrap();
+    let other = database.hold().await;
     let events = (1..=9).map(|number| {
         let event = event(&format!("e{number}"), Some("t1"), &json!({"n": number}));
         // An id that is taken cannot be inserted.
         if number == 5 { NewEvent { id: first, ..event } } else { event }
     });
     let appends = events.map(|event| database.store().append(event));
-    let (appended, ()) = join(join_all(appends), async { other.execute_batch("COMMIT").unwrap() }).await;
+    let (appended, ()) = join(join_all(appends), other.let_go()).await;
     for (number, appended) in (1..).zip(&appended) {
         match appended {
-            Err(error) if number == 5 => assert!(matches!(error, Error::Database(_)), "{error}"),
+            Err(error) if number == 5 => assert!(matches!(error, Error::Database(_) | Error::Refused(_)), "{error}"),
             other => assert!(matches!(other, Ok(Appended::New(_))), "{number}: {other:?}"),
         }
     }
-    drop(other);
     database.reopen().await;
     assert_eq!(database.ids().await.len(), 9);
     assert_eq!(waiting(&database.claim(JobKind::Prove, "manus", at(0)).await[1]).len(), 8);
 }
 
 async fn what_waits_to_be_written_is_bounded(database: Database) {
-    let other = database.connection();
-    other.execute_batch("BEGIN IMMEDIATE").unwrap();
+    let other = database.hold().await;
     let appends = (0..5_000).map(|number| database.store().append(event(&format!("e{number}"), None, &json!({}))));
-    let (appended, ()) = join(join_all(appends), async { other.execute_batch("COMMIT").unwrap() }).await;
+    let (appended, ()) = join(join_all(appends), other.let_go()).await;
     let refused = appended.iter().filter(|appended| matches!(appended, Err(Error::QueueFull))).count();
     let kept = appended.iter().filter(|appended| matches!(appended, Ok(Appended::New(_)))).count();
     assert!(refused > 0, "nothing was refused");
     assert_eq!(refused + kept, 5_000);
 }
 
-/// Time is the machine's here: the share of the writing thread that is left to work is a matter of it.
+/// Time is the machine's here: what is left to work beside the senders is a matter of it.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn work_goes_on_while_senders_crowd() {
+async fn work_goes_on_while_senders_crowd_into_a_file() {
+    crowd(Database::at(Place::Folder(tempfile::tempdir().unwrap()), Clock::system()).await).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn work_goes_on_while_senders_crowd_at_a_server() {
+    crowd(Database::at(Place::Server(Schema::new()), Clock::system()).await).await;
+}
+
+async fn crowd(database: Database) {
     const SENDERS: usize = 64;
     const MOST: usize = 3000;
-    let mut database = Database { store: None, clock: Clock::system(), folder: tempfile::tempdir().unwrap() };
-    database.open().await;
     let (database, worked) = (&database, AtomicBool::new(false));
     let send = async |sender: usize| {
         for number in 0..MOST {

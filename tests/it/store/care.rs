@@ -11,8 +11,8 @@ use super::*;
 /// The program, with the store of `database`.
 pub(super) fn taskhook(database: &Database, arguments: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_taskhook"));
-    command.arg("store").args(arguments).current_dir(database.folder.path()).env_clear().stdin(Stdio::null());
-    command.env("TASKHOOK__STORE__URL", database.config().url);
+    command.arg("store").args(arguments).current_dir(database.folder()).env_clear().stdin(Stdio::null());
+    command.env("TASKHOOK__STORE__URL", database.config().url.expose());
     command
 }
 
@@ -27,7 +27,7 @@ pub(super) fn backup(database: &Database, to: &Path) -> BackedUp {
 
 /// The names in the folder of the store, less those of the store itself.
 pub(super) fn others(database: &Database) -> Vec<String> {
-    let entries = fs::read_dir(database.folder.path()).unwrap();
+    let entries = fs::read_dir(database.folder()).unwrap();
     let mut names: Vec<_> = entries.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
     names.retain(|name| !["store.db", "store.db-wal", "store.db-shm", "store.db.lock"].contains(&name.as_str()));
     names.sort_unstable();
@@ -49,7 +49,7 @@ async fn a_backup_is_one_moment_of_a_store_that_goes_on() {
         number += 1;
     }
     assert!(process.wait().unwrap().success());
-    let copy = Connection::open(database.folder.path().join("b.db")).unwrap();
+    let copy = Connection::open(database.folder().join("b.db")).unwrap();
     let one = |sql: &str| copy.query_row(sql, [], |row| row.get::<_, i64>(0)).unwrap();
     let events = one("SELECT count(*) FROM events");
     assert!((200..=i64::try_from(number).unwrap()).contains(&events), "{events} of {number}");
@@ -65,7 +65,7 @@ async fn a_backup_is_one_moment_of_a_store_that_goes_on() {
 async fn a_file_that_is_there_is_not_overwritten_unasked() {
     let database = Database::sqlite().await;
     database.stopped("e1", "t1").await;
-    let file = database.folder.path().join("b.db");
+    let file = database.folder().join("b.db");
     fs::write(&file, b"mine").unwrap();
     let (code, _, talk) = ended(&mut taskhook(&database, &["backup", "b.db"]));
     assert_eq!(code, Some(1), "{talk}");
@@ -92,8 +92,8 @@ async fn a_disk_that_is_full_is_left_as_it_was() {
     let mut limited = Command::new("sh");
     // A file may not grow over 256 KiB, as on a disk that has no more.
     let script = "trap '' XFSZ; ulimit -f 512; exec \"$0\" store backup b.db";
-    limited.args(["-c", script, env!("CARGO_BIN_EXE_taskhook")]).current_dir(database.folder.path()).env_clear();
-    let (code, _, talk) = ended(limited.env("TASKHOOK__STORE__URL", database.config().url));
+    limited.args(["-c", script, env!("CARGO_BIN_EXE_taskhook")]).current_dir(database.folder()).env_clear();
+    let (code, _, talk) = ended(limited.env("TASKHOOK__STORE__URL", database.config().url.expose()));
     assert_eq!(code, Some(1), "{talk}");
     assert!(talk.contains("make room"), "{talk}");
     assert_eq!(others(&database), [""; 0]);
@@ -118,7 +118,7 @@ async fn the_log_is_bounded_again_once_a_long_reader_has_gone() {
         let events = (0..128).map(|number| event(&format!("e{round}-{number}"), None, &json!({"filling": filling})));
         futures_util::future::join_all(events.map(|event| database.append(event)).collect::<Vec<_>>())
     };
-    let log = database.folder.path().join("store.db-wal");
+    let log = database.folder().join("store.db-wal");
     fill(0).await;
     // As a backup does, of a store so large that it takes long.
     let reader = database.connection();
@@ -173,12 +173,12 @@ async fn a_store_in_order_passes_and_each_fault_is_found() {
         ),
     ];
     for (number, (sql, words)) in faults.iter().enumerate() {
-        let file = database.folder.path().join(format!("{number}.db"));
+        let file = database.folder().join(format!("{number}.db"));
         backup(&database, &file);
         let broken = Connection::open(&file).unwrap();
         broken.execute_batch(&format!("PRAGMA foreign_keys = OFF; {sql}")).unwrap();
         drop(broken);
-        let config = Config { url: format!("sqlite://{}", file.display()), min_free_bytes: Size(0) };
+        let config = Config::new(format!("sqlite://{}", file.display()));
         let findings = care::check(&config, false, &mut |_| {}).unwrap();
         assert!(findings.iter().any(|finding| finding.problem.contains(words)), "{sql}: {findings:?}");
     }
@@ -193,7 +193,7 @@ async fn a_damaged_file_is_told_of() {
     for number in 0..50 {
         database.append(event(&format!("e{number}"), None, &json!({"filling": "x".repeat(3_000)}))).await;
     }
-    let file = database.folder.path().join("damaged.db");
+    let file = database.folder().join("damaged.db");
     backup(&database, &file);
     let mut bytes = fs::read(&file).unwrap();
     for page in bytes.chunks_mut(4096).skip(30).step_by(2) {

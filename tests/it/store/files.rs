@@ -87,11 +87,11 @@ async fn progress_is_fenced_and_keeps_all_or_nothing(database: Database) {
     let (id, seq) = database.waits("e1", vec![file("a", "https://x/1")], at(1)).await;
     let job = database.claim_one(JobKind::Archive, "manus", at(1)).await;
     let rows = database.files().await;
-    let before = database.dump();
+    let before = database.dump().await;
     let stale = Lease { attempt: job.lease.attempt + 1, ..job.lease };
     let progress = Progress { files: vec![archived(&rows[0])], moves: vec![done(seq)], ..Progress::default() };
     assert!(!database.progress(stale, progress.clone(), at(2)).await);
-    assert_eq!(database.dump(), before);
+    assert_eq!(database.dump().await, before);
     database.store().hand_back(vec![job.lease], at(2)).await.unwrap();
     assert!(!database.progress(job.lease, progress.clone(), at(2)).await);
     assert!(!database.end(job.lease, None, None, at(2)).await);

@@ -17,6 +17,7 @@ contract!(
     a_stage_makes_the_jobs_of_the_next,
     a_dead_letter_keeps_every_reason,
     what_is_learnt_of_a_task_is_known_to_its_next_job,
+    when_the_provider_forgot_a_task_is_known_from_the_first_time_on,
     an_event_is_released_from_quarantine_only,
     a_turn_takes_so_many_events_and_the_rest_come_next,
 );
@@ -48,7 +49,7 @@ async fn a_leased_job_is_nobody_elses(database: Database) {
 
 /// Tries every end with `lease`, none of which may be taken or leave a trace.
 async fn refused(database: &Database, lease: Lease) {
-    let before = database.dump();
+    let before = database.dump().await;
     let id = Uuid::now_v7();
     let news = || TaskNews { proof: Some("listed"), refused: true, probed: true, ..TaskNews::default() };
     let moves = vec![Move { event: 1, to: Stage::Done(vec![NewDelivery { id, ..delivery("crm", None) }]) }];
@@ -60,7 +61,7 @@ async fn refused(database: &Database, lease: Lease) {
     assert!(!store.bury(lease, at(9), setback()).await.unwrap());
     assert!(!store.renew(lease).await.unwrap());
     store.hand_back(vec![lease], at(9)).await.unwrap();
-    assert_eq!(database.dump(), before, "{lease:?}");
+    assert_eq!(database.dump().await, before, "{lease:?}");
 }
 
 async fn every_end_is_fenced_by_its_lease(mut database: Database) {
@@ -273,6 +274,21 @@ async fn what_is_learnt_of_a_task_is_known_to_its_next_job(database: Database) {
     assert_eq!((task.raw, task.events.len()), (Some(json!({"raw": true})), 3));
     assert_eq!(task.row.fetched_at.as_deref(), Some("2026-01-15T12:00:06.000Z"));
     assert!(database.store().task("second", "t1").await.unwrap().is_none());
+}
+
+async fn when_the_provider_forgot_a_task_is_known_from_the_first_time_on(database: Database) {
+    let deleted_at = async || database.store().task("manus", "t1").await.unwrap().unwrap().row.deleted_at;
+    // Of a task that was never proven it says nothing.
+    for (now, proof, expected) in
+        [(1, None, None), (2, Some("listed"), Some("2026-01-15T12:00:02.000Z")), (3, None, Some("2026-01-15T12:00:02.000Z"))]
+    {
+        database.stopped(&format!("e{now}"), "t1").await;
+        let job = database.claim_one(JobKind::Prove, "manus", at(now)).await;
+        let moves = waiting(&job).into_iter().map(|event| Move { event, to: Stage::Done(Vec::new()) }).collect();
+        let task = TaskNews { deleted: true, proof, ..TaskNews::default() };
+        assert!(database.store().finish(job.lease, at(now), Finish { task, moves, ..Finish::default() }).await.unwrap());
+        assert_eq!(deleted_at().await.as_deref(), expected);
+    }
 }
 
 async fn an_event_is_released_from_quarantine_only(database: Database) {

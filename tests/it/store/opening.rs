@@ -9,7 +9,7 @@ use super::*;
 
 /// What a refusal says, and what it says to do.
 async fn refusal(path: &Path) -> (String, String) {
-    let config = Config { url: format!("sqlite://{}", path.display()), min_free_bytes: Size(0) };
+    let config = Config::new(format!("sqlite://{}", path.display()));
     let error = Store::open(&config, Clock::manual(at(0))).await.expect_err("it must be refused");
     let hint = error.hint().expect("there is something to do").to_owned();
     (error.to_string(), hint)
@@ -28,9 +28,9 @@ async fn a_second_serve_on_one_file_ends_with_its_own_exit_code() {
     let database = Database::sqlite().await;
     let output = Command::new(env!("CARGO_BIN_EXE_taskhook"))
         .arg("serve")
-        .current_dir(database.folder.path())
+        .current_dir(database.folder())
         .env_clear()
-        .env("TASKHOOK__STORE__URL", database.config().url)
+        .env("TASKHOOK__STORE__URL", database.config().url.expose())
         .env("TASKHOOK__SERVER__LISTEN", "127.0.0.1:0")
         .env("TASKHOOK__ADMIN__LISTEN", "127.0.0.1:0")
         .env("TASKHOOK__SERVER__PUBLIC_URL", "https://hooks.example.com")
@@ -106,10 +106,10 @@ async fn an_empty_file_becomes_a_store() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("new.db");
     fs::write(&path, b"").unwrap();
-    let config = Config { url: format!("sqlite://{}", path.display()), min_free_bytes: Size(0) };
+    let config = Config::new(format!("sqlite://{}", path.display()));
     let store = Store::open(&config, Clock::manual(at(0))).await.unwrap();
     assert_eq!(Store::peek_instance_id(&config).unwrap(), store.instance_id());
-    assert_eq!(store.path(), path);
+    assert_eq!(store.place(), path.display().to_string());
 }
 
 #[tokio::test]
@@ -135,8 +135,8 @@ async fn a_file_system_that_takes_no_files_is_named() {
 
 #[tokio::test]
 async fn addresses_that_name_no_file_are_refused() {
-    for url in ["postgres://u:p@db/x", "sqlite://", "sqlite:///var/lib/", "sqlite://a.db?mode=ro", "sqlite://a%20b.db"] {
-        let config = Config { url: url.to_owned(), min_free_bytes: Size(0) };
+    for url in ["mysql://u:p@db/x", "sqlite://", "sqlite:///var/lib/", "sqlite://a.db?mode=ro", "sqlite://a%20b.db"] {
+        let config = Config::new(url.to_owned());
         let error = Store::open(&config, Clock::manual(at(0))).await.expect_err(url);
         assert!(matches!(error, Error::Url { .. }), "{error}");
         assert!(!error.to_string().contains("u:p@"), "{error}");

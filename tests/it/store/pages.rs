@@ -10,6 +10,11 @@ contract!(
     a_task_that_was_told_of_is_listed_and_ours_and_what_was_known_before_stands,
     rejections_are_a_ring_for_each_source_and_code,
     the_bodies_of_rejections_are_bounded_in_all,
+    ids_are_found_by_how_they_begin,
+    a_delivery_is_read_by_its_id_and_counted_for_its_destination,
+    tasks_come_in_pages_and_with_their_events,
+    one_may_look_into_a_store_that_is_open,
+    text_of_any_kind_is_kept,
 );
 
 async fn lists_come_in_pages_newest_first(database: Database) {
@@ -73,6 +78,21 @@ async fn a_list_of_events_can_be_narrowed(database: Database) {
     assert_eq!(found(EventFilter { task_id: Some("t1".into()), ..all() }).await, ["e2", "e1"]);
     assert_eq!(found(EventFilter { state: Some("kept".into()), ..all() }).await, ["e3"]);
     assert_eq!(found(EventFilter { state: Some("kept".into()), task_id: Some("t1".into()), ..all() }).await, [""; 0]);
+    let state = |state: &str| EventFilter { state: Some(state.to_owned()), ..all() };
+    assert_eq!(found(state("proving")).await, ["e2", "e1"]);
+    let job = database.claim_one(JobKind::Prove, "manus", at(0)).await;
+    assert_eq!(found(state("proving")).await, ["e2", "e1"], "taken in or not");
+    let moves = vec![Move { event: waiting(&job)[0], to: Stage::Fetch }];
+    assert!(database.store().finish(job.lease, at(0), Finish { moves, ..Finish::default() }).await.unwrap());
+    let job = database.claim_one(JobKind::Prove, "second", at(0)).await;
+    let moves = vec![Move { event: waiting(&job)[0], to: Stage::Quarantine("not ours".into()) }];
+    assert!(database.store().finish(job.lease, at(0), Finish { moves, ..Finish::default() }).await.unwrap());
+    for (state, expected) in
+        [("proving", None), ("fetching", Some("e1")), ("quarantined", Some("e2")), ("dead", None), ("done", None)]
+    {
+        let filter = EventFilter { state: Some(state.to_owned()), ..all() };
+        assert_eq!(found(filter).await.first().map(String::as_str), expected, "{state}");
+    }
 }
 
 fn rejection(code: &'static str, body: Bytes) -> NewRejection {
@@ -134,4 +154,138 @@ async fn the_bodies_of_rejections_are_bounded_in_all(database: Database) {
     assert!((15 << 20..=16 << 20).contains(&kept), "{kept}");
     assert_eq!(rows[0].code, "authorization_invalid");
     assert!(rows.iter().all(|row| row.code != "signature_missing"), "the oldest go first");
+}
+
+async fn ids_are_found_by_how_they_begin(database: Database) {
+    let store = database.store();
+    let mut ids = Vec::new();
+    for number in 0..5 {
+        let task = format!("t{number}");
+        ids.push(database.dispatched(&task, &task, vec![delivery("crm", None)], at(0)).await.to_string());
+    }
+    ids.sort_unstable();
+    let event = |start: &str, limit| {
+        let start = start.to_owned();
+        async move { store.event_ids(&start, limit).await.unwrap() }
+    };
+    assert_eq!(event(&ids[2], 9).await, [ids[2].clone()]);
+    // Made within one second, they begin alike.
+    assert_eq!(event(&ids[0][..6], 9).await, ids);
+    assert_eq!(event(&ids[0][..6], 2).await, ids[..2]);
+    for nothing in ["f", "0x", "%", "_", "'", "g19"] {
+        assert_eq!(event(nothing, 9).await, [""; 0], "{nothing}");
+        assert_eq!(store.delivery_ids(nothing, 9).await.unwrap(), [""; 0], "{nothing}");
+        assert!(store.event(nothing).await.unwrap().is_none() && store.delivery(nothing).await.unwrap().is_none());
+    }
+    let whole = &database.event(ids[0].parse().unwrap()).await.deliveries[0].id;
+    assert_eq!(store.delivery_ids(&whole[..30], 9).await.unwrap(), std::slice::from_ref(whole));
+    assert_eq!(store.delivery_ids(&whole[..6], 3).await.unwrap().len(), 3);
+}
+
+async fn a_delivery_is_read_by_its_id_and_counted_for_its_destination(database: Database) {
+    let store = database.store();
+    let made = delivery("crm", None);
+    let id = made.id.to_string();
+    let event = database.dispatched("e1", "t1", vec![made, delivery("log", None), delivery("bi", None)], at(0)).await;
+    for (queue, done) in [("bi", true), ("log", false)] {
+        let lease = database.claim_one(JobKind::Deliver, queue, at(0)).await.lease;
+        assert!(if done { database.finish(lease, at(1)).await } else { database.bury(lease, at(1), "410").await });
+    }
+    let row = store.delivery(&id).await.unwrap().unwrap();
+    assert_eq!((row.id, row.event, row.due_at.as_deref()), (id, event.to_string(), Some("2026-01-15T12:00:00.000Z")));
+    assert!(store.delivery(&Uuid::now_v7().to_string()).await.unwrap().is_none());
+    let mut counts = store.destination_counts().await.unwrap();
+    counts.sort_by(|one, other| one.destination.cmp(&other.destination));
+    let counts: Vec<_> = counts.iter().map(|row| (row.destination.as_str(), row.pending, row.dead)).collect();
+    assert_eq!(counts, [("crm", 1, 0), ("log", 0, 1)]);
+}
+
+async fn tasks_come_in_pages_and_with_their_events(database: Database) {
+    let store = database.store();
+    for number in 0..7 {
+        let task = format!("t{number}");
+        database.stopped(&format!("a{number}"), &task).await;
+        database.stopped(&format!("b{number}"), &task).await;
+    }
+    database.append(NewEvent { source: "second".into(), ..event("e", Some("t1"), &json!({})) }).await;
+    database.claim(JobKind::Fetch, "manus", at(0)).await;
+    let (mut found, mut cursor, mut looks) = (Vec::new(), None, 0);
+    loop {
+        let page = store.tasks(Some("manus".into()), Page { limit: 3, cursor }).await.unwrap();
+        found.extend(page.data.into_iter().map(|row| row.task_id));
+        looks += 1;
+        cursor = page.next_cursor.map(|cursor| cursor.parse().unwrap());
+        if cursor.is_none() {
+            break;
+        }
+    }
+    assert_eq!((found, looks), ((0..7).rev().map(|number| format!("t{number}")).collect(), 3));
+    assert_eq!(store.tasks(None, Page { limit: 99, cursor: None }).await.unwrap().data.len(), 8);
+    let task = store.task("manus", "t1").await.unwrap().unwrap();
+    assert_eq!(task.events.iter().map(|row| row.event_id.as_str()).collect::<Vec<_>>(), ["b1", "a1"]);
+    assert_eq!((task.row.first_seen_at.as_str(), task.row.proof), ("2026-01-15T12:00:00.000Z", None));
+}
+
+async fn one_may_look_into_a_store_that_is_open(database: Database) {
+    for number in 0..3 {
+        database.stopped(&format!("e{number}"), "t1").await;
+    }
+    let config = database.config();
+    assert_eq!(Store::peek_instance_id(&config).unwrap(), database.store().instance_id());
+    let totals = Store::peek_totals(&config).unwrap();
+    assert!(totals.events == 3 && totals.bytes > 0, "{totals:?}");
+    database.stopped("e3", "t1").await;
+    assert_eq!(database.ids().await.len(), 4, "it is not disturbed");
+}
+
+/// A sender, a provider and a destination may say anything: a zero byte, what a database takes for a wildcard, what is no word.
+async fn text_of_any_kind_is_kept(database: Database) {
+    let store = database.store();
+    for (number, word) in
+        ["nu\0ll", "'; DROP TABLE events; --", "%_\\", "\u{feff}é\u{301}\u{10ffff}", "\t\r\n", "{}", "NULL"].iter().enumerate()
+    {
+        let new = NewEvent {
+            target: format!("/webhooks/manus?{word}"),
+            headers: vec![((*word).to_owned(), (*word).to_owned())],
+            provider_type: Some((*word).to_owned()),
+            ..event(word, Some(word), &json!({"event_id": word}))
+        };
+        let id = database.append(new.clone()).await.id();
+        let again = NewEvent { id: Uuid::now_v7(), ..new };
+        assert_eq!(database.append(again).await, Appended::Duplicate(id), "{word}");
+        let kept = database.event(id).await;
+        assert_eq!((&kept.payload["event_id"], kept.headers[0].0.as_str()), (&json!(word), *word));
+        let shown = if word.contains('\0') { kept.row.event_id.clone() } else { (*word).to_owned() };
+        assert_eq!((kept.row.event_id.as_str(), kept.row.task_id.as_deref()), (shown.as_str(), Some(shown.as_str())));
+        let job = database.claim_one(JobKind::Prove, "manus", at(0)).await;
+        let news = taskhook::store::model::TaskNews { proof: Some("listed"), ..Default::default() };
+        let file = taskhook::store::model::NewFile {
+            key: format!("key {number}"),
+            event: waiting(&job)[0],
+            name: (*word).to_owned(),
+            url: Some((*word).to_owned()),
+            content_type: Some((*word).to_owned()),
+            size_bytes: None,
+            refused: Some((*word).to_owned()),
+        };
+        let made = NewDelivery { body: json!({"x": word, "out_of_order": false}).to_string(), ..delivery("crm", None) };
+        let moves = vec![Move { event: waiting(&job)[0], to: Stage::Done(vec![made]) }];
+        let finish = Finish { moves, task: news, files: vec![file], ..Finish::default() };
+        assert!(store.finish(job.lease, at(0), finish).await.unwrap());
+        let lease = database.claim_one(JobKind::Deliver, "crm", at(0)).await.lease;
+        assert!(database.retry(lease, at(0), at(0), word).await);
+        let lease = database.claim_one(JobKind::Deliver, "crm", at(0)).await.lease;
+        assert!(store.finish(lease, at(0), Finish { detail: Some((*word).to_owned()), ..Finish::default() }).await.unwrap());
+        assert!(store.task("manus", word).await.unwrap().is_some(), "{word:?}");
+        let found = store
+            .events(EventFilter { task_id: Some((*word).to_owned()), ..EventFilter::default() }, Page { limit: 9, cursor: None });
+        assert_eq!(found.await.unwrap().data.len(), 1, "{word:?}");
+    }
+    let rejection = NewRejection {
+        target: "/\0".into(),
+        explanation: Some("\0".into()),
+        ..rejection("signature_invalid", Bytes::from_static(b"\0"))
+    };
+    store.record_rejections(vec![rejection]).await.unwrap();
+    assert_eq!(listed(&database).await.len(), 1);
 }

@@ -15,7 +15,7 @@ fn restore(database: &Database, from: &Path) -> care::Restored {
 }
 
 /// Ends the store, and waits until its lock is free.
-async fn end(database: &mut Database) {
+pub(super) async fn end(database: &mut Database) {
     database.reopen().await;
     let path = database.path();
     database.store = None;
@@ -53,7 +53,7 @@ async fn what_may_have_been_sent_since_is_marked_before_anything_is_sent() {
     let job = database.claim_one(JobKind::Deliver, "bi", at(0)).await;
     assert!(database.finish(job.lease, at(0)).await);
     let open = database.stopped("e3", "t3").await;
-    let file = database.folder.path().join("b.db");
+    let file = database.folder().join("b.db");
     backup(&database, &file);
     database.stopped("e4", "t4").await;
     end(&mut database).await;
@@ -92,22 +92,22 @@ async fn a_restore_that_is_cut_off_leaves_one_whole_store() {
     const STEPS: usize = 6;
     let database = Database::sqlite().await;
     database.stopped("old1", "t1").await;
-    let file = database.folder.path().join("b.db");
+    let file = database.folder().join("b.db");
     backup(&database, &file);
     database.stopped("new1", "t1").await;
     database.stopped("new2", "t1").await;
     // With a log beside the file, as a kill leaves it.
     let killed = tempfile::tempdir().unwrap();
-    copy_folder(database.folder.path(), killed.path());
+    copy_folder(database.folder(), killed.path());
     assert!(fs::metadata(killed.path().join("store.db-wal")).unwrap().len() > 0);
-    let config = Config { url: format!("sqlite://{}/store.db", killed.path().display()), min_free_bytes: Size(0) };
+    let config = Config::new(format!("sqlite://{}/store.db", killed.path().display()));
     let mut restore = care::restore(&config, &killed.path().join("b.db"), at(3600), &mut |_| {}).unwrap();
     let mut seen = Vec::new();
     loop {
         // The disk as a crash leaves it here.
         let crashed = tempfile::tempdir().unwrap();
         copy_folder(killed.path(), crashed.path());
-        let config = Config { url: format!("sqlite://{}/store.db", crashed.path().display()), min_free_bytes: Size(0) };
+        let config = Config::new(format!("sqlite://{}/store.db", crashed.path().display()));
         let store = Store::open(&config, database.clock.clone()).await.unwrap();
         let events = store.events(EventFilter::default(), Page { limit: 9, cursor: None }).await.unwrap().data.len();
         assert_eq!(care::check(&config, false, &mut |_| {}).unwrap(), [], "after {} steps", seen.len());
@@ -151,15 +151,15 @@ fn copy_folder(from: &Path, to: &Path) {
 async fn a_damaged_store_is_put_aside_and_its_log_meets_nobody() {
     let mut database = Database::sqlite().await;
     database.stopped("e1", "t1").await;
-    let file = database.folder.path().join("b.db");
+    let file = database.folder().join("b.db");
     backup(&database, &file);
     end(&mut database).await;
     fs::write(database.path(), "no database. ".repeat(1000)).unwrap();
-    fs::write(database.folder.path().join("store.db-wal"), "no log").unwrap();
+    fs::write(database.folder().join("store.db-wal"), "no log").unwrap();
     let done = restore(&database, &file);
     let aside = done.put_aside.unwrap();
     assert!(fs::read(&aside).unwrap().starts_with(b"no database"));
-    assert!(!database.folder.path().join("store.db-wal").exists());
+    assert!(!database.folder().join("store.db-wal").exists());
     database.open().await;
     assert_eq!(database.ids().await.len(), 1);
 }
@@ -168,14 +168,14 @@ async fn a_damaged_store_is_put_aside_and_its_log_meets_nobody() {
 async fn only_a_backup_of_ours_is_restored_and_only_while_nothing_runs() {
     let mut database = Database::sqlite().await;
     database.stopped("e1", "t1").await;
-    let file = database.folder.path().join("b.db");
+    let file = database.folder().join("b.db");
     backup(&database, &file);
     let (code, _, talk) = ended(&mut taskhook(&database, &["restore", "b.db"]));
     assert_eq!(code, Some(3), "{talk}");
     assert!(talk.contains("another taskhook process is using it"), "{talk}");
     end(&mut database).await;
     let before = fs::read(database.path()).unwrap();
-    let path = |name: &str| database.folder.path().join(name);
+    let path = |name: &str| database.folder().join(name);
     fs::write(path("text.db"), "text").unwrap();
     Connection::open(path("foreign.db")).unwrap().execute_batch("CREATE TABLE notes (text TEXT)").unwrap();
     fs::copy(&file, path("newer.db")).unwrap();
@@ -201,14 +201,14 @@ async fn only_a_backup_of_ours_is_restored_and_only_while_nothing_runs() {
 async fn a_backup_makes_a_store_where_there_is_none() {
     let mut database = Database::sqlite().await;
     database.stopped("e1", "t1").await;
-    let file = database.folder.path().join("b.db");
+    let file = database.folder().join("b.db");
     backup(&database, &file);
     end(&mut database).await;
-    let url = format!("sqlite://{}/new/taskhook.db", database.folder.path().display());
+    let url = format!("sqlite://{}/new/taskhook.db", database.folder().display());
     let (code, out, talk) = ended(taskhook(&database, &["restore", "b.db", "--json"]).env("TASKHOOK__STORE__URL", &url));
     assert_eq!(code, Some(0), "{talk}");
     let done: Value = serde_json::from_str(&out).unwrap();
     assert_eq!((&done["events"], &done["put_aside"]), (&json!(1), &Value::Null));
-    let config = Config { url, min_free_bytes: Size(0) };
+    let config = Config::new(url);
     assert_eq!(Store::peek_instance_id(&config).unwrap(), Store::peek_instance_id(&database.config()).unwrap());
 }

@@ -20,95 +20,132 @@ fn migrations() -> Vec<String> {
     paths.into_iter().map(|path| fs::read_to_string(path).unwrap()).collect()
 }
 
+/// The Rust files of one kind of store, each with its path.
+fn sources(folder: &str) -> Vec<(PathBuf, String)> {
+    let paths = fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path());
+    // What both stores have in common is above them.
+    let shared = fs::read_dir(Path::new(folder).parent().unwrap()).unwrap().map(|entry| entry.unwrap().path());
+    paths
+        .chain(shared.filter(|path| path.is_file()))
+        .filter_map(|path| fs::read_to_string(&path).ok().map(|source| (path, source)))
+        .collect()
+}
+
+/// The literal that `text` begins with, and its length.
+fn literal(text: &str) -> (String, usize) {
+    let mut value = String::new();
+    let mut chars = text.char_indices().skip(1).peekable();
+    while let Some((at, char)) = chars.next() {
+        match char {
+            '"' => return (value, at + 1),
+            '\\' => match chars.next().map(|(_, char)| char) {
+                Some('\n') => while chars.next_if(|(_, char)| char.is_whitespace()).is_some() {},
+                Some('n') => value.push('\n'),
+                other => value.extend(other),
+            },
+            other => value.push(other),
+        }
+    }
+    panic!("a literal ends")
+}
+
 /// The string literals of Rust source, each with the place where it begins; comments are passed over.
 fn literals(source: &str) -> Vec<(usize, String)> {
-    let mut found = Vec::new();
-    let mut chars = source.char_indices().peekable();
-    while let Some((start, char)) = chars.next() {
-        match char {
-            '/' if source[start..].starts_with("//") => while chars.next_if(|(_, char)| *char != '\n').is_some() {},
-            // A character in quotes, such as that of a double quote.
-            '\'' if source[start..].starts_with("'\"'") => drop((chars.next(), chars.next())),
-            '"' => {
-                let mut text = String::new();
-                while let Some((_, char)) = chars.next() {
-                    match char {
-                        '"' => break,
-                        '\\' => match chars.next().map(|(_, char)| char) {
-                            Some('\n') => while chars.next_if(|(_, char)| char.is_whitespace()).is_some() {},
-                            Some('n') => text.push('\n'),
-                            other => text.extend(other),
-                        },
-                        other => text.push(other),
-                    }
-                }
-                found.push((start, text));
-            }
-            _ => {}
+    let (mut found, mut at) = (Vec::new(), 0);
+    while let Some(next) = source[at..].find(['/', '\'', '"']) {
+        at += next;
+        let rest = &source[at..];
+        if rest.starts_with("//") {
+            at += rest.find('\n').unwrap_or(rest.len());
+        } else if rest.starts_with("'\"'") {
+            // A character in quotes.
+            at += 3;
+        } else if rest.starts_with('"') {
+            let (text, length) = literal(rest);
+            found.push((at, text));
+            at += length;
+        } else {
+            at += 1;
         }
     }
     found
 }
 
-/// The first literal at or behind `from`.
-fn next_literal(literals: &[(usize, String)], from: usize) -> &str {
-    &literals.iter().find(|(start, _)| *start >= from).expect("a literal").1
+/// Reads what statements are made of: literals, macros that stand for one, and `concat!` of them.
+struct Reader<'a> {
+    /// The file that is read, and the others of its store: a macro of its own comes first.
+    sources: Vec<&'a str>,
 }
 
-/// The SQL statements of `source`, put together where they are made of pieces.
-fn statements(source: &str) -> Vec<String> {
+impl Reader<'_> {
+    /// What the expression stands for that `text` begins with, and its length; `given` is what a macro was called with.
+    fn expression(&self, text: &str, given: Option<&str>) -> (String, usize) {
+        if text.starts_with('"') {
+            return literal(text);
+        }
+        if let Some(name) = text.strip_prefix('$') {
+            let length = name.find(|char: char| !char.is_alphanumeric() && char != '_').expect("a name ends") + 1;
+            return (given.expect("the macro is called with a literal").to_owned(), length);
+        }
+        let name = &text[..text.find("!(").unwrap_or_else(|| panic!("no macro: {}", &text[..text.len().min(80)]))];
+        let mut at = name.len() + "!(".len();
+        let mut pieces = Vec::new();
+        loop {
+            at += text[at..].len() - text[at..].trim_start_matches([',', ' ', '\n']).len();
+            if text[at..].starts_with(')') {
+                break;
+            }
+            let (piece, length) = self.expression(&text[at..], given);
+            pieces.push(piece);
+            at += length;
+        }
+        let whole = pieces.concat();
+        let whole = if name == "concat" { whole } else { self.expression(self.body(name), Some(&whole)).0 };
+        (whole, at + 1)
+    }
+
+    /// What the macro `name` makes.
+    fn body(&self, name: &str) -> &str {
+        let made = self.find(name).unwrap_or_else(|| panic!("no macro {name}"));
+        made[made.find("=> {").expect("a macro makes something") + "=> {".len()..].trim_start()
+    }
+
+    fn find(&self, name: &str) -> Option<&str> {
+        let head = format!("macro_rules! {name} ");
+        self.sources.iter().find_map(|source| source.find(&head).map(|at| &source[at..]))
+    }
+
+    /// The name of our macro whose call `text` ends with the beginning of.
+    fn called<'a>(&self, text: &'a str) -> Option<&'a str> {
+        let text = text.strip_suffix("!(")?;
+        let name = &text[text.rfind(|char: char| !char.is_alphanumeric() && char != '_').map_or(0, |at| at + 1)..];
+        (name == "concat" || self.find(name).is_some()).then_some(name)
+    }
+}
+
+/// The SQL statements of `source`, put together where they are made of pieces; macros may come from `others`.
+pub(super) fn statements(source: &str, others: &[(PathBuf, String)]) -> Vec<String> {
     const VERBS: [&str; 7] = ["SELECT ", "INSERT ", "UPDATE ", "DELETE ", "WITH ", "BEGIN", "COMMIT"];
     let literals = literals(source);
+    let reader = Reader { sources: [source].into_iter().chain(others.iter().map(|(_, source)| source.as_str())).collect() };
     let mut found = Vec::new();
-    for (start, text) in &literals {
-        if !VERBS.iter().any(|verb| text.starts_with(verb)) {
-            continue;
-        }
+    for (start, text) in literals.iter().filter(|(_, text)| VERBS.iter().any(|verb| text.starts_with(verb))) {
         let before = source[..*start].trim_end();
-        if before.ends_with("concat!(") {
-            let mut whole = String::new();
-            let mut at = *start;
-            // Pieces are literals and macros that stand for one, up to the end of the call.
-            loop {
-                let rest = &source[at..];
-                let skipped = rest.len() - rest.trim_start_matches([',', ' ', '\n']).len();
-                at += skipped;
-                let rest = &source[at..];
-                if rest.starts_with(')') {
-                    break;
-                }
-                if rest.starts_with('"') {
-                    let index = literals.iter().position(|(start, _)| *start == at).expect("a literal");
-                    whole.push_str(&literals[index].1);
-                    let after = literals.get(index + 1).map_or(source.len(), |(next, _)| *next);
-                    at += end_of_literal(&source[at..after]);
-                } else {
-                    let name = &rest[..rest.find("!()").expect("a macro")];
-                    let made = source.find(&format!("macro_rules! {name} ")).unwrap_or_else(|| panic!("no macro {name}"));
-                    whole.push_str(next_literal(&literals, made));
-                    at += name.len() + "!()".len();
-                }
+        if let Some(name) = reader.called(before) {
+            let call = before.len() - name.len() - "!(".len();
+            // What a macro is made of is read where it is called.
+            if !source[..call].trim_end().ends_with("=> {") {
+                found.push(reader.expression(&source[call..], None).0);
             }
-            found.push(whole);
         } else if before.ends_with("format!(") {
             let calls = source.match_indices("deliveries_where(").filter(|(at, _)| !source[..*at].ends_with("fn "));
-            found.extend(calls.map(|(at, _)| text.replace("{condition}", next_literal(&literals, at))));
+            let condition = |at| &literals.iter().find(|(start, _)| *start >= at).expect("a literal").1;
+            found.extend(calls.map(|(at, _)| text.replace("{condition}", condition(at))));
         } else {
             found.push(text.clone());
         }
     }
     found
-}
-
-/// The length of the literal that `text` begins with.
-fn end_of_literal(text: &str) -> usize {
-    let mut escaped = false;
-    let end = text[1..].find(|char| {
-        let ends = char == '"' && !escaped;
-        escaped = char == '\\' && !escaped;
-        ends
-    });
-    end.expect("a literal ends") + 2
 }
 
 #[test]
@@ -118,18 +155,43 @@ fn every_statement_is_understood() {
         connection.execute_batch(&migration).unwrap();
     }
     let (mut all, mut prepared) = (0, 0);
-    for entry in fs::read_dir(SOURCE).unwrap() {
-        let path = entry.unwrap().path();
-        let Ok(source) = fs::read_to_string(&path) else { continue };
+    let sources = sources(SOURCE);
+    for (path, source) in &sources {
         prepared += source.matches("prepare_cached(").count();
-        for sql in statements(&source) {
+        for sql in statements(source, &sources) {
             all += 1;
-            if let Err(error) = connection.prepare(&sql) {
+            // What is several statements is done, and undone.
+            let understood = match sql.strip_prefix("BEGIN; ") {
+                Some(_) => connection.execute_batch(&format!("{sql}; ROLLBACK")),
+                None => connection.prepare(&sql).map(drop),
+            };
+            if let Err(error) = understood {
                 panic!("{}: {error}\n{sql}", path.display());
             }
         }
     }
     assert!(all >= prepared && prepared > 40, "of {prepared} calls only {all} statements were found: the walk misses some");
+}
+
+#[tokio::test]
+async fn every_statement_is_understood_by_the_server() {
+    let database = Database::postgres().await;
+    let beside = database.schema().connect().await;
+    let (mut all, mut sent, mut refused) = (0, 0, Vec::new());
+    let sources = sources(concat!(env!("CARGO_MANIFEST_DIR"), "/src/store/postgres"));
+    for (path, source) in &sources {
+        sent += [".rows(", ".row(", ".maybe(", ".run("].map(|call| source.matches(call).count()).iter().sum::<usize>();
+        // How a transaction begins is not prepared, and every test does it.
+        for sql in statements(source, &sources).iter().filter(|sql| !sql.starts_with("BEGIN")) {
+            all += 1;
+            if let Err(error) = beside.prepare(sql).await {
+                let told = error.as_db_error().map_or_else(|| error.to_string(), |error| error.message().to_owned());
+                refused.push(format!("{}: {told}\n{sql}", path.display()));
+            }
+        }
+    }
+    assert!(refused.is_empty(), "{}", refused.join("\n"));
+    assert!(all >= sent && sent > 100, "of {sent} calls only {all} statements were found: the walk misses some");
 }
 
 #[test]
@@ -138,13 +200,20 @@ fn pieces_are_put_together() {
         macro_rules! columns { () => { "a, \
             b" }; }
         // "SELECT not this"
+        macro_rules! counted { ($found:literal) => { concat!("WITH found AS (", $found, ") SELECT ", columns!(), " FROM found") }; }
         f('"', concat!("SELECT ", columns!(), " FROM x WHERE y = 'z'"));
+        f(counted!("SELECT a, b FROM y"), columns!());
         fn deliveries_where(condition: &str) { g(&format!("SELECT 1 WHERE {condition}")) }
         deliveries_where("c = \"1\"");
         h("DELETE FROM x")
     "#;
-    let expected = ["SELECT a, b FROM x WHERE y = 'z'", "SELECT 1 WHERE c = \"1\"", "DELETE FROM x"];
-    assert_eq!(statements(source), expected);
+    let expected = [
+        "SELECT a, b FROM x WHERE y = 'z'",
+        "WITH found AS (SELECT a, b FROM y) SELECT a, b FROM found",
+        "SELECT 1 WHERE c = \"1\"",
+        "DELETE FROM x",
+    ];
+    assert_eq!(statements(source, &[]), expected);
 }
 
 /// Rows as schema 1 has them: one event that was delivered, one that waits, one dead letter, a task, a rejection, a key.
@@ -164,7 +233,7 @@ async fn every_earlier_schema_is_brought_up_with_its_rows() {
     for schema in 1..=migrations.len() {
         let mut database = Database::sqlite().await;
         database.store = None;
-        let path = database.folder.path().join("earlier.db");
+        let path = database.folder().join("earlier.db");
         let connection = Connection::open(&path).unwrap();
         // As the program of that schema left it.
         for (number, migration) in (1..).zip(&migrations[..schema]) {
@@ -179,7 +248,7 @@ async fn every_earlier_schema_is_brought_up_with_its_rows() {
         let before = columns(&connection);
         drop(connection);
 
-        let config = Config { url: format!("sqlite://{}", path.display()), min_free_bytes: Size(0) };
+        let config = Config::new(format!("sqlite://{}", path.display()));
         let store = Store::open(&config, database.clock.clone()).await.unwrap();
         let connection = Connection::open(&path).unwrap();
         let after = columns(&connection);

@@ -2,6 +2,7 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use reqwest::StatusCode;
@@ -22,6 +23,8 @@ use crate::text::one_line;
 const TIMEOUT: Duration = Duration::from_secs(10);
 /// The least time from one event of a sender to its next: what a run of many cycles keeps stays bounded.
 const PACE: Duration = Duration::from_millis(4);
+/// The same while nothing is about to be killed.
+const CALM: Duration = Duration::from_millis(40);
 /// How long to wait after a request that nobody took.
 const PAUSE: Duration = Duration::from_millis(3);
 /// One event in so many is the end of a task, which is fetched; the others are only handed on.
@@ -29,10 +32,12 @@ const STOP_EVERY: u64 = 5;
 
 /// What events are about, and where they go.
 pub(super) struct Work {
-    pub(super) to: SocketAddr,
+    pub(super) to: Vec<SocketAddr>,
     pub(super) tasks: Vec<String>,
     pub(super) manus: Manus,
     pub(super) clock: Clock,
+    /// Whether nothing is about to be killed.
+    pub(super) calm: AtomicBool,
 }
 
 /// What was acknowledged.
@@ -77,6 +82,8 @@ pub(super) struct Sender {
     senders: u32,
     work: Arc<Work>,
     client: reqwest::Client,
+    /// Which replica it sends to.
+    at: usize,
     /// How many events it has made.
     made: u64,
     /// The body of one that was sent and has no answer.
@@ -89,15 +96,17 @@ pub(super) struct Sender {
 impl Sender {
     pub(super) fn new(number: u32, senders: u32, work: Arc<Work>) -> Self {
         let (client, acknowledged) = (http::client(TIMEOUT), Acknowledged::default());
-        Self { number, senders, work, client, made: 0, unanswered: None, answered: None, acknowledged }
+        Self { number, senders, work, client, at: 0, made: 0, unanswered: None, answered: None, acknowledged }
     }
 
     pub(super) fn number(&self) -> u32 {
         self.number
     }
 
-    /// Sends until the program is `down`. First what was acknowledged last, which must be known whatever happened since.
-    pub(super) async fn run(mut self, down: CancellationToken) -> Result<Self> {
+    /// Sends until the program is `down`, in each `turn` to another replica first. First what was acknowledged last, which must be
+    /// known whatever happened since.
+    pub(super) async fn run(mut self, turn: u32, down: CancellationToken) -> Result<Self> {
+        self.at = (turn + self.number) as usize;
         if let Some((body, id)) = self.answered.take() {
             match self.send(&body).await? {
                 Some(answer) if answer.status == "duplicate" && answer.id == id => self.acknowledged.repeats += 1,
@@ -114,6 +123,7 @@ impl Sender {
             let body = self.unanswered.take().unwrap_or_else(|| self.next());
             let Some(answer) = self.send(&body).await? else {
                 self.unanswered = Some(body);
+                self.at += 1;
                 self.work.clock.sleep(PAUSE).await;
                 continue;
             };
@@ -126,7 +136,8 @@ impl Sender {
             self.acknowledged.ids.push(answer.id);
             self.answered = Some((body, answer.id));
             let took = self.work.clock.elapsed().saturating_sub(begun);
-            self.work.clock.sleep(PACE.saturating_sub(took)).await;
+            let pace = if self.work.calm.load(Ordering::Relaxed) { CALM } else { PACE };
+            self.work.clock.sleep(pace.saturating_sub(took)).await;
         }
         Ok(self)
     }
@@ -156,7 +167,8 @@ impl Sender {
         let path = format!("/webhooks/{BENCH}");
         let second = self.work.clock.now().as_second();
         let headers = self.work.manus.sign(&format!("{PUBLIC_URL}{path}"), body.as_bytes(), second);
-        let request = self.client.post(format!("http://{}{path}", self.work.to)).headers(headers).body(body.to_owned());
+        let to = self.work.to[self.at % self.work.to.len()];
+        let request = self.client.post(format!("http://{to}{path}")).headers(headers).body(body.to_owned());
         let Ok(answer) = http::send(request, TIMEOUT, 4096).await else { return Ok(None) };
         match (answer.status, serde_json::from_slice(&answer.body)) {
             (StatusCode::OK, Ok(told)) => Ok(Some(told)),

@@ -23,6 +23,7 @@ pub(super) struct Ledger(Arc<Mutex<Entries>>);
 
 #[derive(Debug, Default)]
 struct Entries {
+    arrivals: u64,
     /// How often each event came.
     arrived: HashMap<Uuid, u32>,
     /// The files that results were told with, by task and by what was said of each, and how many results.
@@ -33,10 +34,16 @@ impl Ledger {
     /// Writes down what came.
     pub(super) fn record(&self, envelope: &Envelope<'_>) {
         let mut entries = self.entries();
+        entries.arrivals += 1;
         *entries.arrived.entry(envelope.id).or_default() += 1;
         let Some(task) = &envelope.task else { return };
         let saved = envelope.files.first().filter(|file| file.status == "archived").and_then(|file| file.sha256.clone());
         *entries.files.entry((task.id.clone().into_owned(), saved)).or_default() += 1;
+    }
+
+    /// How much came so far.
+    pub(super) fn arrivals(&self) -> u64 {
+        self.entries().arrivals
     }
 
     fn entries(&self) -> MutexGuard<'_, Entries> {
@@ -65,11 +72,15 @@ impl Files {
                 (Some(sha256), _) => files.problems.push(format!("the file {sha256} of task {task} is not whole")),
             }
         }
+        files
+    }
+
+    /// Notes what a kill left on its way into the archive, where it should have been removed.
+    pub(super) fn note_left(&mut self, archive: &Path) {
         let left = on_their_way(archive);
         if left > 0 {
-            files.problems.push(format!("{left} files are left on their way into the archive"));
+            self.problems.push(format!("{left} files are left on their way into the archive"));
         }
-        files
     }
 }
 

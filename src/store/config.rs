@@ -1,0 +1,77 @@
+//! `[store]`: where the store is.
+
+use serde::{Deserialize, Serialize};
+
+use crate::setting::{Secret, Size};
+
+/// Keys of `[store]` that may be given as files.
+pub const SECRETS: &[&str] = &["url", "listen_url"];
+
+/// `[store]`.
+#[derive(Clone, Debug, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct Config {
+    /// `sqlite://` and a path, or `postgres://user:password@host/database`.
+    #[serde(serialize_with = "without_password")]
+    pub url: Secret,
+    /// PostgreSQL: the way past a transaction pooler, for migrations; `None` is as `url`.
+    #[serde(default, serialize_with = "without_password_if_any", skip_serializing_if = "Option::is_none")]
+    pub listen_url: Option<Secret>,
+    /// PostgreSQL: the schema that the tables stand in, made if it is not there.
+    pub schema: String,
+    /// PostgreSQL: the most connections that a replica has at once.
+    pub max_connections: usize,
+    /// SQLite: below this much free space on the disk, no event is accepted.
+    pub min_free_bytes: Size,
+}
+
+impl Config {
+    /// What every test and tool needs: the store at `url`, with no bound on the disk's space and the defaults of `config/default.toml`
+    /// for the rest.
+    #[must_use]
+    pub fn new(url: impl Into<String>) -> Self {
+        Self {
+            url: Secret::new(url),
+            listen_url: None,
+            schema: "taskhook".to_owned(),
+            max_connections: 16,
+            min_free_bytes: Size(0),
+        }
+    }
+
+    /// Whether the store is in a PostgreSQL, which several replicas may share.
+    #[must_use]
+    pub fn is_shared(&self) -> bool {
+        ["postgres://", "postgresql://"].iter().any(|scheme| self.url.expose().starts_with(scheme))
+    }
+}
+
+/// A URL as it may be shown: all of it but the password.
+fn without_password<S: serde::Serializer>(url: &Secret, to: S) -> Result<S::Ok, S::Error> {
+    let text = url.expose();
+    let in_query = |url: &url::Url| url.query_pairs().any(|(key, _)| key == "password");
+    let shown = match url::Url::parse(text) {
+        Ok(mut url) if url.password().is_some() || in_query(&url) => {
+            if url.password().is_some() {
+                // A URL that has a password can have another.
+                let _ = url.set_password(Some("redacted"));
+            }
+            if in_query(&url) {
+                let pairs: Vec<_> = url.query_pairs().into_owned().collect();
+                let shown = pairs.iter().map(|(key, value)| (key, if key == "password" { "redacted" } else { value }));
+                url.query_pairs_mut().clear().extend_pairs(shown);
+            }
+            url.to_string()
+        }
+        _ => text.to_owned(),
+    };
+    to.serialize_str(&shown)
+}
+
+#[expect(clippy::ref_option, reason = "serde calls it so")]
+fn without_password_if_any<S: serde::Serializer>(url: &Option<Secret>, to: S) -> Result<S::Ok, S::Error> {
+    match url {
+        Some(url) => without_password(url, to),
+        None => to.serialize_none(),
+    }
+}

@@ -1,0 +1,247 @@
+//! Keeping events, once: a replica keeps what waits in one statement and one commit, whatever the others keep meanwhile.
+//!
+//! What must hold:
+//! - No answer before the commit, which is on the database's disk (`synchronous_commit`).
+//! - Whether an event is new, the unique key decides inside the insert. Keys are inserted in their order, so that of two replicas that
+//!   keep the same events neither waits for the other in a circle.
+//! - The order of acceptance is the order in which events came: numbers are given before the rows are sorted.
+//! - One bad row does not take its neighbours with it: a batch that is refused is done again row by row.
+//! - A sender that cannot be served is told at once. While the database is away nothing waits for it: see [`Reach`].
+
+use std::collections::HashSet;
+
+use jiff::Timestamp;
+use tokio::sync::{mpsc, oneshot};
+use tokio::task::JoinSet;
+use uuid::Uuid;
+
+use super::Postgres;
+use super::beat::Reach;
+use super::session::{Sessions, Tx, args, clean, transact};
+use crate::clock::Clock;
+use crate::event::{First, Key, NewEvent, content_digest};
+use crate::store::model::Appended;
+use crate::store::{Error, HOMELESS};
+
+/// The most events that may wait.
+const QUEUE: usize = 4096;
+/// The most events in one transaction.
+const BATCH: usize = 512;
+/// The most bytes of events in one transaction.
+const BATCH_BYTES: usize = 8 << 20;
+
+/// An event that waits to be kept.
+struct Offer {
+    event: NewEvent,
+    headers: String,
+    key: Uuid,
+    answer: oneshot::Sender<Result<Appended, Error>>,
+}
+
+impl Offer {
+    fn bytes(&self) -> usize {
+        self.event.body.len() + self.headers.len()
+    }
+}
+
+/// The way to the part that keeps events.
+#[derive(Debug)]
+pub(super) struct Appender {
+    queue: mpsc::Sender<Offer>,
+    reach: Reach,
+}
+
+impl Appender {
+    /// Starts the part that keeps events on the one connection of `sessions`.
+    pub(super) fn start(sessions: Sessions, clock: Clock, parts: &mut JoinSet<&'static str>) -> Self {
+        let (queue, waiting) = mpsc::channel(QUEUE);
+        let reach = Reach::new(clock);
+        let theirs = reach.clone();
+        parts.spawn(async move {
+            run(sessions, waiting, theirs).await;
+            "the part that keeps events"
+        });
+        Self { queue, reach }
+    }
+
+    pub(super) fn reach(&self) -> Reach {
+        self.reach.clone()
+    }
+}
+
+impl Postgres {
+    pub(in crate::store) async fn append(&self, event: NewEvent) -> Result<Appended, Error> {
+        let appender = &self.shared.appender;
+        appender.reach.check()?;
+        let headers = serde_json::to_string(&event.headers).map_err(|error| Error::Database(error.to_string()))?;
+        let key = uuid(Key::of(&event.source, &event.event_id));
+        let (answer, answered) = oneshot::channel();
+        appender.queue.try_send(Offer { event, headers, key, answer }).map_err(|error| match error {
+            mpsc::error::TrySendError::Full(_) => Error::QueueFull,
+            mpsc::error::TrySendError::Closed(_) => Error::Unavailable("it is shutting down".to_owned()),
+        })?;
+        answered.await.unwrap_or_else(|_| Err(Error::Unavailable("it is shutting down".to_owned())))
+    }
+
+    pub(in crate::store) async fn check(&self) -> Result<(), Error> {
+        self.shared.appender.reach.check()?;
+        transact!(self.sessions(), Write, |tx| check(&tx))
+    }
+}
+
+/// Whether the database takes writes; nothing is written, since every replica asks every second.
+async fn check(tx: &Tx) -> Result<(), Error> {
+    let row = tx.row("SELECT pg_is_in_recovery(), current_setting('transaction_read_only') = 'on'", &[]).await?;
+    if row.get(0) || row.get(1) {
+        return Err(Error::Unreachable("it is a standby, which takes no writes".to_owned()));
+    }
+    Ok(())
+}
+
+/// The 16 bytes of a key as the column has them.
+pub(super) fn uuid(key: Key) -> Uuid {
+    Uuid::from_bytes(key.0)
+}
+
+async fn run(sessions: Sessions, mut waiting: mpsc::Receiver<Offer>, reach: Reach) {
+    let mut batch = Vec::with_capacity(BATCH);
+    while let Some(first) = waiting.recv().await {
+        let mut bytes = first.bytes();
+        batch.push(first);
+        while batch.len() < BATCH && bytes < BATCH_BYTES {
+            let Ok(next) = waiting.try_recv() else { break };
+            bytes += next.bytes();
+            batch.push(next);
+        }
+        let kept = reach.asking(keep(&sessions, &batch)).await;
+        match kept {
+            Ok(kept) => batch.drain(..).zip(kept).for_each(|(offer, appended)| answer(offer, Ok(appended))),
+            Err(Error::Refused(_) | Error::Database(_)) if batch.len() > 1 => {
+                for offer in batch.drain(..) {
+                    let kept = reach.asking(keep(&sessions, std::slice::from_ref(&offer))).await;
+                    answer(offer, kept.map(|kept| kept[0]));
+                }
+            }
+            Err(error) => batch.drain(..).for_each(|offer| answer(offer, Err(error.clone()))),
+        }
+    }
+}
+
+/// Whoever asked may have given up.
+fn answer(offer: Offer, kept: Result<Appended, Error>) {
+    drop(offer.answer.send(kept));
+}
+
+async fn keep(sessions: &Sessions, offers: &[Offer]) -> Result<Vec<Appended>, Error> {
+    transact!(sessions, Write, |tx| keep_in(&tx, offers))
+}
+
+async fn keep_in(tx: &Tx, offers: &[Offer]) -> Result<Vec<Appended>, Error> {
+    let made =
+        insert(tx, &offers.iter().map(|offer| Row { offer, key: offer.key, collision_of: None }).collect::<Vec<_>>()).await?;
+    let mut kept: Vec<_> =
+        offers.iter().map(|offer| made.contains(&offer.event.id).then_some(Appended::New(offer.event.id))).collect();
+    let mut known: Vec<_> = (0..offers.len()).filter(|place| kept[*place].is_none()).collect();
+    known.sort_by_key(|place| offers[*place].key);
+    for place in known {
+        kept[place] = Some(again(tx, &offers[place]).await?);
+    }
+    Ok(kept.into_iter().flatten().collect())
+}
+
+/// What becomes of an event whose key is known.
+async fn again(tx: &Tx, offer: &Offer) -> Result<Appended, Error> {
+    let event = &offer.event;
+    // Nobody may remove it while something is told apart from it.
+    let first = tx.maybe("SELECT seq, id, body FROM events WHERE key = $1 FOR KEY SHARE", args![offer.key]).await?;
+    let Some(first) = first else { return erased(tx, offer.key).await };
+    let kept: &[u8] = first.get(2);
+    let content = (event.collides && kept != event.body).then(|| content_digest(&event.body));
+    let Some(content) = content.filter(|content| *content != content_digest(kept)) else {
+        return repeat(tx, first.get(0), event.received_at).await;
+    };
+    let key = uuid(Key::of_collision(&event.source, &event.event_id, &content));
+    if !insert(tx, &[Row { offer, key, collision_of: Some(first.get(1)) }]).await?.is_empty() {
+        return Ok(Appended::Collision(event.id));
+    }
+    match tx.maybe("SELECT seq FROM events WHERE key = $1", args![key]).await? {
+        Some(earlier) => repeat(tx, earlier.get(0), event.received_at).await,
+        None => erased(tx, key).await,
+    }
+}
+
+/// The event that was accepted under `key` and erased: nothing else is known of it, so any content is a repeat.
+async fn erased(tx: &Tx, key: Uuid) -> Result<Appended, Error> {
+    match tx.maybe("SELECT event FROM erased_keys WHERE key = $1", args![key]).await? {
+        Some(row) => Ok(Appended::Duplicate(row.get(0))),
+        // It was removed since the insert met it.
+        None => Err(Error::Again("the event that was known has gone".to_owned())),
+    }
+}
+
+async fn repeat(tx: &Tx, first: i64, at: Timestamp) -> Result<Appended, Error> {
+    let sql = "UPDATE events SET repeats = repeats + 1, last_repeat_at = $2 WHERE seq = $1 RETURNING id";
+    match tx.maybe(sql, args![first, at]).await? {
+        Some(row) => Ok(Appended::Duplicate(row.get(0))),
+        None => Err(Error::Again("the event that was known has gone".to_owned())),
+    }
+}
+
+/// A row that is to be.
+struct Row<'a> {
+    offer: &'a Offer,
+    key: Uuid,
+    collision_of: Option<Uuid>,
+}
+
+/// Inserts those whose key is not known; says which they are, by our ids.
+async fn insert(tx: &Tx, rows: &[Row<'_>]) -> Result<HashSet<Uuid>, Error> {
+    fn column<'a, R, T>(rows: &'a [R], value: impl FnMut(&'a R) -> T) -> Vec<T> {
+        rows.iter().map(value).collect()
+    }
+    // What a sender says in text may hold a zero byte, which PostgreSQL knows not: who is who is decided by the keys.
+    let event_ids = column(rows, |row| clean(&row.offer.event.event_id));
+    let (sources, kinds) = (column(rows, |row| clean(&row.offer.event.source)), column(rows, |row| clean(&row.offer.event.kind)));
+    let task_ids = column(rows, |row| row.offer.event.task_id.as_deref().map(clean));
+    let types = column(rows, |row| row.offer.event.provider_type.as_deref().map(clean));
+    let targets = column(rows, |row| clean(&row.offer.event.target));
+    let made = tx
+        .rows(
+            "WITH offered AS MATERIALIZED (SELECT nextval('events_seq_seq') AS seq, offer.* FROM unnest($1::uuid[], $2::uuid[], $3::text[], \
+             $4::text[], $5::text[], $6::text[], $7::text[], $8::text[], $9::timestamptz[], $10::text[], $11::boolean[], $12::boolean[], \
+             $13::uuid[], $14::boolean[], $15::text[], $16::text[], $17::bytea[]) \
+             AS offer (id, key, source, provider, type, provider_type, event_id, task_id, \
+             received_at, verification, kept, ping, collision_of, homeless, target, headers, body)), \
+             made AS (INSERT INTO events (seq, id, key, source, provider, type, provider_type, event_id, task_id, received_at, \
+             verification, kept, ping, collision_of, target, headers, body) SELECT seq, id, key, source, provider, type, provider_type, \
+             event_id, task_id, received_at, verification, kept, ping, collision_of, target, headers, body FROM offered \
+             WHERE NOT EXISTS (SELECT 1 FROM erased_keys WHERE erased_keys.key = offered.key) ORDER BY key, seq \
+             ON CONFLICT (key) DO NOTHING RETURNING seq, id), \
+             queued AS (INSERT INTO intake (event) SELECT seq FROM made), \
+             held AS (INSERT INTO open_events (subject, event, state, reason) SELECT -made.seq, made.seq, 'quarantined', $18 \
+             FROM made JOIN offered ON offered.seq = made.seq WHERE homeless) \
+             SELECT id FROM made",
+            args![
+                column(rows, |row| row.offer.event.id),
+                column(rows, |row| row.key),
+                column(&sources, AsRef::as_ref),
+                column(rows, |row| row.offer.event.provider),
+                column(&kinds, AsRef::as_ref),
+                column(&types, |word| word.as_deref()),
+                column(&event_ids, AsRef::as_ref),
+                column(&task_ids, |id| id.as_deref()),
+                column(rows, |row| row.offer.event.received_at),
+                column(rows, |row| row.offer.event.verification.as_str()),
+                column(rows, |row| row.offer.event.first == First::Keep),
+                column(rows, |row| row.offer.event.ping),
+                column(rows, |row| row.collision_of),
+                column(rows, |row| row.offer.event.first == First::Quarantine),
+                column(&targets, AsRef::as_ref),
+                column(rows, |row| row.offer.headers.as_str()),
+                column(rows, |row| &row.offer.event.body[..]),
+                HOMELESS,
+            ],
+        )
+        .await?;
+    Ok(made.iter().map(|row| row.get(0)).collect())
+}

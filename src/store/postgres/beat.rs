@@ -1,0 +1,125 @@
+//! Whether the database is there, and whether the others see that this replica lives.
+//!
+//! What must hold: a replica that lives says so every [`BEAT`] by the database's clock; one that was not seen for five seconds
+//! ([`is_seen`]) is gone, and its leases have run out. Only who was seen all that time itself may say so of another: after an outage of the database nobody was.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use tokio::task::JoinSet;
+use uuid::Uuid;
+
+use super::session::{Sessions, Tx, args, transact};
+use crate::clock::{Clock, millis};
+use crate::store::Error;
+
+/// How often a replica says that it lives.
+const BEAT: Duration = Duration::from_secs(1);
+/// What takes longer to keep is a database that does not answer.
+const STALL: Duration = Duration::from_secs(1);
+
+/// Of a row of `replicas`, whether it was seen lately enough to live.
+macro_rules! is_seen {
+    () => {
+        "seen_at > clock_timestamp() - interval '5 seconds'"
+    };
+}
+pub(super) use is_seen;
+
+/// Whether the database can be reached, as whoever asked it last found.
+#[derive(Clone, Debug)]
+pub(super) struct Reach {
+    clock: Clock,
+    state: Arc<State>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    /// Milliseconds of running time since when an answer is waited for, and one more; 0 where none is.
+    asked_at: AtomicU64,
+    /// Why it cannot be reached.
+    away: Mutex<Option<String>>,
+}
+
+impl Reach {
+    pub(super) fn new(clock: Clock) -> Self {
+        Self { clock, state: Arc::default() }
+    }
+
+    /// An error while the database is away, or does not answer.
+    pub(super) fn check(&self) -> Result<(), Error> {
+        if let Some(reason) = &*self.state.away.lock().unwrap_or_else(PoisonError::into_inner) {
+            return Err(Error::Unreachable(reason.clone()));
+        }
+        let asked_at = self.state.asked_at.load(Ordering::Relaxed);
+        let waited = millis(self.clock.elapsed()).saturating_sub(asked_at.saturating_sub(1));
+        if asked_at > 0 && waited > millis(STALL) {
+            return Err(Error::Unreachable(format!("it has not answered for {waited} ms")));
+        }
+        Ok(())
+    }
+
+    /// Waits for what asks the database, and learns from it.
+    pub(super) async fn asking<T>(&self, asked: impl Future<Output = Result<T, Error>>) -> Result<T, Error> {
+        self.state.asked_at.store(millis(self.clock.elapsed()) + 1, Ordering::Relaxed);
+        let answered = asked.await;
+        self.state.asked_at.store(0, Ordering::Relaxed);
+        self.learn(answered.as_ref().err());
+        answered
+    }
+
+    fn learn(&self, error: Option<&Error>) {
+        let away = match error {
+            Some(Error::Unreachable(reason)) => Some(reason.clone()),
+            _ => None,
+        };
+        let mut known = self.state.away.lock().unwrap_or_else(PoisonError::into_inner);
+        match (&*known, &away) {
+            (None, Some(reason)) => tracing::error!("the database cannot be reached, senders are asked to come again: {reason}"),
+            (Some(_), None) => tracing::info!("the database can be reached again"),
+            _ => {}
+        }
+        *known = away;
+    }
+}
+
+/// Tells the others that this replica lives, before it does anything else, and from then on.
+pub(super) async fn start(sessions: Sessions, me: Uuid, reach: Reach, parts: &mut JoinSet<&'static str>) -> Result<(), Error> {
+    beat(&sessions, me).await?;
+    transact!(sessions, Write, |tx| sweep(&tx))?;
+    parts.spawn(async move {
+        loop {
+            tokio::time::sleep(BEAT).await;
+            let beaten = beat(&sessions, me).await;
+            reach.learn(beaten.as_ref().err());
+        }
+    });
+    Ok(())
+}
+
+async fn beat(sessions: &Sessions, me: Uuid) -> Result<(), Error> {
+    transact!(sessions, Write, |tx| beat_in(&tx, me))
+}
+
+async fn beat_in(tx: &Tx, me: Uuid) -> Result<(), Error> {
+    tx.run(
+        "INSERT INTO replicas (id, since, seen_at) VALUES ($1, clock_timestamp(), clock_timestamp()) ON CONFLICT (id) DO UPDATE SET \
+         since = CASE WHEN replicas.seen_at < clock_timestamp() - interval '3 seconds' THEN clock_timestamp() ELSE replicas.since END, \
+         seen_at = clock_timestamp()",
+        args![me],
+    )
+    .await
+    .map(drop)
+}
+
+/// Deletes the rows of those that are long gone, and hold nothing any more.
+async fn sweep(tx: &Tx) -> Result<(), Error> {
+    tx.run(
+        "DELETE FROM replicas WHERE seen_at < clock_timestamp() - interval '1 hour' \
+         AND NOT EXISTS (SELECT 1 FROM jobs WHERE state = 'leased' AND holder = replicas.id)",
+        &[],
+    )
+    .await
+    .map(drop)
+}

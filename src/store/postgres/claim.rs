@@ -1,0 +1,221 @@
+//! Claiming jobs that are due, with what they work on.
+//!
+//! What must hold: a job is claimed by one replica, and its attempt is counted in the same commit. Rows that another transaction
+//! holds are passed over, never waited for.
+
+use std::collections::HashMap;
+
+use bytes::Bytes;
+use jiff::Timestamp;
+use tokio_postgres::Row;
+
+use super::session::{Tx, args, number};
+use super::{intake, lane};
+use crate::event::Verification;
+use crate::store::Error;
+use crate::store::model::{Capacity, Claimed, Job, JobKind, Known, Lease, StoredEvent, Which, Work};
+use uuid::Uuid;
+
+/// The most events that one job works on at once; the rest come in its next turn.
+const WAITING: usize = 20;
+
+/// A job that was leased, before what it works on is known.
+struct Leased {
+    lease: Lease,
+    kind: JobKind,
+    queue: String,
+    subject: i64,
+    overdue_in_lane: bool,
+    created_at: Timestamp,
+}
+
+/// Takes in events that were kept; then leases due jobs, as many as there is capacity for, and loads what they work on.
+pub(super) async fn claim(tx: &Tx, me: Uuid, capacities: &[Capacity], now: Timestamp) -> Result<Claimed, Error> {
+    let more = intake::take_in(tx, now).await?;
+    let mut claimed = Claimed { more, ..Claimed::default() };
+    let paused: Vec<String> = tx.rows("SELECT destination FROM paused", &[]).await?.iter().map(|row| row.get(0)).collect();
+    let mut leased = Vec::new();
+    for capacity in capacities.iter().filter(|capacity| capacity.limit > 0) {
+        if capacity.kind == JobKind::Deliver && paused.contains(&capacity.queue) {
+            continue;
+        }
+        leased.extend(lease(tx, me, capacity, now).await?);
+        claimed.next_due = [claimed.next_due, next_due(tx, capacity).await?].into_iter().flatten().min();
+    }
+    claimed.jobs = load(tx, leased).await?;
+    Ok(claimed)
+}
+
+/// What ends the statement that leases jobs; the state before tells whether one waited for its turn.
+macro_rules! lease_found {
+    ($found:literal) => {
+        concat!(
+            "WITH found AS MATERIALIZED (",
+            $found,
+            " ORDER BY due_at, id LIMIT $3 FOR UPDATE SKIP LOCKED), \
+             leased AS (UPDATE jobs SET state = 'leased', due_at = NULL, attempt = attempt + 1, started_at = $2, holder = $4 \
+             FROM found WHERE jobs.id = found.id RETURNING jobs.id, subject, attempt, created_at) \
+             SELECT leased.id, subject, attempt, created_at, found.state = 'waiting' FROM leased JOIN found ON found.id = leased.id \
+             ORDER BY found.due_at, found.id"
+        )
+    };
+}
+
+async fn lease(tx: &Tx, me: Uuid, capacity: &Capacity, now: Timestamp) -> Result<Vec<Leased>, Error> {
+    let Capacity { kind, queue, which, limit } = capacity;
+    let sql = match which {
+        Which::Any => lease_found!("SELECT id, state, due_at FROM jobs WHERE kind = $5 AND queue = $1 AND due_at <= $2"),
+        Which::Settled => {
+            lease_found!(
+                "SELECT id, state, due_at FROM jobs WHERE kind = 'prove' AND kind = $5 AND queue = $1 AND due_at <= $2 AND settled"
+            )
+        }
+        Which::Unsettled => lease_found!(
+            "SELECT id, state, due_at FROM jobs WHERE kind = 'prove' AND kind = $5 AND queue = $1 AND due_at <= $2 AND NOT settled"
+        ),
+    };
+    let rows = tx.rows(sql, args![queue, now, number(*limit), me, kind.as_str()]).await?;
+    let leased = |row: &Row| Leased {
+        lease: Lease { job: row.get(0), attempt: attempt(row.get(2)) },
+        kind: *kind,
+        queue: queue.clone(),
+        subject: row.get(1),
+        overdue_in_lane: row.get(4),
+        created_at: row.get(3),
+    };
+    Ok(rows.iter().map(leased).collect())
+}
+
+/// A number of attempts as the rest of the program counts them.
+pub(super) fn attempt(count: i64) -> u32 {
+    u32::try_from(count).unwrap_or(u32::MAX)
+}
+
+/// When the next of these jobs is due. Settled ones never wait, so there is no time to tell.
+async fn next_due(tx: &Tx, capacity: &Capacity) -> Result<Option<Timestamp>, Error> {
+    let sql = match capacity.which {
+        Which::Any => "SELECT due_at FROM jobs WHERE kind = $1 AND queue = $2 AND due_at IS NOT NULL ORDER BY due_at, id LIMIT 1",
+        Which::Settled => return Ok(None),
+        Which::Unsettled => {
+            "SELECT due_at FROM jobs WHERE kind = 'prove' AND kind = $1 AND queue = $2 AND due_at IS NOT NULL AND NOT settled \
+             ORDER BY due_at, id LIMIT 1"
+        }
+    };
+    let next = tx.maybe(sql, args![capacity.kind.as_str(), capacity.queue]).await?;
+    Ok(next.map(|row| row.get(0)))
+}
+
+/// Loads what jobs work on, all of them at once.
+async fn load(tx: &Tx, leased: Vec<Leased>) -> Result<Vec<Job>, Error> {
+    let about =
+        |wanted: &dyn Fn(&Leased) -> bool| leased.iter().filter(|job| wanted(job)).map(|job| job.subject).collect::<Vec<_>>();
+    let deliveries = about(&|job| job.kind == JobKind::Deliver);
+    let overdue = about(&|job| job.kind == JobKind::Deliver && job.overdue_in_lane);
+    let tasks = about(&|job| job.kind != JobKind::Deliver);
+    let mut outgoing = lane::outgoing(tx, deliveries, overdue).await?;
+    let known = known(tx, tasks).await?;
+    let mut waiting: HashMap<(i64, JobKind), Vec<StoredEvent>> = HashMap::new();
+    for (kind, state) in [(JobKind::Prove, "proving"), (JobKind::Fetch, "fetching")] {
+        for (subject, event) in open(tx, about(&|job| job.kind == kind), state).await? {
+            waiting.entry((subject, kind)).or_default().push(event);
+        }
+    }
+    let mut jobs = Vec::with_capacity(leased.len());
+    for Leased { lease, kind, queue, subject, created_at, .. } in leased {
+        let (task_id, known) = known.get(&subject).cloned().map_or((None, Known::default()), |(id, known)| (Some(id), known));
+        let work = match kind {
+            JobKind::Deliver => match outgoing.remove(&subject) {
+                Some(outgoing) => Work::Delivery(outgoing),
+                None => return Err(Error::Database(format!("delivery {subject} has no content"))),
+            },
+            JobKind::Archive => Work::Files { task_id, subject },
+            JobKind::Prove | JobKind::Fetch => {
+                Work::Task { task_id, known, waiting: waiting.remove(&(subject, kind)).unwrap_or_default() }
+            }
+        };
+        jobs.push(Job { lease, kind, queue, created_at, work });
+    }
+    Ok(jobs)
+}
+
+/// What is known of tasks, with their ids.
+async fn known(tx: &Tx, subjects: Vec<i64>) -> Result<HashMap<i64, (String, Known)>, Error> {
+    if subjects.is_empty() {
+        return Ok(HashMap::new());
+    }
+    let rows = tx
+        .rows(
+            "SELECT seq, task_id, proof, refused_at, probes, \
+             EXISTS (SELECT 1 FROM open_events WHERE subject = tasks.seq AND open_events.state = 'fetching'), \
+             EXISTS (SELECT 1 FROM open_events WHERE subject = tasks.seq AND open_events.state = 'archiving'), \
+             fetched_at IS NOT NULL FROM tasks WHERE seq = ANY($1)",
+            args![subjects],
+        )
+        .await?;
+    let known = |row: &Row| {
+        let known = Known {
+            proof: row.get(2),
+            refused_at: row.get(3),
+            probes: attempt(row.get(4)),
+            fetching: row.get(5),
+            archiving: row.get(6),
+            fetched: row.get(7),
+        };
+        (row.get(0), (row.get(1), known))
+    };
+    Ok(rows.iter().map(known).collect())
+}
+
+/// The first events of each subject that are in `state`, with their subjects.
+async fn open(tx: &Tx, subjects: Vec<i64>, state: &str) -> Result<Vec<(i64, StoredEvent)>, Error> {
+    if subjects.is_empty() {
+        return Ok(Vec::new());
+    }
+    let rows = tx
+        .rows(
+            concat!(
+                "SELECT ",
+                event_columns!(),
+                ", first.subject FROM unnest($1::bigint[]) AS wanted (subject) CROSS JOIN LATERAL (SELECT subject, event FROM open_events \
+                 WHERE open_events.subject = wanted.subject AND state = $2 ORDER BY event LIMIT $3) AS first \
+                 JOIN events ON events.seq = first.event ORDER BY events.seq"
+            ),
+            args![subjects, state, number(WAITING)],
+        )
+        .await?;
+    Ok(rows.iter().map(|row| (row.get(14), stored_event(row))).collect())
+}
+
+/// The events `seqs`, in the order of acceptance.
+pub(super) async fn stored(tx: &Tx, seqs: Vec<i64>) -> Result<Vec<StoredEvent>, Error> {
+    let sql = concat!("SELECT ", event_columns!(), " FROM events WHERE seq = ANY($1) ORDER BY seq");
+    Ok(tx.rows(sql, args![seqs]).await?.iter().map(stored_event).collect())
+}
+
+/// The columns of `events` that [`stored_event`] reads.
+macro_rules! event_columns {
+    () => {
+        "seq, id, source, provider, type, task_id, received_at, verification, collision_of, released_at IS NOT NULL, body, \
+         event_id, provider_type, coalesce((SELECT replay FROM replays WHERE replays.event = events.seq), 0)"
+    };
+}
+use event_columns;
+
+fn stored_event(row: &Row) -> StoredEvent {
+    StoredEvent {
+        seq: row.get(0),
+        id: row.get(1),
+        source: row.get(2),
+        provider: row.get(3),
+        kind: row.get(4),
+        task_id: row.get(5),
+        received_at: row.get(6),
+        verification: Verification::of(row.get(7)),
+        collision_of: row.get(8),
+        released: row.get(9),
+        body: Bytes::copy_from_slice(row.get(10)),
+        event_id: row.get(11),
+        provider_type: row.get(12),
+        replay: attempt(row.get(13)),
+    }
+}

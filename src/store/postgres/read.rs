@@ -1,0 +1,288 @@
+//! Reading, for people: lists and single rows. No function here writes, but for the verification keys.
+
+use jiff::Timestamp;
+use serde_json::{Value, json};
+use tokio_postgres::Row;
+use uuid::Uuid;
+
+use super::again::{id_range, whole_id};
+use super::claim::{attempt, stored};
+use super::session::{Tx, args, clean, number, transact};
+use super::{Postgres, archive, delivery};
+use crate::store::Error;
+use crate::store::model::{FileRow, StoredEvent, text};
+use crate::store::view::{
+    ArchiveRow, Backlog, BacklogRow, EventDetail, EventFilter, EventRow, Listed, Page, TASK_EVENTS, TaskDetail, TaskRow,
+    event_row_columns, page, payload, task_row_columns,
+};
+use crate::task::File;
+
+impl Postgres {
+    pub(in crate::store) async fn events(&self, filter: EventFilter, page: Page) -> Result<Listed<EventRow>, Error> {
+        transact!(self.sessions(), Read, |tx| events(&tx, &filter, &page))
+    }
+
+    pub(in crate::store) async fn event(&self, id: &str) -> Result<Option<EventDetail>, Error> {
+        let Some(id) = whole_id(id) else { return Ok(None) };
+        transact!(self.sessions(), Read, |tx| event(&tx, id))
+    }
+
+    pub(in crate::store) async fn event_ids(&self, start: &str, limit: usize) -> Result<Vec<String>, Error> {
+        let Some((first, last)) = id_range(start) else { return Ok(Vec::new()) };
+        transact!(self.sessions(), Read, |tx| event_ids(&tx, first, last, limit))
+    }
+
+    pub(in crate::store) async fn tasks(&self, source: Option<String>, page: Page) -> Result<Listed<TaskRow>, Error> {
+        let source = archive::tidy(source.as_deref());
+        transact!(self.sessions(), Read, |tx| tasks(&tx, source.as_deref(), &page))
+    }
+
+    pub(in crate::store) async fn task(&self, source: &str, task_id: &str) -> Result<Option<TaskDetail>, Error> {
+        let (source, task_id) = (clean(source), clean(task_id));
+        transact!(self.sessions(), Read, |tx| task(&tx, &source, &task_id))
+    }
+
+    pub(in crate::store) async fn stored_event(&self, seq: i64) -> Result<Option<StoredEvent>, Error> {
+        Ok(transact!(self.sessions(), Read, |tx| stored(&tx, vec![seq]))?.pop())
+    }
+
+    pub(in crate::store) async fn verification_keys(&self, source: &str) -> Result<Vec<(String, Timestamp)>, Error> {
+        transact!(self.sessions(), Read, |tx| verification_keys(&tx, source))
+    }
+
+    pub(in crate::store) async fn save_verification_keys(
+        &self,
+        source: &str,
+        keys: Vec<String>,
+        now: Timestamp,
+    ) -> Result<(), Error> {
+        transact!(self.sessions(), Write, |tx| save_verification_keys(&tx, source, &keys, now))
+    }
+
+    pub(in crate::store) async fn backlog(&self) -> Result<Backlog, Error> {
+        transact!(self.sessions(), Read, |tx| backlog(&tx))
+    }
+}
+
+/// A time in a column, as it is shown.
+pub(super) fn shown(row: &Row, column: usize) -> Option<String> {
+    row.get::<_, Option<Timestamp>>(column).map(text)
+}
+
+/// Of the events that are `listed`, what a list is narrowed to, and its order. Each is looked at by itself (which is what the OFFSET is
+/// for), from the newest on, so that no more are than it takes to fill a page.
+macro_rules! narrowed {
+    () => {
+        " FROM listed CROSS JOIN LATERAL (SELECT * FROM standing WHERE standing.seq = listed.event OFFSET 0) AS standing \
+         WHERE listed.event < $1 AND ($2::text IS NULL OR source = $2) AND ($3::text IS NULL OR type = $3) AND ($4::text IS NULL OR task_id = $4) \
+         AND ($5::text IS NULL OR state = $5) ORDER BY listed.event DESC LIMIT $6"
+    };
+}
+
+fn event_row(row: &Row) -> (i64, EventRow) {
+    let event = EventRow {
+        id: row.get::<_, Uuid>(1).to_string(),
+        source: row.get(2),
+        provider: row.get(3),
+        kind: row.get(4),
+        provider_type: row.get(5),
+        event_id: row.get(6),
+        task_id: row.get(7),
+        received_at: text(row.get::<_, Timestamp>(8)),
+        verification: row.get(9),
+        state: row.get(10),
+        reason: row.get(11),
+        ping: row.get(12),
+        collision_of: row.get::<_, Option<Uuid>>(13).map(|id| id.to_string()),
+        repeats: row.get(14),
+    };
+    (row.get(0), event)
+}
+
+async fn events(tx: &Tx, filter: &EventFilter, at: &Page) -> Result<Listed<EventRow>, Error> {
+    // The events of a task are found by it, and what is open by its state: neither may mean to look at every event.
+    let sql = match (filter.task_id.as_deref(), filter.state.as_deref()) {
+        (Some(_), _) => concat!(
+            "WITH listed (event) AS (SELECT event FROM tasks JOIN task_events ON task_events.task = tasks.seq \
+             WHERE tasks.task_id = $4 AND ($2::text IS NULL OR tasks.source = $2) UNION ALL \
+             SELECT event FROM intake WHERE (SELECT events.task_id FROM events WHERE events.seq = intake.event) = $4) SELECT ",
+            event_row_columns!(),
+            narrowed!()
+        ),
+        (None, Some("quarantined" | "dead")) => concat!(
+            "WITH listed (event) AS (SELECT event FROM open_events WHERE state IN ('quarantined', 'dead') AND state = $5) SELECT ",
+            event_row_columns!(),
+            narrowed!()
+        ),
+        (None, Some("proving" | "fetching" | "archiving")) => concat!(
+            "WITH listed (event) AS (SELECT event FROM open_events WHERE state = $5 UNION ALL SELECT event FROM intake \
+             WHERE $5 = 'proving' AND NOT EXISTS (SELECT 1 FROM open_events WHERE open_events.subject = -intake.event \
+             AND open_events.event = intake.event)) SELECT ",
+            event_row_columns!(),
+            narrowed!()
+        ),
+        _ => concat!(
+            "WITH listed (event) AS (SELECT seq FROM events WHERE ($2::text IS NULL OR source = $2) AND ($3::text IS NULL OR type = $3) \
+             AND ($5::text IS NULL OR $5 <> 'kept' OR kept)) SELECT ",
+            event_row_columns!(),
+            narrowed!()
+        ),
+    };
+    let cursor = at.cursor.unwrap_or(i64::MAX);
+    let EventFilter { source, kind, task_id, state } = filter;
+    let [source, kind, task_id, state] = [source, kind, task_id, state].map(|text| archive::tidy(text.as_deref()));
+    let rows = tx.rows(sql, args![cursor, source, kind, task_id, state, number(at.limit + 1)]).await?;
+    Ok(page(rows.iter().map(event_row).collect(), at.limit))
+}
+
+async fn event(tx: &Tx, id: Uuid) -> Result<Option<EventDetail>, Error> {
+    let sql = concat!(
+        "SELECT ",
+        event_row_columns!(),
+        ", released_at, last_repeat_at, target, headers, body, coalesce(reasons, '{}'), subject, coalesce(replay, 0), asked_at \
+         FROM standing LEFT JOIN replays ON replays.event = seq WHERE id = $1"
+    );
+    let Some(row) = tx.maybe(sql, args![id]).await? else { return Ok(None) };
+    let (seq, event) = event_row(&row);
+    let (payload, body_base64) = payload(row.get(19));
+    let work = work(tx, &event.state, row.get(21)).await?;
+    let deliveries = delivery::of_event(tx, seq).await?;
+    Ok(Some(EventDetail {
+        row: event,
+        released_at: shown(&row, 15),
+        replays: attempt(row.get(22)),
+        replayed_at: shown(&row, 23),
+        last_repeat_at: shown(&row, 16),
+        target: row.get(17),
+        headers: serde_json::from_str(row.get(18)).unwrap_or_default(),
+        reasons: row.get(20),
+        payload,
+        body_base64,
+        work,
+        deliveries,
+    }))
+}
+
+/// The ids from `first` to `last`, at most `limit`.
+async fn event_ids(tx: &Tx, first: Uuid, last: Uuid, limit: usize) -> Result<Vec<String>, Error> {
+    let sql = "SELECT id FROM events WHERE id >= $1 AND id <= $2 ORDER BY id LIMIT $3";
+    let rows = tx.rows(sql, args![first, last, number(limit)]).await?;
+    Ok(rows.iter().map(|row| row.get::<_, Uuid>(0).to_string()).collect())
+}
+
+/// What is still to be done for an event before it is dispatched.
+async fn work(tx: &Tx, state: &str, subject: i64) -> Result<Option<Value>, Error> {
+    let kind = match state {
+        "proving" => "prove",
+        "fetching" => "fetch",
+        "archiving" => "archive",
+        _ => return Ok(None),
+    };
+    let sql = "SELECT attempt, due_at, reasons FROM jobs WHERE kind = $1 AND subject = $2";
+    let row = tx.maybe(sql, args![kind, subject]).await?;
+    Ok(row.map(|row| {
+        let reasons: Vec<String> = row.get(2);
+        json!({"kind": kind, "attempt": row.get::<_, i64>(0), "due_at": shown(&row, 1), "reasons": reasons})
+    }))
+}
+
+fn task_row(row: &Row) -> (i64, TaskRow) {
+    let task = TaskRow {
+        source: row.get(1),
+        task_id: row.get(2),
+        proof: row.get(3),
+        proven_at: shown(row, 4),
+        deleted_at: shown(row, 5),
+        state: row.get(6),
+        title: row.get(7),
+        url: row.get(8),
+        stop_reason: row.get(9),
+        credits: row.get(10),
+        first_seen_at: text(row.get::<_, Timestamp>(11)),
+        fetched_at: shown(row, 12),
+        kind: row.get(13),
+    };
+    (row.get(0), task)
+}
+
+/// Tasks; what a registration ping names is none.
+async fn tasks(tx: &Tx, source: Option<&str>, at: &Page) -> Result<Listed<TaskRow>, Error> {
+    let sql = concat!(
+        "SELECT ",
+        task_row_columns!(),
+        " FROM tasks WHERE seq < $1 AND ($2::text IS NULL OR source = $2) AND NOT coalesce((SELECT ping FROM events WHERE events.seq = \
+         (SELECT max(event) FROM task_events WHERE task = tasks.seq)), false) ORDER BY seq DESC LIMIT $3"
+    );
+    let rows = tx.rows(sql, args![at.cursor.unwrap_or(i64::MAX), source, number(at.limit + 1)]).await?;
+    Ok(page(rows.iter().map(task_row).collect(), at.limit))
+}
+
+async fn task(tx: &Tx, source: &str, task_id: &str) -> Result<Option<TaskDetail>, Error> {
+    let sql = concat!(
+        "SELECT ",
+        task_row_columns!(),
+        ", task, files, raw FROM tasks LEFT JOIN fetched_tasks ON task_seq = seq WHERE task_id = $2 AND source = $1"
+    );
+    let Some(found) = tx.maybe(sql, args![source, task_id]).await? else { return Ok(None) };
+    let json = |column| found.get::<_, Option<&str>>(column).and_then(|text| serde_json::from_str(text).ok());
+    let files: Option<Vec<File>> = found.get::<_, Option<&str>>(15).and_then(|text| serde_json::from_str(text).ok());
+    let (seq, row) = task_row(&found);
+    let of_task = EventFilter { source: Some(source.to_owned()), task_id: Some(task_id.to_owned()), ..EventFilter::default() };
+    let events = events(tx, &of_task, &Page { limit: TASK_EVENTS, cursor: None }).await?.data;
+    let rows = archive::files(tx, seq).await?;
+    let files = files.map(|mut files| {
+        FileRow::tell(&mut files, &rows);
+        files
+    });
+    let archive = rows.into_iter().map(ArchiveRow::from).collect();
+    Ok(Some(TaskDetail { row, task: json(14), files, raw: json(16), archive, events }))
+}
+
+async fn verification_keys(tx: &Tx, source: &str) -> Result<Vec<(String, Timestamp)>, Error> {
+    let sql = "SELECT pem, loaded_at FROM verification_keys WHERE source = $1 ORDER BY pem";
+    Ok(tx.rows(sql, args![source]).await?.iter().map(|row| (row.get(0), row.get(1))).collect())
+}
+
+async fn save_verification_keys(tx: &Tx, source: &str, keys: &[String], now: Timestamp) -> Result<(), Error> {
+    // Each replica loads them for itself, and may do so at once.
+    tx.run("SELECT pg_advisory_xact_lock(hashtext('taskhook verification keys'), hashtext(current_schema()))", &[]).await?;
+    tx.run("DELETE FROM verification_keys WHERE source = $1", args![source]).await?;
+    let sql = "INSERT INTO verification_keys (source, pem, loaded_at) \
+               SELECT DISTINCT $1::text, pem, $3::timestamptz FROM unnest($2::text[]) AS pem";
+    tx.run(sql, args![source, keys.to_vec(), now]).await?;
+    Ok(())
+}
+
+async fn backlog(tx: &Tx) -> Result<Backlog, Error> {
+    // What is not taken in yet will be proven.
+    let jobs = tx
+        .rows(
+            "SELECT kind, queue, count(*), min(created_at) FROM (SELECT kind, queue, created_at FROM jobs UNION ALL \
+             SELECT 'prove', source, min(received_at) FROM intake JOIN events ON events.seq = intake.event WHERE NOT kept \
+             AND (task_id IS NOT NULL OR NOT EXISTS (SELECT 1 FROM open_events WHERE subject = -seq AND open_events.event = seq)) \
+             GROUP BY source, coalesce(task_id, seq::text)) AS work GROUP BY kind, queue ORDER BY kind, queue",
+            &[],
+        )
+        .await?;
+    let row = tx
+        .row(
+            "SELECT (SELECT count(*) FROM open_events WHERE state NOT IN ('quarantined', 'dead')) \
+             + (SELECT count(*) FROM intake JOIN events ON events.seq = intake.event WHERE NOT kept) \
+             + (SELECT count(DISTINCT event) FROM deliveries WHERE state = 'pending'), \
+             (SELECT count(*) FROM open_events WHERE state IN ('quarantined', 'dead') AND state = 'quarantined'), \
+             (SELECT count(*) FROM open_events WHERE state IN ('quarantined', 'dead') AND state = 'dead') \
+             + (SELECT count(*) FROM deliveries WHERE state = 'dead')",
+            &[],
+        )
+        .await?;
+    let jobs = jobs
+        .iter()
+        .map(|row| BacklogRow {
+            kind: row.get(0),
+            queue: row.get(1),
+            count: row.get(2),
+            oldest: text(row.get::<_, Timestamp>(3)),
+        })
+        .collect();
+    Ok(Backlog { jobs, events: row.get(0), quarantined: row.get(1), dead: row.get(2) })
+}

@@ -1,0 +1,288 @@
+//! Transactions on pooled connections.
+//!
+//! What must hold:
+//! - Each transaction says for itself what it needs of its session (where the tables are, that a commit is on the disk, how long it may
+//!   take): a pooler in between may give every transaction another one. For the same reason nothing is prepared by name.
+//! - A connection whose user was interrupted is closed: whatever comes on it still is nobody's answer.
+//! - What a deadlock or a conflict undid is done again by [`transact`], so work in it may run twice, and only its last run counts.
+//! - Nothing waits for ever: a database that does not answer is one that is away.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use deadpool_postgres::{Manager, ManagerConfig, Object, Pool, PoolError, RecyclingMethod, Runtime, Timeouts};
+use jiff::Timestamp;
+use tokio_postgres::types::{ToSql, Type};
+use tokio_postgres::{Config, CopyInSink, Row, RowStream};
+use tokio_postgres_rustls::MakeRustlsConnect;
+use uuid::Uuid;
+
+use crate::postgres;
+use crate::store::Error;
+
+/// The longest that a transaction may take, its connection included.
+const PATIENCE: Duration = Duration::from_secs(5);
+/// How long a connection may take to be made.
+const CONNECT: Duration = Duration::from_secs(2);
+/// How often a transaction is tried again that lost against another one.
+pub(super) const TRIES: u32 = 20;
+
+/// What a transaction is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Kind {
+    /// It writes.
+    Write,
+    /// It reads one state of the store.
+    Read,
+}
+
+/// Connections, and how a transaction on them begins.
+#[derive(Clone, Debug)]
+pub(super) struct Sessions {
+    pool: Pool,
+    write: String,
+    read: String,
+}
+
+impl Sessions {
+    /// Connects to nobody yet.
+    pub(super) fn new(config: &Config, tls: &MakeRustlsConnect, schema: &str, most: usize) -> Result<Self, Error> {
+        let mut config = config.clone();
+        config.application_name("taskhook").connect_timeout(CONNECT);
+        let manager = Manager::from_config(config, tls.clone(), ManagerConfig { recycling_method: RecyclingMethod::Fast });
+        let timeouts = Timeouts { wait: Some(PATIENCE), create: Some(CONNECT), recycle: Some(CONNECT) };
+        let pool = Pool::builder(manager).max_size(most).timeouts(timeouts).runtime(Runtime::Tokio1).build();
+        let pool = pool.map_err(|error| Error::Unreachable(error.to_string()))?;
+        let settings = settings(schema);
+        Ok(Self {
+            pool,
+            write: format!("BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE; {settings}"),
+            read: format!("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY; {settings}"),
+        })
+    }
+
+    /// Begins a transaction.
+    pub(super) async fn begin(&self, kind: Kind) -> Result<Tx, Error> {
+        let client = self.pool.get().await.map_err(|error| unreachable(&error))?;
+        let tx = Tx { client: Some(client) };
+        tx.batch(if kind == Kind::Write { &self.write } else { &self.read }).await?;
+        Ok(tx)
+    }
+}
+
+/// What each transaction says of its session; the name of a schema is checked before it comes here.
+pub(super) fn settings(schema: &str) -> String {
+    format!(
+        "SET LOCAL search_path = \"{schema}\"; SET LOCAL synchronous_commit = on; SET LOCAL statement_timeout = '10s'; \
+         SET LOCAL idle_in_transaction_session_timeout = '10s'; SET LOCAL jit = off"
+    )
+}
+
+/// Does `$work`, a future on the transaction `$tx`, and commits; again where another transaction was in the way.
+macro_rules! transact {
+    ($sessions:expr, $kind:ident, |$tx:ident| $work:expr) => {{
+        let mut tries = 0;
+        loop {
+            let outcome = $crate::store::postgres::session::within(async {
+                let $tx = $sessions.begin($crate::store::postgres::session::Kind::$kind).await?;
+                let done = $work.await;
+                $tx.end(done).await
+            })
+            .await;
+            match outcome {
+                Err($crate::store::Error::Again(_)) if tries < $crate::store::postgres::session::TRIES => tries += 1,
+                Err($crate::store::Error::Again(problem)) => break Err($crate::store::Error::Database(problem)),
+                outcome => break outcome,
+            }
+        }
+    }};
+}
+pub(super) use transact;
+
+/// Waits for `work` as long as a transaction may take.
+pub(super) async fn within<T>(work: impl Future<Output = Result<T, Error>>) -> Result<T, Error> {
+    tokio::time::timeout(PATIENCE, work)
+        .await
+        .unwrap_or_else(|_| Err(Error::Unreachable(format!("it did not answer within {} s", PATIENCE.as_secs()))))
+}
+
+/// A transaction. Unless it is ended, its connection is closed.
+pub(super) struct Tx {
+    client: Option<Object>,
+}
+
+impl Tx {
+    fn client(&self) -> &Object {
+        self.client.as_ref().expect("it is there until the transaction ends")
+    }
+
+    /// Statements that give nothing back.
+    pub(super) async fn batch(&self, sql: &str) -> Result<(), Error> {
+        Ok(self.client().batch_execute(sql).await?)
+    }
+
+    /// All rows that a statement gives.
+    pub(super) async fn rows(&self, sql: &'static str, args: Args<'_>) -> Result<Vec<Row>, Error> {
+        Ok(self.client().query_typed(sql, args).await?)
+    }
+
+    /// The one row that a statement gives.
+    pub(super) async fn row(&self, sql: &'static str, args: Args<'_>) -> Result<Row, Error> {
+        Ok(self.client().query_typed_one(sql, args).await?)
+    }
+
+    /// The row that a statement gives, if it gives one.
+    pub(super) async fn maybe(&self, sql: &'static str, args: Args<'_>) -> Result<Option<Row>, Error> {
+        Ok(self.client().query_typed_opt(sql, args).await?)
+    }
+
+    /// How many rows a statement changed.
+    pub(super) async fn run(&self, sql: &'static str, args: Args<'_>) -> Result<u64, Error> {
+        Ok(self.client().execute_typed(sql, args).await?)
+    }
+
+    /// All rows that a statement gives, as they come.
+    pub(super) async fn stream(&self, sql: &str) -> Result<RowStream, Error> {
+        Ok(self.client().query_typed_raw(sql, std::iter::empty::<(i64, Type)>()).await?)
+    }
+
+    /// Begins to take rows in.
+    pub(super) async fn copy_in(&self, sql: &str) -> Result<CopyInSink<Bytes>, Error> {
+        Ok(self.client().copy_in(sql).await?)
+    }
+
+    /// Commits what succeeded and undoes what did not.
+    pub(super) async fn end<T>(mut self, done: Result<T, Error>) -> Result<T, Error> {
+        match done {
+            Ok(done) => {
+                self.batch("COMMIT").await?;
+                self.client = None;
+                Ok(done)
+            }
+            Err(error) => {
+                if self.batch("ROLLBACK").await.is_ok() {
+                    self.client = None;
+                }
+                Err(error)
+            }
+        }
+    }
+}
+
+impl Drop for Tx {
+    fn drop(&mut self) {
+        if let Some(client) = self.client.take() {
+            drop(Object::take(client));
+        }
+    }
+}
+
+/// Values of a statement, with their types: so that it is sent in one go, and prepared by no name.
+pub(super) type Args<'a> = &'a [(&'a (dyn ToSql + Sync), Type)];
+
+/// Lists values for a statement.
+macro_rules! args {
+    ($($value:expr),* $(,)?) => { &[$($crate::store::postgres::session::arg(&$value)),*] };
+}
+pub(super) use args;
+
+pub(super) fn arg<T: Arg>(value: &T) -> (&(dyn ToSql + Sync), Type) {
+    (value, value.kind())
+}
+
+/// A value that a statement takes.
+pub(super) trait Arg: ToSql + Sync {
+    fn kind(&self) -> Type;
+}
+
+macro_rules! arg_types {
+    ($($rust:ty => $single:ident, $array:ident;)*) => {
+        $(
+            impl Arg for $rust {
+                fn kind(&self) -> Type {
+                    Type::$single
+                }
+            }
+            impl Arg for Vec<$rust> {
+                fn kind(&self) -> Type {
+                    Type::$array
+                }
+            }
+            impl Arg for Vec<Option<$rust>> {
+                fn kind(&self) -> Type {
+                    Type::$array
+                }
+            }
+            impl Arg for Option<$rust> {
+                fn kind(&self) -> Type {
+                    Type::$single
+                }
+            }
+        )*
+    };
+}
+
+arg_types! {
+    bool => BOOL, BOOL_ARRAY;
+    i64 => INT8, INT8_ARRAY;
+    f64 => FLOAT8, FLOAT8_ARRAY;
+    &str => TEXT, TEXT_ARRAY;
+    String => TEXT, TEXT_ARRAY;
+    Uuid => UUID, UUID_ARRAY;
+    Timestamp => TIMESTAMPTZ, TIMESTAMPTZ_ARRAY;
+    &[u8] => BYTEA, BYTEA_ARRAY;
+}
+
+impl Arg for &String {
+    fn kind(&self) -> Type {
+        Type::TEXT
+    }
+}
+
+/// A number as the database takes it.
+pub(super) fn number(value: impl TryInto<i64>) -> i64 {
+    value.try_into().unwrap_or(i64::MAX)
+}
+
+/// A text as the database takes it: it knows no zero byte. What would tell two apart by one is compared elsewhere.
+pub(in crate::store) fn clean(text: &str) -> std::borrow::Cow<'_, str> {
+    if text.contains('\0') { text.replace('\0', "\u{fffd}").into() } else { text.into() }
+}
+
+/// A time as the database takes it: it knows none of long ago, when nothing was here.
+pub(super) fn known(at: Timestamp) -> Timestamp {
+    at.max(Timestamp::UNIX_EPOCH)
+}
+
+fn unreachable(error: &PoolError) -> Error {
+    match error {
+        PoolError::Backend(error) => Error::from(error),
+        PoolError::Timeout(_) => Error::Unreachable("no connection could be had in time".to_owned()),
+        other => Error::Unreachable(other.to_string()),
+    }
+}
+
+impl From<tokio_postgres::Error> for Error {
+    fn from(error: tokio_postgres::Error) -> Self {
+        Self::from(&error)
+    }
+}
+
+impl From<&tokio_postgres::Error> for Error {
+    fn from(error: &tokio_postgres::Error) -> Self {
+        let Some(refusal) = error.as_db_error() else {
+            return Self::Unreachable(postgres::reason(error, "store.url"));
+        };
+        let told = postgres::told(refusal);
+        match refusal.code().code() {
+            "40001" | "40P01" => Self::Again(told),
+            "53100" => Self::Full(told),
+            // A standby: what begins to write there is told that it is not supported.
+            "25006" | "0A000" => Self::Unreachable(format!("it takes no writes: {told}")),
+            // Connections, their number, a server that stops or starts, a statement that took too long.
+            code if matches!(&code[..2], "08" | "53" | "57" | "28") || code == "25P03" => Self::Unreachable(told),
+            code if matches!(&code[..2], "22" | "23") => Self::Refused(told),
+            _ => Self::Database(told),
+        }
+    }
+}

@@ -1,0 +1,68 @@
+//! The verbs of the contract that work on jobs, each one transaction.
+
+use jiff::Timestamp;
+use uuid::Uuid;
+
+use super::session::transact;
+use super::{Postgres, claim, work};
+use crate::store::Error;
+use crate::store::model::{Capacity, Claimed, Finish, Lease, Proof, Released, Setback};
+
+impl Postgres {
+    pub(in crate::store) async fn claim(&self, capacities: Vec<Capacity>, now: Timestamp) -> Result<Claimed, Error> {
+        // Seldom there is one to end, and looking is one statement by an index.
+        if self.shared.expire_at.is_due() {
+            let ended = self.expire(now).await?;
+            if ended > 0 {
+                tracing::warn!(leases = ended, "{ended} lease(s) of a replica that is gone have run out");
+            }
+        }
+        transact!(self.sessions(), Write, |tx| claim::claim(&tx, self.shared.me, &capacities, now))
+    }
+
+    pub(in crate::store) async fn renew(&self, lease: Lease) -> Result<bool, Error> {
+        transact!(self.sessions(), Read, |tx| work::renew(&tx, lease))
+    }
+
+    pub(in crate::store) async fn finish(&self, lease: Lease, now: Timestamp, finish: Finish) -> Result<bool, Error> {
+        transact!(self.sessions(), Write, |tx| work::finish(&tx, lease, now, &finish))
+    }
+
+    pub(in crate::store) async fn retry(
+        &self,
+        lease: Lease,
+        now: Timestamp,
+        due: Timestamp,
+        setback: Setback,
+    ) -> Result<bool, Error> {
+        transact!(self.sessions(), Write, |tx| work::retry(&tx, lease, now, due, &setback))
+    }
+
+    pub(in crate::store) async fn bury(&self, lease: Lease, now: Timestamp, setback: Setback) -> Result<bool, Error> {
+        transact!(self.sessions(), Write, |tx| work::bury(&tx, lease, now, &setback))
+    }
+
+    pub(in crate::store) async fn hand_back(&self, leases: Vec<Lease>, now: Timestamp) -> Result<(), Error> {
+        transact!(self.sessions(), Write, |tx| work::hand_back(&tx, &leases, now))
+    }
+
+    pub(in crate::store) async fn expire(&self, now: Timestamp) -> Result<usize, Error> {
+        let mut ended = 0;
+        loop {
+            let (more, all) = transact!(self.sessions(), Write, |tx| work::expire(&tx, self.shared.me, now))?;
+            ended += more;
+            if all {
+                return Ok(ended);
+            }
+        }
+    }
+
+    pub(in crate::store) async fn record_proofs(&self, source: &str, proofs: Vec<Proof>, now: Timestamp) -> Result<(), Error> {
+        transact!(self.sessions(), Write, |tx| work::prove(&tx, source, &proofs, now))
+    }
+
+    pub(in crate::store) async fn release(&self, event: &str, now: Timestamp) -> Result<Released, Error> {
+        let Ok(event) = Uuid::parse_str(event) else { return Ok(Released::Unknown) };
+        transact!(self.sessions(), Write, |tx| work::release(&tx, event, now))
+    }
+}
