@@ -121,8 +121,12 @@ fn with_log(path: &Path) -> Result<Connection, Error> {
 /// is all zeros was never written to: the machine stopped before anything in it was synced.
 fn log_header(path: &Path, log: &Path) -> Result<(), Error> {
     let mut header = Vec::with_capacity(LOG_HEADER);
-    let read = File::open(log).and_then(|file| file.take(LOG_HEADER as u64).read_to_end(&mut header));
-    read.map_err(|error| unwritable_file(path, &error))?;
+    match File::open(log).and_then(|file| file.take(LOG_HEADER as u64).read_to_end(&mut header)) {
+        Ok(_) => {}
+        // Whoever still read the store has closed it: SQLite copies the log into the file then, and deletes it.
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        Err(error) => return Err(unwritable_file(path, &error)),
+    }
     if header.len() < LOG_HEADER || header.iter().all(|byte| *byte == 0) || is_log_header(&header) {
         return Ok(());
     }
