@@ -10,9 +10,8 @@ use jiff::Timestamp;
 use tokio_postgres::Row;
 use uuid::Uuid;
 
-use super::archive::tidy;
 use super::claim::attempt;
-use super::session::{Tx, args, known, number, transact};
+use super::session::{Tx, args, known, number, tidy, transact};
 use super::{Postgres, intake, lane, lock, work};
 use crate::store::Error;
 use crate::store::model::{Act, Discarded, JobKind, Matching, Replayed, Retried, STEP, Select};

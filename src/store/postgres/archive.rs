@@ -10,7 +10,7 @@ use jiff::Timestamp;
 use tokio_postgres::Row;
 
 use super::claim::{attempt, stored};
-use super::session::{Tx, args, clean, number, transact};
+use super::session::{Tx, args, clean, number, tidy, transact};
 use super::work::{add_job, begin_anew, delete_job, held, learn, move_event, take_step};
 use super::{Postgres, lock};
 use crate::store::Error;
@@ -272,9 +272,4 @@ async fn own_key(tx: &Tx, name: &str, candidate: &[u8], now: Timestamp) -> Resul
 /// One column of what is written in one statement.
 fn column<'a, R, T>(rows: &'a [R], value: impl Fn(&'a R) -> T) -> Vec<T> {
     rows.iter().map(value).collect()
-}
-
-/// A text that may be missing, as the database takes it.
-pub(super) fn tidy(text: Option<&str>) -> Option<String> {
-    text.map(|text| clean(text).into_owned())
 }

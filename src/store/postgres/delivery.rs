@@ -6,10 +6,9 @@ use uuid::Uuid;
 
 use super::Postgres;
 use super::again::whole_id;
-use super::archive::tidy;
 use super::claim::attempt;
 use super::read::shown;
-use super::session::{Args, Tx, args, known, number, transact};
+use super::session::{Args, Tx, args, known, number, tidy, transact};
 use crate::store::Error;
 use crate::store::model::{Like, text};
 use crate::store::view::{AttemptRow, DeliveryRow, Listed, Page, TASK_EVENTS, page};

@@ -15,9 +15,8 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 
-use super::archive::tidy;
 use super::claim::attempt;
-use super::session::{Tx, args, number};
+use super::session::{Tx, args, number, tidy};
 use crate::clock::{after, millis};
 use crate::store::Error;
 use crate::store::model::{NewDelivery, Outgoing, mark_out_of_order};

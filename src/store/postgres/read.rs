@@ -7,7 +7,7 @@ use uuid::Uuid;
 
 use super::again::{id_range, whole_id};
 use super::claim::{attempt, stored};
-use super::session::{Tx, args, clean, number, transact};
+use super::session::{Tx, args, clean, number, tidy, transact};
 use super::{Postgres, archive, delivery};
 use crate::store::Error;
 use crate::store::model::{FileRow, StoredEvent, text};
@@ -33,7 +33,7 @@ impl Postgres {
     }
 
     pub(in crate::store) async fn tasks(&self, source: Option<String>, page: Page) -> Result<Listed<TaskRow>, Error> {
-        let source = archive::tidy(source.as_deref());
+        let source = tidy(source.as_deref());
         transact!(self.sessions(), Read, |tx| tasks(&tx, source.as_deref(), &page))
     }
 
@@ -130,7 +130,7 @@ async fn events(tx: &Tx, filter: &EventFilter, at: &Page) -> Result<Listed<Event
     };
     let cursor = at.cursor.unwrap_or(i64::MAX);
     let EventFilter { source, kind, task_id, state } = filter;
-    let [source, kind, task_id, state] = [source, kind, task_id, state].map(|text| archive::tidy(text.as_deref()));
+    let [source, kind, task_id, state] = [source, kind, task_id, state].map(|text| tidy(text.as_deref()));
     let rows = tx.rows(sql, args![cursor, source, kind, task_id, state, number(at.limit + 1)]).await?;
     Ok(page(rows.iter().map(event_row).collect(), at.limit))
 }

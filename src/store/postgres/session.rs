@@ -249,6 +249,11 @@ pub(in crate::store) fn clean(text: &str) -> std::borrow::Cow<'_, str> {
     if text.contains('\0') { text.replace('\0', "\u{fffd}").into() } else { text.into() }
 }
 
+/// A text that may be missing, as the database takes it.
+pub(super) fn tidy(text: Option<&str>) -> Option<String> {
+    text.map(|text| clean(text).into_owned())
+}
+
 /// A time as the database takes it: it knows none of long ago, when nothing was here.
 pub(super) fn known(at: Timestamp) -> Timestamp {
     at.max(Timestamp::UNIX_EPOCH)

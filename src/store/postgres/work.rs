@@ -9,7 +9,7 @@ use uuid::Uuid;
 
 use super::beat::is_seen;
 use super::claim::attempt;
-use super::session::{Tx, args, number};
+use super::session::{Tx, args, clean, number, tidy};
 use super::{archive, lane, lock};
 use crate::store::Error;
 use crate::store::model::{Finish, JobKind, Lease, Move, Proof, Released, Setback, Stage, TaskNews};
@@ -119,7 +119,7 @@ pub(super) async fn delete_job(tx: &Tx, lease: Lease) -> Result<bool, Error> {
 
 pub(super) async fn move_event(tx: &Tx, subject: i64, event: i64, state: &str, reason: Option<&str>) -> Result<(), Error> {
     let sql = "UPDATE open_events SET state = $3, reason = $4 WHERE subject = $1 AND event = $2";
-    tx.run(sql, args![subject, event, state, reason.map(no_zero)]).await?;
+    tx.run(sql, args![subject, event, state, tidy(reason)]).await?;
     Ok(())
 }
 
@@ -147,7 +147,7 @@ pub(super) async fn learn(tx: &Tx, task: i64, news: &TaskNews, at: Timestamp) ->
         tx.run(
             "UPDATE tasks SET state = $2, title = coalesce($3, title), url = coalesce($4, url), stop_reason = $5, \
              credits = coalesce($6, credits), fetched_at = $7 WHERE seq = $1",
-            args![task, told.state.as_str(), title.map(no_zero), url.map(no_zero), stop.map(no_zero), told.credits, at],
+            args![task, told.state.as_str(), tidy(title), tidy(url), tidy(stop), told.credits, at],
         )
         .await?;
         tx.run(
@@ -160,20 +160,15 @@ pub(super) async fn learn(tx: &Tx, task: i64, news: &TaskNews, at: Timestamp) ->
     Ok(())
 }
 
-/// As [`super::session::clean`], owned.
-fn no_zero(text: &str) -> String {
-    super::session::clean(text).into_owned()
-}
-
 /// Writes down proofs; the first one of a task stands.
 pub(super) async fn prove(tx: &Tx, source: &str, proofs: &[Proof], at: Timestamp) -> Result<(), Error> {
     let mut proofs: Vec<_> = proofs.iter().collect();
     // In one order for all, since each locks the row of its task.
     proofs.sort_by(|one, other| one.task_id.cmp(&other.task_id));
-    let ids: Vec<String> = proofs.iter().map(|proof| no_zero(&proof.task_id)).collect();
+    let ids: Vec<String> = proofs.iter().map(|proof| clean(&proof.task_id).into_owned()).collect();
     let how: Vec<&str> = proofs.iter().map(|proof| proof.how).collect();
-    let titles: Vec<Option<String>> = proofs.iter().map(|proof| proof.title.as_deref().map(no_zero)).collect();
-    let urls: Vec<Option<String>> = proofs.iter().map(|proof| proof.url.as_deref().map(no_zero)).collect();
+    let titles: Vec<Option<String>> = proofs.iter().map(|proof| tidy(proof.title.as_deref())).collect();
+    let urls: Vec<Option<String>> = proofs.iter().map(|proof| tidy(proof.url.as_deref())).collect();
     tx.run(
         "INSERT INTO tasks (source, task_id, first_seen_at) SELECT $1, task_id, $3 FROM unnest($2::text[]) AS proof (task_id) \
          ON CONFLICT (task_id, source) DO NOTHING",
@@ -220,7 +215,7 @@ pub(super) async fn retry(tx: &Tx, lease: Lease, now: Timestamp, due: Timestamp,
     tx.run(
         "UPDATE jobs SET state = 'due', due_at = $2, holder = NULL, \
          reasons = (CASE WHEN cardinality(reasons) >= 20 THEN reasons[2:] ELSE reasons END) || $3 WHERE id = $1",
-        args![lease.job, due, vec![no_zero(&setback.reason)]],
+        args![lease.job, due, vec![clean(&setback.reason).into_owned()]],
     )
     .await?;
     if kind == JobKind::Deliver.as_str() {
@@ -234,7 +229,7 @@ pub(super) async fn bury(tx: &Tx, lease: Lease, now: Timestamp, setback: &Setbac
     lock::leased(tx, &[lease]).await?;
     let Some((kind, _, subject)) = held(tx, lease).await? else { return Ok(false) };
     close_failed(tx, &kind, subject, lease, now, setback).await?;
-    let reason = no_zero(&setback.reason);
+    let reason = clean(&setback.reason).into_owned();
     if kind == JobKind::Deliver.as_str() {
         lane::end(tx, subject, "dead", Some(&reason), now).await?;
     } else if kind == JobKind::Archive.as_str() {
@@ -256,8 +251,8 @@ async fn close_failed(tx: &Tx, kind: &str, subject: i64, lease: Lease, now: Time
             return Ok(());
         }
         let outcome = if setback.unknown { "unknown" } else { "failed" };
-        let detail = no_zero(setback.detail.as_ref().unwrap_or(&setback.reason));
-        return lane::end_attempt(tx, lease.job, outcome, Some(&detail), now).await;
+        let detail = setback.detail.as_ref().unwrap_or(&setback.reason);
+        return lane::end_attempt(tx, lease.job, outcome, Some(detail), now).await;
     }
     learn(tx, subject, &setback.task, now).await
 }
