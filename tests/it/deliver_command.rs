@@ -158,7 +158,7 @@ async fn a_program_that_is_not_there_or_none_did_nothing() {
 async fn a_program_that_takes_too_long_is_ended_with_all_that_it_started() {
     // It does not listen to SIGTERM, nor does its child, which holds the output open.
     let script = Script::new(
-        "trap 'echo asked >> \"{folder}/asked\"' TERM\n(trap '' TERM; echo $$ > '{folder}/child'; while :; do sleep 1; done) &\necho begun\nwhile :; do sleep 1; done",
+        "trap 'echo asked >> \"{folder}/asked\"' TERM\n(trap '' TERM; echo $$ > '{folder}/child'; while :; do sleep 1; done) &\necho begun\nwhile :; do sleep 0.1; done",
     );
     let (mut harness, delivery) = handed(&script, "timeout = \"1s\"").await;
     assert_eq!((&delivery["state"], outcomes(&delivery)), (&json!("pending"), vec!["unknown"]), "{delivery}");
