@@ -2,10 +2,11 @@
 //!
 //! What must hold: in any minute at most `requests_per_minute` calls; proving at most a fifth of them, so that a flood of
 //! foreign events cannot keep the tasks that are ours waiting; and who matters more goes first: fetches of proven tasks, then
-//! answers that a person gave, then proof. Waiting is on our clock, so that tests do not wait.
+//! answers that a person gave, then proof. Waiting is on our clock, so that tests do not wait. Where several processes share a store, one
+//! of them counts the calls of an account, and whoever counts them next begins with none: so no minute has more in all.
 
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -26,6 +27,8 @@ pub enum Use {
     Prove,
 }
 
+/// How long whoever wants a call waits that another process counts: its work is, as a rule, that process's too.
+const CLOSED: Duration = Duration::from_secs(5);
 /// Proving may use one part in this many of the whole.
 const PROVE_PART: u32 = 5;
 
@@ -61,6 +64,8 @@ impl Budgets {
 pub struct Budget {
     clock: Clock,
     limits: Mutex<Limits>,
+    /// Whether another process counts the calls of this account now.
+    closed: AtomicBool,
     /// How many wait, by [`Use`].
     waiting: [AtomicUsize; 3],
 }
@@ -78,7 +83,7 @@ impl Budget {
     #[must_use]
     pub fn new(clock: Clock, per_minute: u32) -> Self {
         let limits = Mutex::new(Limits::new(&clock, per_minute));
-        Self { clock, limits, waiting: Default::default() }
+        Self { clock, limits, closed: AtomicBool::new(false), waiting: Default::default() }
     }
 
     fn lower_to(&self, per_minute: u32) {
@@ -86,6 +91,22 @@ impl Budget {
         if per_minute < limits.per_minute {
             *limits = Limits::new(&self.clock, per_minute);
         }
+    }
+
+    /// Another process counts the calls of this account from now on: nothing is left here but what a person asks for.
+    pub fn close(&self) {
+        self.closed.store(true, Ordering::SeqCst);
+    }
+
+    /// The calls are counted here from now on; with nothing left at first, unless whoever counted before is `rested`.
+    pub fn open(&self, rested: bool) {
+        if !rested {
+            let mut limits = lock(&self.limits);
+            limits.spare = 0;
+            while limits.all.try_take().is_ok() {}
+            while limits.prove.try_take().is_ok() {}
+        }
+        self.closed.store(false, Ordering::SeqCst);
     }
 
     /// The most calls in a minute.
@@ -100,7 +121,11 @@ impl Budget {
     /// With the wait, when there is none left or somebody more important waits.
     pub fn try_take(&self, purpose: Use) -> Result<(), Duration> {
         let mut limits = lock(&self.limits);
-        if self.waiting[..purpose as usize].iter().any(|count| count.load(Ordering::SeqCst) > 0) {
+        let closed = self.closed.load(Ordering::SeqCst);
+        if closed && purpose != Use::Answer {
+            return Err(CLOSED);
+        }
+        if !closed && self.waiting[..purpose as usize].iter().any(|count| count.load(Ordering::SeqCst) > 0) {
             return Err(Duration::from_mins(1) / limits.per_minute);
         }
         if purpose == Use::Prove && limits.spare == 0 {
@@ -245,6 +270,39 @@ mod tests {
         tokio::join!(note(Use::Prove), note(Use::Answer), note(Use::Fetch), time);
         assert_eq!(*lock(&order), [Use::Fetch, Use::Answer, Use::Prove]);
         assert!(budget.waiting.iter().all(|count| count.load(Ordering::SeqCst) == 0));
+    }
+
+    #[test]
+    fn no_minute_has_more_calls_than_allowed_when_another_process_goes_on() {
+        let clock = clock();
+        let (one, other) = (Budget::new(clock.clone(), 60), Budget::new(clock.clone(), 60));
+        let mut at = Vec::new();
+        for turn in 0..40 {
+            let (open, shut) = if turn % 2 == 0 { (&one, &other) } else { (&other, &one) };
+            shut.close();
+            open.open(turn == 0);
+            assert_eq!((shut.try_take(Use::Fetch), shut.try_take(Use::Prove)), (Err(CLOSED), Err(CLOSED)));
+            for _ in 0..50 {
+                while open.try_take(Use::Fetch).is_ok() {
+                    at.push(clock.elapsed());
+                }
+                clock.advance(SignedDuration::from_millis(200));
+            }
+        }
+        assert!(at.len() > 300, "{}", at.len());
+        for (first, begin) in at.iter().enumerate() {
+            let minute = at[first..].iter().take_while(|call| **call < *begin + Duration::from_mins(1)).count();
+            assert!(minute <= 60, "{minute} calls from {begin:?} on");
+        }
+    }
+
+    #[tokio::test]
+    async fn what_a_person_asks_for_is_not_kept_back_by_what_waits_for_another_process() {
+        let budget = Budget::new(clock(), 60);
+        budget.close();
+        let mut fetch = std::pin::pin!(budget.take(Use::Fetch));
+        assert!(futures_util::poll!(&mut fetch).is_pending());
+        assert_eq!(budget.try_take(Use::Answer), Ok(()));
     }
 
     #[test]

@@ -13,6 +13,8 @@
 //! - A lease that runs out ([`Store::expire`]) closes its attempt as *unknown*, and the job is due again. In SQLite a lease belongs to
 //!   the running process: it cannot run out while that lives, and is void when the next one starts. No clock is involved.
 //!   In PostgreSQL it belongs to a replica, and runs out when that was not seen for five seconds, by the database's clock.
+//! - Where several processes share the store, one of them holds each source and each destination ([`Store::hold`]), and nobody else can
+//!   claim their jobs: so what limits them is counted in one place.
 //! - What a person asks for goes the usual way. [`Store::retry_delivery`] makes the *same* delivery due: the next attempt, the same id
 //!   and content, the ladder begun anew; a dead letter joins its lane again at its old place, and never goes while another of the
 //!   lane is being sent. [`Store::replay_event`] makes *new* deliveries with the next replay number, and only after the event has passed the
@@ -32,6 +34,7 @@ mod copy;
 mod error;
 pub mod model;
 mod postgres;
+mod shared;
 mod sqlite;
 pub mod upkeep;
 pub mod view;
@@ -116,30 +119,12 @@ impl Store {
         }
     }
 
-    /// Which of the processes that share the store this one is; `None` where only one can have it open.
-    #[must_use]
-    pub fn replica(&self) -> Option<uuid::Uuid> {
-        match self {
-            Self::Sqlite(_) => None,
-            Self::Postgres(store) => Some(store.replica()),
-        }
-    }
-
     /// The id of this store, told on `/healthz`.
     #[must_use]
     pub fn instance_id(&self) -> &str {
         match self {
             Self::Sqlite(store) => store.instance_id(),
             Self::Postgres(store) => store.instance_id(),
-        }
-    }
-
-    /// How often work is asked for even if nobody rang: others may make jobs, and leases of those that are gone run out.
-    #[must_use]
-    pub fn poll(&self) -> Duration {
-        match self {
-            Self::Sqlite(_) => Duration::from_secs(30),
-            Self::Postgres(_) => Duration::from_secs(1),
         }
     }
 

@@ -2,6 +2,7 @@
 
 mod again;
 mod file;
+mod held;
 
 use bytes::Bytes;
 use jiff::Timestamp;
@@ -9,6 +10,7 @@ use uuid::Uuid;
 
 pub use self::again::{Act, Discarded, Like, Matching, Replayed, Retried, STEP, Select};
 pub use self::file::{FileRow, NewFile, Progress, TURN_EVENTS, Told, Waiting};
+pub use self::held::{Bundle, Held, Queue};
 use crate::clock;
 use crate::event::Verification;
 use crate::task::Fetched;

@@ -3,6 +3,7 @@
 //! One loop claims, and each job runs as a task of its own. What must hold:
 //! - Only what can be started now is claimed: a place is free, and the destination's breaker lets it through. So a destination
 //!   that is down holds no place of another, and spends no attempts; and events of proven tasks do not stand behind strangers'.
+//! - Of replicas that share a store, one claims what a source or a destination has to do, and counts its limits: see `holdings.rs`.
 //! - The wake-up is armed before the store is asked, so that a job made in between is not slept over; a timer catches what
 //!   becomes due, and a poll behind both catches what neither told.
 //! - Every claimed job ends in the store, as finished, due again, or a dead letter; one whose code panicked is due later. A
@@ -16,6 +17,7 @@ mod deliver;
 mod dispatch;
 mod entry;
 mod fetch;
+mod holdings;
 mod jump;
 mod lease;
 mod pace;
@@ -76,6 +78,7 @@ pub struct Worker {
     proving: BTreeMap<String, Arc<Mutex<prove::Listing>>>,
     breakers: HashMap<String, Breaker>,
     paces: HashMap<String, Pace>,
+    holdings: holdings::Holdings,
     jump: jump::Jump,
     running: JoinSet<()>,
     slots: HashMap<Id, Slot>,
@@ -111,6 +114,7 @@ impl Worker {
             proving,
             breakers: HashMap::new(),
             paces,
+            holdings: holdings::Holdings::default(),
             jump: jump::Jump::default(),
             running: JoinSet::new(),
             slots: HashMap::new(),
@@ -136,6 +140,7 @@ impl Worker {
             tokio::select! {
                 () = stop.cancelled() => {}
                 () = woken => {}
+                () = environment.store.rung() => {}
                 () = alarm => {}
                 Some(ended) = self.running.join_next_with_id() => self.settle(ended).await,
             }
@@ -170,6 +175,7 @@ impl Worker {
     async fn claim(&mut self) -> Result<Option<jiff::Timestamp>, store::Error> {
         let environment = Arc::clone(&self.environment);
         self.jump.follow(&environment).await?;
+        self.hold().await?;
         let capacities = self.capacities();
         if capacities.is_empty() {
             return Ok(self.alarm());
@@ -298,6 +304,13 @@ impl Worker {
 
     /// After a stop: lets what runs end for at most `drain`, then hands the rest back.
     async fn drain_or_hand_back(mut self, drain: Duration) {
+        self.let_go(true).await;
+        self.end_in_time(drain).await;
+        self.let_go(false).await;
+    }
+
+    /// Waits for what runs, for at most `drain`; what does not end by then is ended, and given up.
+    async fn end_in_time(&mut self, drain: Duration) {
         let clock = self.environment.clock.clone();
         let mut deadline = pin!(clock.sleep(drain));
         loop {

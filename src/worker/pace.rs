@@ -23,6 +23,11 @@ impl Pace {
         Self { clock: clock.clone(), period: Duration::from_mins(1) / (per_minute - burst + 1), burst, whole_at: Duration::ZERO }
     }
 
+    /// Nothing is left of the burst: another process has used it.
+    pub(super) fn empty(&mut self) {
+        self.whole_at = self.clock.elapsed() + self.period * self.burst;
+    }
+
     /// How many of `places` may be used now.
     pub(super) fn allows(&self, places: usize) -> usize {
         let missing = self.whole_at.saturating_sub(self.clock.elapsed()).as_nanos().div_ceil(self.period.as_nanos().max(1));

@@ -1,11 +1,12 @@
-//! What can be started now: the places that are free, and the destinations that may be asked.
+//! What can be started now: of the sources and destinations that this process holds, the places that are free, and whether they may be
+//! asked.
 
 use std::collections::HashMap;
 use std::sync::Arc;
 
 use super::Worker;
 use crate::clock;
-use crate::store::model::{Capacity, JobKind, Which};
+use crate::store::model::{Capacity, JobKind, Queue, Which};
 
 /// Prove jobs at once for a source, of those that need no call: each waits for two commits, so on a slow disk they must be many.
 const PROVE_PLACES: usize = 32;
@@ -39,6 +40,9 @@ impl Worker {
             }
         };
         for (name, source) in &environment.sources {
+            if !self.holdings.has(&Queue::Source(name.clone())) {
+                continue;
+            }
             let places = FETCH_PLACES.saturating_sub(in_flight(JobKind::Fetch, name)).min(TASK_CLAIM);
             add(JobKind::Fetch, Which::Any, name, places);
             add(JobKind::Archive, Which::Any, name, ARCHIVE_PLACES.saturating_sub(in_flight(JobKind::Archive, name)));
@@ -53,7 +57,9 @@ impl Worker {
             add(JobKind::Prove, Which::Unsettled, name, if asking { 0 } else { ASK_PLACES });
         }
         for (name, destination) in &environment.destinations {
-            let in_flight = in_flight(JobKind::Deliver, name);
+            // What others still have in hand, from before it was ours, counts as well.
+            let Some(elsewhere) = self.holdings.elsewhere(name) else { continue };
+            let in_flight = in_flight(JobKind::Deliver, name) + elsewhere;
             let free = destination.concurrency().saturating_sub(in_flight);
             let allowed = self.breakers.get(name).map_or(free, |breaker| breaker.allows(free, in_flight, now));
             let allowed = self.paces.get(name).map_or(allowed, |pace| pace.allows(allowed));

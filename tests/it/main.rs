@@ -30,3 +30,4 @@ mod work_order;
 mod work_prove;
 mod work_prove_waits;
 mod work_recover;
+mod work_share;

@@ -7,6 +7,7 @@ mod care_server;
 mod clock;
 mod copy;
 mod files;
+mod hold;
 mod jobs;
 mod lanes;
 mod look;

@@ -23,18 +23,18 @@ const STRETCH: i64 = 10_000;
 impl Postgres {
     pub(in crate::store) async fn retry_delivery(&self, id: &str, now: Timestamp) -> Result<Retried, Error> {
         let Some(id) = whole_id(id) else { return Ok(Retried::Unknown) };
-        transact!(self.sessions(), Write, |tx| retry_one(&tx, id, now))
+        self.and_ring(transact!(self.sessions(), Write, |tx| retry_one(&tx, id, now)))
     }
 
     pub(in crate::store) async fn discard_delivery(&self, id: &str, now: Timestamp) -> Result<Discarded, Error> {
         let Some(id) = whole_id(id) else { return Ok(Discarded::Unknown) };
-        transact!(self.sessions(), Write, |tx| discard_one(&tx, id, now))
+        self.and_ring(transact!(self.sessions(), Write, |tx| discard_one(&tx, id, now)))
     }
 
     pub(in crate::store) async fn replay_event(&self, id: &str, now: Timestamp) -> Result<Replayed, Error> {
         let Some(id) = whole_id(id) else { return Ok(Replayed::Unknown) };
         self.take_in_most(now).await?;
-        transact!(self.sessions(), Write, |tx| replay_one(&tx, id, now))
+        self.and_ring(transact!(self.sessions(), Write, |tx| replay_one(&tx, id, now)))
     }
 
     pub(in crate::store) async fn matching(&self, select: Select, after: i64) -> Result<Matching, Error> {
@@ -45,7 +45,7 @@ impl Postgres {
         if act == Act::Replay {
             self.take_in_most(now).await?;
         }
-        transact!(self.sessions(), Write, |tx| do_to(&tx, act, &rows, now))
+        self.and_ring(transact!(self.sessions(), Write, |tx| do_to(&tx, act, &rows, now)))
     }
 
     pub(in crate::store) async fn destination_counts(&self) -> Result<Vec<DestinationCounts>, Error> {

@@ -20,7 +20,7 @@ use super::beat::Reach;
 use super::session::{Sessions, Tx, args, clean, transact};
 use crate::clock::Clock;
 use crate::event::{First, Key, NewEvent, content_digest};
-use crate::store::model::Appended;
+use crate::store::model::{Appended, Queue};
 use crate::store::{Error, HOMELESS};
 
 /// The most events that may wait.
@@ -75,12 +75,17 @@ impl Postgres {
         appender.reach.check()?;
         let headers = serde_json::to_string(&event.headers).map_err(|error| Error::Database(error.to_string()))?;
         let key = uuid(Key::of(&event.source, &event.event_id));
+        let source = Queue::Source(event.source.clone());
         let (answer, answered) = oneshot::channel();
         appender.queue.try_send(Offer { event, headers, key, answer }).map_err(|error| match error {
             mpsc::error::TrySendError::Full(_) => Error::QueueFull,
             mpsc::error::TrySendError::Closed(_) => Error::Unavailable("it is shutting down".to_owned()),
         })?;
-        answered.await.unwrap_or_else(|_| Err(Error::Unavailable("it is shutting down".to_owned())))
+        let kept = answered.await.unwrap_or_else(|_| Err(Error::Unavailable("it is shutting down".to_owned())));
+        if matches!(kept, Ok(Appended::New(_) | Appended::Collision(_))) {
+            self.shared.bell.ring_for(std::iter::once(source));
+        }
+        kept
     }
 
     pub(in crate::store) async fn check(&self) -> Result<(), Error> {

@@ -27,6 +27,18 @@ macro_rules! is_seen {
 }
 pub(super) use is_seen;
 
+/// Whether the replica `$me` may take others for gone: it was seen itself for as long as they were not.
+macro_rules! may_judge {
+    ($me:literal) => {
+        concat!(
+            "EXISTS (SELECT 1 FROM replicas WHERE id = ",
+            $me,
+            " AND since < clock_timestamp() - interval '5 seconds' AND seen_at > clock_timestamp() - interval '3 seconds')"
+        )
+    };
+}
+pub(super) use may_judge;
+
 /// Whether the database can be reached, as whoever asked it last found.
 #[derive(Clone, Debug)]
 pub(super) struct Reach {

@@ -1,6 +1,7 @@
 //! Claiming jobs that are due, with what they work on.
 //!
-//! What must hold: a job is claimed by one replica, and its attempt is counted in the same commit. Rows that another transaction
+//! What must hold: a job is claimed by one replica, which nobody else takes its queue from meanwhile, and its attempt is counted in the
+//! same commit. Rows that another transaction
 //! holds are passed over, never waited for.
 
 use std::collections::HashMap;
@@ -10,7 +11,7 @@ use jiff::Timestamp;
 use tokio_postgres::Row;
 
 use super::session::{Tx, args, number};
-use super::{intake, lane};
+use super::{hold, intake, lane};
 use crate::event::Verification;
 use crate::store::Error;
 use crate::store::model::{Capacity, Claimed, Job, JobKind, Known, Lease, StoredEvent, Which, Work};
@@ -35,7 +36,7 @@ pub(super) async fn claim(tx: &Tx, me: Uuid, capacities: &[Capacity], now: Times
     let mut claimed = Claimed { more, ..Claimed::default() };
     let paused: Vec<String> = tx.rows("SELECT destination FROM paused", &[]).await?.iter().map(|row| row.get(0)).collect();
     let mut leased = Vec::new();
-    for capacity in capacities.iter().filter(|capacity| capacity.limit > 0) {
+    for capacity in hold::ours(tx, me, capacities).await?.iter().filter(|capacity| capacity.limit > 0) {
         if capacity.kind == JobKind::Deliver && paused.contains(&capacity.queue) {
             continue;
         }

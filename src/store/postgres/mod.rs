@@ -12,6 +12,7 @@ mod again;
 mod append;
 mod archive;
 mod beat;
+mod bell;
 pub(super) mod care;
 mod claim;
 mod clock;
@@ -19,6 +20,7 @@ pub(super) mod copy;
 mod delivery;
 mod erase;
 mod forget;
+mod hold;
 mod intake;
 mod lane;
 mod lock;
@@ -29,6 +31,7 @@ mod read;
 mod rejection;
 mod retention;
 mod session;
+mod share;
 mod track;
 mod upkeep;
 mod verbs;
@@ -44,6 +47,7 @@ use tokio_postgres_rustls::MakeRustlsConnect;
 use uuid::Uuid;
 
 use self::append::Appender;
+use self::bell::Bell;
 use self::session::Sessions;
 pub(super) use self::session::clean;
 use super::view::Totals;
@@ -71,6 +75,7 @@ struct Shared {
     me: Uuid,
     sessions: Sessions,
     appender: Appender,
+    bell: Bell,
     /// When leases of replicas that are gone are looked for next.
     expire_at: Timer,
     /// What runs beside; the store has failed when one of them ends.
@@ -168,12 +173,15 @@ impl Postgres {
         let sessions = way.sessions(config.max_connections.saturating_sub(OTHERS).max(1))?;
         let appender = Appender::start(way.sessions(1)?, clock.clone(), &mut parts);
         beat::start(way.sessions(1)?, me, appender.reach(), &mut parts).await?;
+        let direct = config.listen_url.is_some().then_some(direct);
+        let bell = Bell::hang(sessions.clone(), direct, &instance_id, me, &mut parts);
         let shared = Shared {
             place: way.place,
             instance_id,
             me,
             sessions,
             appender,
+            bell,
             expire_at: Timer::new(clock),
             parts: Mutex::new(parts),
         };
@@ -190,6 +198,10 @@ impl Postgres {
 
     pub(super) fn replica(&self) -> Uuid {
         self.shared.me
+    }
+
+    pub(super) async fn rung(&self) {
+        self.shared.bell.heard().await;
     }
 
     fn sessions(&self) -> &Sessions {

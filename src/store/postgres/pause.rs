@@ -29,7 +29,7 @@ impl Postgres {
                 break;
             }
         }
-        transact!(self.sessions(), Write, |tx| resume(&tx, destination))
+        self.and_ring(transact!(self.sessions(), Write, |tx| resume(&tx, destination)))
     }
 
     pub(in crate::store) async fn paused(&self) -> Result<Vec<(String, String)>, Error> {

@@ -6,9 +6,15 @@ use uuid::Uuid;
 use super::session::transact;
 use super::{Postgres, claim, work};
 use crate::store::Error;
-use crate::store::model::{Capacity, Claimed, Finish, Lease, Proof, Released, Setback};
+use crate::store::model::{Capacity, Claimed, Finish, Lease, Proof, Queue, Released, Setback, Stage};
 
 impl Postgres {
+    /// What a person asked for, of which the replica is told whose work it may be.
+    pub(super) fn and_ring<T>(&self, done: Result<T, Error>) -> Result<T, Error> {
+        self.shared.bell.ring();
+        done
+    }
+
     pub(in crate::store) async fn claim(&self, capacities: Vec<Capacity>, now: Timestamp) -> Result<Claimed, Error> {
         // Seldom there is one to end, and looking is one statement by an index.
         if self.shared.expire_at.is_due() {
@@ -25,7 +31,13 @@ impl Postgres {
     }
 
     pub(in crate::store) async fn finish(&self, lease: Lease, now: Timestamp, finish: Finish) -> Result<bool, Error> {
-        transact!(self.sessions(), Write, |tx| work::finish(&tx, lease, now, &finish))
+        let ended = transact!(self.sessions(), Write, |tx| work::finish(&tx, lease, now, &finish))?;
+        let deliveries = finish.moves.iter().flat_map(|step| match &step.to {
+            Stage::Done(deliveries) => deliveries.as_slice(),
+            _ => &[],
+        });
+        self.shared.bell.ring_for(deliveries.map(|delivery| Queue::Destination(delivery.destination.clone())));
+        Ok(ended)
     }
 
     pub(in crate::store) async fn retry(
@@ -63,6 +75,6 @@ impl Postgres {
 
     pub(in crate::store) async fn release(&self, event: &str, now: Timestamp) -> Result<Released, Error> {
         let Ok(event) = Uuid::parse_str(event) else { return Ok(Released::Unknown) };
-        transact!(self.sessions(), Write, |tx| work::release(&tx, event, now))
+        self.and_ring(transact!(self.sessions(), Write, |tx| work::release(&tx, event, now)))
     }
 }

@@ -7,7 +7,7 @@ use jiff::Timestamp;
 use tokio_postgres::Row;
 use uuid::Uuid;
 
-use super::beat::is_seen;
+use super::beat::{is_seen, may_judge};
 use super::claim::attempt;
 use super::session::{Tx, args, clean, number, tidy};
 use super::{archive, lane, lock};
@@ -281,8 +281,9 @@ pub(super) async fn expire(tx: &Tx, me: Uuid, now: Timestamp) -> Result<(usize, 
                 "SELECT id, attempt FROM jobs WHERE state = 'leased' AND holder IS DISTINCT FROM $1 \
                  AND NOT EXISTS (SELECT 1 FROM replicas WHERE replicas.id = jobs.holder AND ",
                 is_seen!(),
-                ") AND EXISTS (SELECT 1 FROM replicas WHERE replicas.id = $1 AND since < clock_timestamp() - interval '5 seconds' \
-                 AND seen_at > clock_timestamp() - interval '3 seconds') ORDER BY id LIMIT $2"
+                ") AND ",
+                may_judge!("$1"),
+                " ORDER BY id LIMIT $2"
             ),
             args![me, number(STEP)],
         )

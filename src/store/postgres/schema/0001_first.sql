@@ -299,11 +299,24 @@ CREATE TABLE own_keys (
     made_at timestamptz NOT NULL
 );
 
--- The replicas that run: since when without a gap, and when one last said that it lives. By the database's clock.
+-- The replicas that run: since when without a gap, when one last said that it lives, and whether it claims jobs. By the database's clock.
 CREATE TABLE replicas (
     id      uuid PRIMARY KEY,
     since   timestamptz NOT NULL,
-    seen_at timestamptz NOT NULL
+    seen_at timestamptz NOT NULL,
+    works   boolean NOT NULL DEFAULT false
+) WITH (fillfactor = 20, autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 200);
+
+-- Which replica claims the jobs of a source or a destination, so that their limits are counted in one place; who else would like to;
+-- how often it has changed hands, and when it last did. A claim takes a lock on the row that lets nobody change it meanwhile.
+CREATE TABLE queues (
+    kind       text NOT NULL CHECK (kind IN ('source', 'destination')),
+    name       text NOT NULL,
+    holder     uuid,
+    wanted_by  uuid,
+    term       bigint NOT NULL DEFAULT 0,
+    changed_at timestamptz NOT NULL DEFAULT clock_timestamp(),
+    PRIMARY KEY (kind, name)
 ) WITH (fillfactor = 20, autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 200);
 
 -- Every event with where it stands, and what work on it is about: the row of its task, or minus its own where it names none.
