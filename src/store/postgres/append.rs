@@ -5,7 +5,8 @@
 //! - Whether an event is new, the unique key decides inside the insert. Keys are inserted in their order, so that of two replicas that
 //!   keep the same events neither waits for the other in a circle.
 //! - The order of acceptance is the order in which events came: numbers are given before the rows are sorted.
-//! - One bad row does not take its neighbours with it: a batch that is refused is done again row by row.
+//! - One bad row does not take its neighbours with it: a batch that is refused is done again row by row. What is known already is told apart
+//!   in a transaction of its own: so a batch of new events is one statement, which goes there and back once.
 //! - A sender that cannot be served is told at once. While the database is away nothing waits for it: see [`Reach`].
 
 use std::collections::HashSet;
@@ -17,7 +18,8 @@ use uuid::Uuid;
 
 use super::Postgres;
 use super::beat::Reach;
-use super::session::{Sessions, Tx, args, clean, transact};
+use super::crowd::Crowd;
+use super::session::{Args, Sessions, Tx, args, clean, retry, transact};
 use crate::clock::Clock;
 use crate::event::{First, Key, NewEvent, content_digest};
 use crate::store::model::{Appended, Queue};
@@ -53,12 +55,12 @@ pub(super) struct Appender {
 
 impl Appender {
     /// Starts the part that keeps events on the one connection of `sessions`.
-    pub(super) fn start(sessions: Sessions, clock: Clock, parts: &mut JoinSet<&'static str>) -> Self {
+    pub(super) fn start(sessions: Sessions, crowd: Crowd, clock: Clock, parts: &mut JoinSet<&'static str>) -> Self {
         let (queue, waiting) = mpsc::channel(QUEUE);
         let reach = Reach::new(clock);
         let theirs = reach.clone();
         parts.spawn(async move {
-            run(sessions, waiting, theirs).await;
+            run(sessions, waiting, theirs, crowd).await;
             "the part that keeps events"
         });
         Self { queue, reach }
@@ -108,7 +110,7 @@ pub(super) fn uuid(key: Key) -> Uuid {
     Uuid::from_bytes(key.0)
 }
 
-async fn run(sessions: Sessions, mut waiting: mpsc::Receiver<Offer>, reach: Reach) {
+async fn run(sessions: Sessions, mut waiting: mpsc::Receiver<Offer>, reach: Reach, crowd: Crowd) {
     let mut batch = Vec::with_capacity(BATCH);
     while let Some(first) = waiting.recv().await {
         let mut bytes = first.bytes();
@@ -118,17 +120,44 @@ async fn run(sessions: Sessions, mut waiting: mpsc::Receiver<Offer>, reach: Reac
             bytes += next.bytes();
             batch.push(next);
         }
-        let kept = reach.asking(keep(&sessions, &batch)).await;
-        match kept {
-            Ok(kept) => batch.drain(..).zip(kept).for_each(|(offer, appended)| answer(offer, Ok(appended))),
-            Err(Error::Refused(_) | Error::Database(_)) if batch.len() > 1 => {
-                for offer in batch.drain(..) {
-                    let kept = reach.asking(keep(&sessions, std::slice::from_ref(&offer))).await;
-                    answer(offer, kept.map(|kept| kept[0]));
-                }
+        crowd.saw(batch.len());
+        keep(&sessions, &reach, std::mem::take(&mut batch)).await;
+    }
+}
+
+/// Keeps what can be kept, and answers each.
+async fn keep(sessions: &Sessions, reach: &Reach, offers: Vec<Offer>) {
+    let refused = |error: &Error| matches!(error, Error::Refused(_) | Error::Database(_));
+    let made = match reach.asking(async { retry!(sessions, insert(Way::AtOnce(sessions), &rows(&offers))) }).await {
+        // One by one, of which no more than the bad one is refused.
+        Err(error) if refused(&error) && offers.len() > 1 => {
+            for offer in offers {
+                Box::pin(keep(sessions, reach, vec![offer])).await;
             }
-            Err(error) => batch.drain(..).for_each(|offer| answer(offer, Err(error.clone()))),
+            return;
         }
+        Err(error) => return offers.into_iter().for_each(|offer| answer(offer, Err(error.clone()))),
+        Ok(made) => made,
+    };
+    let (new, mut known): (Vec<_>, Vec<_>) = offers.into_iter().partition(|offer| made.contains(&offer.event.id));
+    for offer in new {
+        let id = offer.event.id;
+        answer(offer, Ok(Appended::New(id)));
+    }
+    if known.is_empty() {
+        return;
+    }
+    known.sort_by_key(|offer| offer.key);
+    match reach.asking(async { transact!(sessions, Write, |tx| tell_apart(&tx, &known)) }).await {
+        Ok(kept) => known.into_iter().zip(kept).for_each(|(offer, appended)| answer(offer, Ok(appended))),
+        Err(error) if refused(&error) => {
+            for offer in known {
+                let one = std::slice::from_ref(&offer);
+                let kept = reach.asking(async { transact!(sessions, Write, |tx| tell_apart(&tx, one)) }).await;
+                answer(offer, kept.map(|kept| kept[0]));
+            }
+        }
+        Err(error) => known.into_iter().for_each(|offer| answer(offer, Err(error.clone()))),
     }
 }
 
@@ -137,21 +166,15 @@ fn answer(offer: Offer, kept: Result<Appended, Error>) {
     drop(offer.answer.send(kept));
 }
 
-async fn keep(sessions: &Sessions, offers: &[Offer]) -> Result<Vec<Appended>, Error> {
-    transact!(sessions, Write, |tx| keep_in(&tx, offers))
-}
-
-async fn keep_in(tx: &Tx, offers: &[Offer]) -> Result<Vec<Appended>, Error> {
-    let made =
-        insert(tx, &offers.iter().map(|offer| Row { offer, key: offer.key, collision_of: None }).collect::<Vec<_>>()).await?;
-    let mut kept: Vec<_> =
-        offers.iter().map(|offer| made.contains(&offer.event.id).then_some(Appended::New(offer.event.id))).collect();
-    let mut known: Vec<_> = (0..offers.len()).filter(|place| kept[*place].is_none()).collect();
-    known.sort_by_key(|place| offers[*place].key);
-    for place in known {
-        kept[place] = Some(again(tx, &offers[place]).await?);
+/// What becomes of events whose keys were known a moment ago: what was known may have gone since.
+async fn tell_apart(tx: &Tx, offers: &[Offer]) -> Result<Vec<Appended>, Error> {
+    let made = insert(Way::In(tx), &rows(offers)).await?;
+    let mut kept = Vec::with_capacity(offers.len());
+    for offer in offers {
+        let id = offer.event.id;
+        kept.push(if made.contains(&id) { Appended::New(id) } else { again(tx, offer).await? });
     }
-    Ok(kept.into_iter().flatten().collect())
+    Ok(kept)
 }
 
 /// What becomes of an event whose key is known.
@@ -166,7 +189,7 @@ async fn again(tx: &Tx, offer: &Offer) -> Result<Appended, Error> {
         return repeat(tx, first.get(0), event.received_at).await;
     };
     let key = uuid(Key::of_collision(&event.source, &event.event_id, &content));
-    if !insert(tx, &[Row { offer, key, collision_of: Some(first.get(1)) }]).await?.is_empty() {
+    if !insert(Way::In(tx), &[Row { offer, key, collision_of: Some(first.get(1)) }]).await?.is_empty() {
         return Ok(Appended::Collision(event.id));
     }
     match tx.maybe("SELECT seq FROM events WHERE key = $1", args![key]).await? {
@@ -199,8 +222,29 @@ struct Row<'a> {
     collision_of: Option<Uuid>,
 }
 
+fn rows(offers: &[Offer]) -> Vec<Row<'_>> {
+    offers.iter().map(|offer| Row { offer, key: offer.key, collision_of: None }).collect()
+}
+
+/// How a statement is done.
+enum Way<'a> {
+    /// In this transaction.
+    In(&'a Tx),
+    /// As one of its own.
+    AtOnce(&'a Sessions),
+}
+
+impl Way<'_> {
+    async fn rows(self, sql: &'static str, args: Args<'_>) -> Result<Vec<tokio_postgres::Row>, Error> {
+        match self {
+            Self::In(tx) => tx.rows(sql, args).await,
+            Self::AtOnce(sessions) => sessions.at_once(sql, args).await,
+        }
+    }
+}
+
 /// Inserts those whose key is not known; says which they are, by our ids.
-async fn insert(tx: &Tx, rows: &[Row<'_>]) -> Result<HashSet<Uuid>, Error> {
+async fn insert(way: Way<'_>, rows: &[Row<'_>]) -> Result<HashSet<Uuid>, Error> {
     fn column<'a, R, T>(rows: &'a [R], value: impl FnMut(&'a R) -> T) -> Vec<T> {
         rows.iter().map(value).collect()
     }
@@ -210,9 +254,7 @@ async fn insert(tx: &Tx, rows: &[Row<'_>]) -> Result<HashSet<Uuid>, Error> {
     let task_ids = column(rows, |row| row.offer.event.task_id.as_deref().map(clean));
     let types = column(rows, |row| row.offer.event.provider_type.as_deref().map(clean));
     let targets = column(rows, |row| clean(&row.offer.event.target));
-    let made = tx
-        .rows(
-            "WITH offered AS MATERIALIZED (SELECT nextval('events_seq_seq') AS seq, offer.* FROM unnest($1::uuid[], $2::uuid[], $3::text[], \
+    let sql = "WITH offered AS MATERIALIZED (SELECT nextval('events_seq_seq') AS seq, offer.* FROM unnest($1::uuid[], $2::uuid[], $3::text[], \
              $4::text[], $5::text[], $6::text[], $7::text[], $8::text[], $9::timestamptz[], $10::text[], $11::boolean[], $12::boolean[], \
              $13::uuid[], $14::boolean[], $15::text[], $16::text[], $17::bytea[]) \
              AS offer (id, key, source, provider, type, provider_type, event_id, task_id, \
@@ -225,7 +267,10 @@ async fn insert(tx: &Tx, rows: &[Row<'_>]) -> Result<HashSet<Uuid>, Error> {
              queued AS (INSERT INTO intake (event) SELECT seq FROM made), \
              held AS (INSERT INTO open_events (subject, event, state, reason) SELECT -made.seq, made.seq, 'quarantined', $18 \
              FROM made JOIN offered ON offered.seq = made.seq WHERE homeless) \
-             SELECT id FROM made",
+             SELECT id FROM made";
+    let made = way
+        .rows(
+            sql,
             args![
                 column(rows, |row| row.offer.event.id),
                 column(rows, |row| row.key),

@@ -17,6 +17,7 @@ pub(super) mod care;
 mod claim;
 mod clock;
 pub(super) mod copy;
+mod crowd;
 mod delivery;
 mod erase;
 mod forget;
@@ -48,6 +49,7 @@ use uuid::Uuid;
 
 use self::append::Appender;
 use self::bell::Bell;
+use self::crowd::Crowd;
 use self::session::Sessions;
 pub(super) use self::session::clean;
 use super::view::Totals;
@@ -74,6 +76,8 @@ struct Shared {
     /// This replica, until its process ends.
     me: Uuid,
     sessions: Sessions,
+    /// The same, for work: it waits while senders crowd.
+    work: Sessions,
     appender: Appender,
     bell: Bell,
     /// When leases of replicas that are gone are looked for next.
@@ -171,7 +175,10 @@ impl Postgres {
         let me = Uuid::now_v7();
         let mut parts = JoinSet::new();
         let sessions = way.sessions(config.max_connections.saturating_sub(OTHERS).max(1))?;
-        let appender = Appender::start(way.sessions(1)?, clock.clone(), &mut parts);
+        // It shares out the machine's time, which nobody can set.
+        let crowd = Crowd::new(Clock::system());
+        let work = sessions.behind(crowd.clone());
+        let appender = Appender::start(way.sessions(1)?, crowd, clock.clone(), &mut parts);
         beat::start(way.sessions(1)?, me, appender.reach(), &mut parts).await?;
         let direct = config.listen_url.is_some().then_some(direct);
         let bell = Bell::hang(sessions.clone(), direct, &instance_id, me, &mut parts);
@@ -180,6 +187,7 @@ impl Postgres {
             instance_id,
             me,
             sessions,
+            work,
             appender,
             bell,
             expire_at: Timer::new(clock),
@@ -206,6 +214,10 @@ impl Postgres {
 
     fn sessions(&self) -> &Sessions {
         &self.shared.sessions
+    }
+
+    fn work(&self) -> &Sessions {
+        &self.shared.work
     }
 
     /// A database that is away is no failure: it comes back. Only a part of the program that ended is.

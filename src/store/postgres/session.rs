@@ -17,6 +17,7 @@ use tokio_postgres::{Config, CopyInSink, Row, RowStream};
 use tokio_postgres_rustls::MakeRustlsConnect;
 use uuid::Uuid;
 
+use super::crowd::{Crowd, Turn};
 use crate::postgres;
 use crate::store::Error;
 
@@ -42,6 +43,8 @@ pub(super) struct Sessions {
     pool: Pool,
     write: String,
     read: String,
+    /// Behind whom its transactions stand.
+    crowd: Option<Crowd>,
 }
 
 impl Sessions {
@@ -58,7 +61,33 @@ impl Sessions {
             pool,
             write: format!("BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE; {settings}"),
             read: format!("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY; {settings}"),
+            crowd: None,
         })
+    }
+
+    /// The same connections, for what waits its turn while senders crowd.
+    pub(super) fn behind(&self, crowd: Crowd) -> Self {
+        Self { crowd: Some(crowd), ..self.clone() }
+    }
+
+    /// Waits for the turn to begin a transaction.
+    pub(super) async fn turn(&self) -> Option<Turn> {
+        match &self.crowd {
+            Some(crowd) => crowd.turn().await,
+            None => None,
+        }
+    }
+
+    /// A transaction of one statement that writes: all of it is sent at once, and what it gives comes back with the commit.
+    pub(super) async fn at_once(&self, sql: &'static str, args: Args<'_>) -> Result<Vec<Row>, Error> {
+        let mut tx = Tx { client: Some(self.pool.get().await.map_err(|error| unreachable(&error))?) };
+        // They are sent in the order in which they are first polled, and done in that: after an error nothing of the rest is, and the
+        // commit undoes all.
+        let (begun, rows, ended) = tokio::join!(biased; tx.batch(&self.write), tx.rows(sql, args), tx.batch("COMMIT"));
+        begun?;
+        ended?;
+        tx.client = None;
+        rows
     }
 
     /// Begins a transaction.
@@ -78,24 +107,31 @@ pub(super) fn settings(schema: &str) -> String {
     )
 }
 
-/// Does `$work`, a future on the transaction `$tx`, and commits; again where another transaction was in the way.
-macro_rules! transact {
-    ($sessions:expr, $kind:ident, |$tx:ident| $work:expr) => {{
+/// Does `$work`, a future, again where another transaction was in the way.
+macro_rules! retry {
+    ($sessions:expr, $work:expr) => {{
         let mut tries = 0;
         loop {
-            let outcome = $crate::store::postgres::session::within(async {
-                let $tx = $sessions.begin($crate::store::postgres::session::Kind::$kind).await?;
-                let done = $work.await;
-                $tx.end(done).await
-            })
-            .await;
-            match outcome {
+            let _turn = $sessions.turn().await;
+            match $crate::store::postgres::session::within($work).await {
                 Err($crate::store::Error::Again(_)) if tries < $crate::store::postgres::session::TRIES => tries += 1,
                 Err($crate::store::Error::Again(problem)) => break Err($crate::store::Error::Database(problem)),
                 outcome => break outcome,
             }
         }
     }};
+}
+pub(super) use retry;
+
+/// Does `$work`, a future on the transaction `$tx`, and commits; again where another transaction was in the way.
+macro_rules! transact {
+    ($sessions:expr, $kind:ident, |$tx:ident| $work:expr) => {
+        $crate::store::postgres::session::retry!($sessions, async {
+            let $tx = $sessions.begin($crate::store::postgres::session::Kind::$kind).await?;
+            let done = $work.await;
+            $tx.end(done).await
+        })
+    };
 }
 pub(super) use transact;
 

@@ -23,15 +23,15 @@ impl Postgres {
                 tracing::warn!(leases = ended, "{ended} lease(s) of a replica that is gone have run out");
             }
         }
-        transact!(self.sessions(), Write, |tx| claim::claim(&tx, self.shared.me, &capacities, now))
+        transact!(self.work(), Write, |tx| claim::claim(&tx, self.shared.me, &capacities, now))
     }
 
     pub(in crate::store) async fn renew(&self, lease: Lease) -> Result<bool, Error> {
-        transact!(self.sessions(), Read, |tx| work::renew(&tx, lease))
+        transact!(self.work(), Read, |tx| work::renew(&tx, lease))
     }
 
     pub(in crate::store) async fn finish(&self, lease: Lease, now: Timestamp, finish: Finish) -> Result<bool, Error> {
-        let ended = transact!(self.sessions(), Write, |tx| work::finish(&tx, lease, now, &finish))?;
+        let ended = transact!(self.work(), Write, |tx| work::finish(&tx, lease, now, &finish))?;
         let deliveries = finish.moves.iter().flat_map(|step| match &step.to {
             Stage::Done(deliveries) => deliveries.as_slice(),
             _ => &[],
@@ -47,21 +47,21 @@ impl Postgres {
         due: Timestamp,
         setback: Setback,
     ) -> Result<bool, Error> {
-        transact!(self.sessions(), Write, |tx| work::retry(&tx, lease, now, due, &setback))
+        transact!(self.work(), Write, |tx| work::retry(&tx, lease, now, due, &setback))
     }
 
     pub(in crate::store) async fn bury(&self, lease: Lease, now: Timestamp, setback: Setback) -> Result<bool, Error> {
-        transact!(self.sessions(), Write, |tx| work::bury(&tx, lease, now, &setback))
+        transact!(self.work(), Write, |tx| work::bury(&tx, lease, now, &setback))
     }
 
     pub(in crate::store) async fn hand_back(&self, leases: Vec<Lease>, now: Timestamp) -> Result<(), Error> {
-        transact!(self.sessions(), Write, |tx| work::hand_back(&tx, &leases, now))
+        transact!(self.work(), Write, |tx| work::hand_back(&tx, &leases, now))
     }
 
     pub(in crate::store) async fn expire(&self, now: Timestamp) -> Result<usize, Error> {
         let mut ended = 0;
         loop {
-            let (more, all) = transact!(self.sessions(), Write, |tx| work::expire(&tx, self.shared.me, now))?;
+            let (more, all) = transact!(self.work(), Write, |tx| work::expire(&tx, self.shared.me, now))?;
             ended += more;
             if all {
                 return Ok(ended);
@@ -70,7 +70,7 @@ impl Postgres {
     }
 
     pub(in crate::store) async fn record_proofs(&self, source: &str, proofs: Vec<Proof>, now: Timestamp) -> Result<(), Error> {
-        transact!(self.sessions(), Write, |tx| work::prove(&tx, source, &proofs, now))
+        transact!(self.work(), Write, |tx| work::prove(&tx, source, &proofs, now))
     }
 
     pub(in crate::store) async fn release(&self, event: &str, now: Timestamp) -> Result<Released, Error> {
