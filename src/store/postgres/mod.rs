@@ -17,6 +17,7 @@ mod claim;
 mod clock;
 pub(super) mod copy;
 mod delivery;
+mod doubt;
 mod erase;
 mod forget;
 mod intake;
@@ -44,6 +45,7 @@ use tokio_postgres_rustls::MakeRustlsConnect;
 use uuid::Uuid;
 
 use self::append::Appender;
+use self::doubt::Holding;
 use self::session::Sessions;
 pub(super) use self::session::clean;
 use super::view::Totals;
@@ -71,6 +73,7 @@ struct Shared {
     me: Uuid,
     sessions: Sessions,
     appender: Appender,
+    holding: Holding,
     /// When leases of replicas that are gone are looked for next.
     expire_at: Timer,
     /// What runs beside; the store has failed when one of them ends.
@@ -174,6 +177,7 @@ impl Postgres {
             me,
             sessions,
             appender,
+            holding: Holding::new(clock.clone()),
             expire_at: Timer::new(clock),
             parts: Mutex::new(parts),
         };

@@ -10,14 +10,21 @@ use crate::store::model::{Capacity, Claimed, Finish, Lease, Proof, Released, Set
 
 impl Postgres {
     pub(in crate::store) async fn claim(&self, capacities: Vec<Capacity>, now: Timestamp) -> Result<Claimed, Error> {
+        let _turn = self.shared.holding.turn().await;
         // Seldom there is one to end, and looking is one statement by an index.
         if self.shared.expire_at.is_due() {
             let ended = self.expire(now).await?;
             if ended > 0 {
                 tracing::warn!(leases = ended, "{ended} lease(s) of a replica that is gone have run out");
             }
+            let unknown = self.hand_back_unknown(now).await?;
+            if unknown > 0 {
+                tracing::warn!(leases = unknown, "{unknown} lease(s) of a claim whose answer was lost are handed back");
+            }
         }
-        transact!(self.sessions(), Write, |tx| claim::claim(&tx, self.shared.me, &capacities, now))
+        let claimed = transact!(self.sessions(), Write, |tx| claim::claim(&tx, self.shared.me, &capacities, now));
+        self.shared.holding.claimed(&claimed);
+        claimed
     }
 
     pub(in crate::store) async fn renew(&self, lease: Lease) -> Result<bool, Error> {
@@ -25,7 +32,9 @@ impl Postgres {
     }
 
     pub(in crate::store) async fn finish(&self, lease: Lease, now: Timestamp, finish: Finish) -> Result<bool, Error> {
-        transact!(self.sessions(), Write, |tx| work::finish(&tx, lease, now, &finish))
+        let ended = transact!(self.sessions(), Write, |tx| work::finish(&tx, lease, now, &finish))?;
+        self.shared.holding.ended(&[lease]);
+        Ok(ended)
     }
 
     pub(in crate::store) async fn retry(
@@ -35,15 +44,21 @@ impl Postgres {
         due: Timestamp,
         setback: Setback,
     ) -> Result<bool, Error> {
-        transact!(self.sessions(), Write, |tx| work::retry(&tx, lease, now, due, &setback))
+        let ended = transact!(self.sessions(), Write, |tx| work::retry(&tx, lease, now, due, &setback))?;
+        self.shared.holding.ended(&[lease]);
+        Ok(ended)
     }
 
     pub(in crate::store) async fn bury(&self, lease: Lease, now: Timestamp, setback: Setback) -> Result<bool, Error> {
-        transact!(self.sessions(), Write, |tx| work::bury(&tx, lease, now, &setback))
+        let ended = transact!(self.sessions(), Write, |tx| work::bury(&tx, lease, now, &setback))?;
+        self.shared.holding.ended(&[lease]);
+        Ok(ended)
     }
 
     pub(in crate::store) async fn hand_back(&self, leases: Vec<Lease>, now: Timestamp) -> Result<(), Error> {
-        transact!(self.sessions(), Write, |tx| work::hand_back(&tx, &leases, now))
+        transact!(self.sessions(), Write, |tx| work::hand_back(&tx, &leases, now))?;
+        self.shared.holding.ended(&leases);
+        Ok(())
     }
 
     pub(in crate::store) async fn expire(&self, now: Timestamp) -> Result<usize, Error> {
