@@ -72,8 +72,8 @@ impl Reach {
     }
 
     /// Waits for what keeps events, and learns from it.
-    pub(super) async fn asking<T>(&self, asked: impl Future<Output = Result<T, Error>>) -> Result<T, Error> {
-        self.wait(&self.state.asked_at, asked).await
+    pub(super) fn asking<T>(&self, asked: impl Future<Output = Result<T, Error>>) -> impl Future<Output = Result<T, Error>> {
+        self.wait(&self.state.asked_at, asked)
     }
 
     async fn wait<T>(&self, since: &AtomicU64, asked: impl Future<Output = Result<T, Error>>) -> Result<T, Error> {
