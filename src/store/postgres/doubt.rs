@@ -1,7 +1,7 @@
 //! What this replica holds, and what it may hold without knowing.
 //!
-//! What must hold: a claim whose commit was not answered may have been made, or may be made still, when the database reads it. Nobody works
-//! on what it took, and nobody else may, since its holder lives. So for as long as that may come, it is looked for and handed back.
+//! What must hold: a claim whose commit was not answered may have been made, or may be made still, when the database reads it. Nobody
+//! works on what it took, and nobody else may, since its holder lives. So for as long as that may come, it is looked for and handed back.
 
 use std::collections::HashSet;
 use std::sync::{Mutex, PoisonError};

@@ -6,7 +6,8 @@ use super::away::{AT_ONCE, NOTICED};
 use super::*;
 use crate::harness::postgres::Connection;
 
-/// By when others have what a replica had in hand that is not seen any more: it counts for five seconds, and is looked for every second.
+/// By when others have what a replica had in hand that is not seen any more: it counts for five seconds, and is looked for every
+/// second.
 const TAKEN_OVER: Duration = Duration::from_secs(9);
 /// How often all connections break.
 const BREAKS: usize = 80;

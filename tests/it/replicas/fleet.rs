@@ -39,7 +39,8 @@ pub(super) struct Fleet {
 }
 
 impl Fleet {
-    /// Starts one after the other, each with the store at its URL and with `toml` laid over its configuration. All that they receive goes to `crm`.
+    /// Starts one after the other, each with the store at its URL and with `toml` laid over its configuration. All that they
+    /// receive goes to `crm`.
     pub(super) async fn start(urls: [String; REPLICAS], crm: &Recorder, toml: &str) -> Self {
         let mut fleet = Self { replicas: Vec::new(), client: http::client(ANSWER) };
         for url in urls {

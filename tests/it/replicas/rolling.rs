@@ -16,7 +16,8 @@ async fn number(database: &Connection, name: &str) -> usize {
     value.parse().unwrap()
 }
 
-/// Adds what a newer version might, in one transaction, and says in the store that `schema` is newest and serves programs from `oldest` on.
+/// Adds what a newer version might, in one transaction, and says in the store that `schema` is newest and serves programs from
+/// `oldest` on.
 /// It waits for no work for long, since all that comes would wait behind it, and tries again.
 async fn migrate(database: &Connection, schema: usize, oldest: usize) {
     let sql = format!(
