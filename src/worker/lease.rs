@@ -54,7 +54,11 @@ where
             }
             Err(error) => {
                 attempt += 1;
-                let wait = retry::wait(&LADDER[..3], attempt, None).unwrap_or(LADDER[2]).max(LADDER[0]);
+                let wait = match error {
+                    // It comes back at any moment, and until this is written nothing else has this job's place.
+                    store::Error::Unreachable(_) => LADDER[0] + retry::jitter(LADDER[0]),
+                    _ => retry::wait(&LADDER[..3], attempt, None).unwrap_or(LADDER[2]).max(LADDER[0]),
+                };
                 tracing::warn!(job.kind = kind.as_str(), attempt, error = %error, "the end of a job is not kept yet, will try again: {error}");
                 environment.clock.sleep(wait).await;
             }

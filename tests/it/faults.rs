@@ -10,7 +10,7 @@ mod connections;
 mod disk;
 mod files;
 mod overload;
-mod program;
+pub(crate) mod program;
 mod provider;
 mod readers;
 mod row;
@@ -56,7 +56,7 @@ async fn is_kept(client: &reqwest::Client, program: &Program, event: &Value) -> 
 }
 
 /// 503 with the time to come again, and this code.
-fn come_again(answer: &Answer, expected: &str) {
+pub(crate) fn come_again(answer: &Answer, expected: &str) {
     assert_eq!((status(answer), code(answer).as_str(), answer.header("retry-after")), (503, expected, Some("5")));
 }
 

@@ -48,8 +48,12 @@ pub(super) struct Reach {
 
 #[derive(Debug, Default)]
 struct State {
-    /// Milliseconds of running time since when an answer is waited for, and one more; 0 where none is.
+    /// Milliseconds of running time since when whoever keeps events waits for an answer, and one more; 0 where none is.
     asked_at: AtomicU64,
+    /// The same of what says that this replica lives: so the silence is noticed where nobody sends anything.
+    beat_at: AtomicU64,
+    /// When an answer came last.
+    heard_at: AtomicU64,
     /// Why it cannot be reached.
     away: Mutex<Option<String>>,
 }
@@ -65,18 +69,32 @@ impl Reach {
             return Err(Error::Unreachable(reason.clone()));
         }
         let asked_at = self.state.asked_at.load(Ordering::Relaxed);
-        let waited = millis(self.clock.elapsed()).saturating_sub(asked_at.saturating_sub(1));
-        if asked_at > 0 && waited > millis(STALL) {
+        // A beat that waits means nothing while events are kept.
+        let beat_at = match self.state.beat_at.load(Ordering::Relaxed) {
+            0 => 0,
+            beat_at => beat_at.max(self.state.heard_at.load(Ordering::Relaxed)),
+        };
+        let now = millis(self.clock.elapsed());
+        let waited = |since: u64| if since > 0 { now.saturating_sub(since - 1) } else { 0 };
+        let waited = waited(asked_at).max(waited(beat_at));
+        if waited > millis(STALL) {
             return Err(Error::Unreachable(format!("it has not answered for {waited} ms")));
         }
         Ok(())
     }
 
-    /// Waits for what asks the database, and learns from it.
-    pub(super) async fn asking<T>(&self, asked: impl Future<Output = Result<T, Error>>) -> Result<T, Error> {
-        self.state.asked_at.store(millis(self.clock.elapsed()) + 1, Ordering::Relaxed);
+    /// Waits for what keeps events, and learns from it.
+    pub(super) fn asking<T>(&self, asked: impl Future<Output = Result<T, Error>>) -> impl Future<Output = Result<T, Error>> {
+        self.wait(&self.state.asked_at, asked)
+    }
+
+    async fn wait<T>(&self, since: &AtomicU64, asked: impl Future<Output = Result<T, Error>>) -> Result<T, Error> {
+        since.store(millis(self.clock.elapsed()) + 1, Ordering::Relaxed);
         let answered = asked.await;
-        self.state.asked_at.store(0, Ordering::Relaxed);
+        since.store(0, Ordering::Relaxed);
+        if answered.is_ok() {
+            self.state.heard_at.store(millis(self.clock.elapsed()) + 1, Ordering::Relaxed);
+        }
         self.learn(answered.as_ref().err());
         answered
     }
@@ -103,8 +121,8 @@ pub(super) async fn start(sessions: Sessions, me: Uuid, reach: Reach, parts: &mu
     parts.spawn(async move {
         loop {
             tokio::time::sleep(BEAT).await;
-            let beaten = beat(&sessions, me).await;
-            reach.learn(beaten.as_ref().err());
+            // What came of it, `reach` has learnt.
+            let _ = reach.wait(&reach.state.beat_at, beat(&sessions, me)).await;
         }
     });
     Ok(())

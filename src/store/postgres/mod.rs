@@ -19,6 +19,7 @@ mod clock;
 pub(super) mod copy;
 mod crowd;
 mod delivery;
+mod doubt;
 mod erase;
 mod forget;
 mod hold;
@@ -50,6 +51,7 @@ use uuid::Uuid;
 use self::append::Appender;
 use self::bell::Bell;
 use self::crowd::Crowd;
+use self::doubt::InHand;
 use self::session::Sessions;
 pub(super) use self::session::clean;
 use super::view::Totals;
@@ -80,6 +82,7 @@ struct Shared {
     work: Sessions,
     appender: Appender,
     bell: Bell,
+    in_hand: InHand,
     /// When leases of replicas that are gone are looked for next.
     expire_at: Timer,
     /// What runs beside; the store has failed when one of them ends.
@@ -190,6 +193,7 @@ impl Postgres {
             work,
             appender,
             bell,
+            in_hand: InHand::new(clock.clone()),
             expire_at: Timer::new(clock),
             parts: Mutex::new(parts),
         };

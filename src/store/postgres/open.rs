@@ -7,7 +7,7 @@ use jiff::Timestamp;
 use uuid::Uuid;
 
 use super::Way;
-use super::session::{Sessions, Tx, args, transact};
+use super::session::{Kind, Sessions, TRIES, Tx, args, transact, within};
 use crate::store::Error;
 use crate::store::model::text;
 
@@ -25,8 +25,21 @@ pub(super) async fn open(way: &Way, now: Timestamp) -> Result<String, Error> {
     {
         return Ok(instance_id);
     }
-    let opened = transact!(sessions, Write, |tx| migrate(&tx, way, now));
-    refusing(way, opened)
+    refusing(way, bring_up(&sessions, way, now).await)
+}
+
+/// Migrates, however long that takes: one that is undone because it took long would never be done.
+async fn bring_up(sessions: &Sessions, way: &Way, now: Timestamp) -> Result<String, Error> {
+    let mut tries = 0;
+    loop {
+        let tx = within(sessions.begin(Kind::Write)).await?;
+        let migrated = migrate(&tx, way, now).await;
+        match tx.end(migrated).await {
+            Err(Error::Again(_)) if tries < TRIES => tries += 1,
+            Err(Error::Again(problem)) => return Err(Error::Database(problem)),
+            outcome => return outcome,
+        }
+    }
 }
 
 /// The store as it is, for who only looks, with its id.
@@ -89,6 +102,8 @@ pub(super) async fn migrate(tx: &Tx, way: &Way, now: Timestamp) -> Result<String
     {
         return Ok(instance_id.clone());
     }
+    // Whoever waits for a lock on a table has all others wait that come after, receivers too: rather it is tried again.
+    tx.batch("SET LOCAL lock_timeout = '200ms'").await?;
     for migration in MIGRATIONS.iter().skip(from) {
         tx.batch(migration).await?;
     }

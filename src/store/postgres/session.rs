@@ -99,11 +99,13 @@ impl Sessions {
     }
 }
 
-/// What each transaction says of its session; the name of a schema is checked before it comes here.
+/// What each transaction says of its session. One whose replica is cut off holds its locks, and keeps others from taking over, until
+/// the server gives it up: when the replica has given it up as well ([`PATIENCE`]), and is taken for gone. The name of a schema is
+/// checked before it comes here.
 pub(super) fn settings(schema: &str) -> String {
     format!(
         "SET LOCAL search_path = \"{schema}\"; SET LOCAL synchronous_commit = on; SET LOCAL statement_timeout = '10s'; \
-         SET LOCAL idle_in_transaction_session_timeout = '10s'; SET LOCAL jit = off"
+         SET LOCAL idle_in_transaction_session_timeout = '5s'; SET LOCAL jit = off"
     )
 }
 
@@ -316,7 +318,7 @@ impl From<&tokio_postgres::Error> for Error {
         };
         let told = postgres::told(refusal);
         match refusal.code().code() {
-            "40001" | "40P01" => Self::Again(told),
+            "40001" | "40P01" | "55P03" => Self::Again(told),
             "53100" => Self::Full(told),
             // A standby: what begins to write there is told that it is not supported.
             "25006" | "0A000" => Self::Unreachable(format!("it takes no writes: {told}")),

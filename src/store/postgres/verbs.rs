@@ -16,14 +16,21 @@ impl Postgres {
     }
 
     pub(in crate::store) async fn claim(&self, capacities: Vec<Capacity>, now: Timestamp) -> Result<Claimed, Error> {
+        let _turn = self.shared.in_hand.turn().await;
         // Seldom there is one to end, and looking is one statement by an index.
         if self.shared.expire_at.is_due() {
             let ended = self.expire(now).await?;
             if ended > 0 {
                 tracing::warn!(leases = ended, "{ended} lease(s) of a replica that is gone have run out");
             }
+            let unknown = self.hand_back_unknown(now).await?;
+            if unknown > 0 {
+                tracing::warn!(leases = unknown, "{unknown} lease(s) of a claim whose answer was lost are handed back");
+            }
         }
-        transact!(self.work(), Write, |tx| claim::claim(&tx, self.shared.me, &capacities, now))
+        let claimed = transact!(self.work(), Write, |tx| claim::claim(&tx, self.shared.me, &capacities, now));
+        self.shared.in_hand.claimed(&claimed);
+        claimed
     }
 
     pub(in crate::store) async fn renew(&self, lease: Lease) -> Result<bool, Error> {
@@ -37,6 +44,7 @@ impl Postgres {
             _ => &[],
         });
         self.shared.bell.ring_for(deliveries.map(|delivery| Queue::Destination(delivery.destination.clone())));
+        self.shared.in_hand.ended(&[lease]);
         Ok(ended)
     }
 
@@ -47,15 +55,21 @@ impl Postgres {
         due: Timestamp,
         setback: Setback,
     ) -> Result<bool, Error> {
-        transact!(self.work(), Write, |tx| work::retry(&tx, lease, now, due, &setback))
+        let ended = transact!(self.work(), Write, |tx| work::retry(&tx, lease, now, due, &setback))?;
+        self.shared.in_hand.ended(&[lease]);
+        Ok(ended)
     }
 
     pub(in crate::store) async fn bury(&self, lease: Lease, now: Timestamp, setback: Setback) -> Result<bool, Error> {
-        transact!(self.work(), Write, |tx| work::bury(&tx, lease, now, &setback))
+        let ended = transact!(self.work(), Write, |tx| work::bury(&tx, lease, now, &setback))?;
+        self.shared.in_hand.ended(&[lease]);
+        Ok(ended)
     }
 
     pub(in crate::store) async fn hand_back(&self, leases: Vec<Lease>, now: Timestamp) -> Result<(), Error> {
-        transact!(self.work(), Write, |tx| work::hand_back(&tx, &leases, now))
+        transact!(self.work(), Write, |tx| work::hand_back(&tx, &leases, now))?;
+        self.shared.in_hand.ended(&leases);
+        Ok(())
     }
 
     pub(in crate::store) async fn expire(&self, now: Timestamp) -> Result<usize, Error> {

@@ -30,7 +30,7 @@ fetch = "off"
 "#;
 
 /// What a program is to be started with.
-pub(super) struct Setting {
+pub(crate) struct Setting {
     toml: String,
     /// Where its configuration lies.
     folder: PathBuf,
@@ -42,7 +42,7 @@ pub(super) struct Setting {
 
 impl Setting {
     /// With its store in `folder`.
-    pub(super) fn new(folder: &Path) -> Self {
+    pub(crate) fn new(folder: &Path) -> Self {
         let store = format!("[store]\nurl = \"sqlite://{}/taskhook.db\"\n", folder.display());
         let program = env!("CARGO_BIN_EXE_taskhook").into();
         Self { toml: merge(TOML, &store), folder: folder.to_owned(), before: Vec::new(), program, environment: Vec::new() }
@@ -70,7 +70,7 @@ impl Setting {
     }
 
     /// Lays `toml` over the configuration.
-    pub(super) fn config(mut self, toml: &str) -> Self {
+    pub(crate) fn config(mut self, toml: &str) -> Self {
         self.toml = merge(&self.toml, toml);
         self
     }
@@ -89,7 +89,7 @@ impl Setting {
     }
 
     /// Runs the program by `words`.
-    pub(super) fn by<const N: usize>(mut self, words: [&str; N]) -> Self {
+    pub(crate) fn by<const N: usize>(mut self, words: [&str; N]) -> Self {
         self.before.extend(words.map(OsString::from));
         self
     }
@@ -107,7 +107,7 @@ impl Setting {
     }
 
     /// Starts it; it must get ready.
-    pub(super) async fn start(&self) -> Program {
+    pub(crate) async fn start(&self) -> Program {
         let mut child = self.command().stderr(Stdio::piped()).spawn().unwrap();
         let stderr = BufReader::new(child.stderr.take().unwrap());
         let said = Arc::new(Mutex::new(String::new()));
@@ -135,7 +135,7 @@ impl Setting {
     }
 
     /// Starts it; it must end by itself. Its exit code, and what it said.
-    pub(super) async fn refused(&self) -> (Option<i32>, String) {
+    pub(crate) async fn refused(&self) -> (Option<i32>, String) {
         let mut child = self.command().stderr(Stdio::piped()).spawn().unwrap();
         let mut stderr = child.stderr.take().unwrap();
         let nobody = ([0, 0, 0, 0], 0).into();
@@ -156,11 +156,11 @@ fn addresses(line: &str) -> Option<(SocketAddr, SocketAddr)> {
 }
 
 /// A running program; it ends with the test.
-pub(super) struct Program {
+pub(crate) struct Program {
     child: Child,
     said: Arc<Mutex<String>>,
-    pub(super) public: SocketAddr,
-    pub(super) admin: SocketAddr,
+    pub(crate) public: SocketAddr,
+    pub(crate) admin: SocketAddr,
 }
 
 impl Program {
@@ -170,12 +170,12 @@ impl Program {
     }
 
     /// What it said so far.
-    pub(super) fn said(&self) -> String {
+    pub(crate) fn said(&self) -> String {
         self.said.lock().unwrap().clone()
     }
 
     /// Whether it has not ended.
-    pub(super) fn runs(&mut self) -> bool {
+    pub(crate) fn runs(&mut self) -> bool {
         self.child.try_wait().unwrap().is_none()
     }
 
@@ -193,20 +193,20 @@ impl Program {
     }
 
     /// SIGKILL, and the end of it.
-    pub(super) fn kill(&mut self) {
+    pub(crate) fn kill(&mut self) {
         self.child.kill().unwrap();
         self.child.wait().unwrap();
     }
 
     /// SIGTERM; it must end in order.
-    pub(super) async fn stop(&mut self) {
+    pub(crate) async fn stop(&mut self) {
         let pid = rustix::process::Pid::from_raw(self.child.id().try_into().unwrap()).unwrap();
         rustix::process::kill_process(pid, rustix::process::Signal::TERM).unwrap();
         assert_eq!(self.ended().await.code(), Some(0), "{}", self.said());
     }
 
     /// The memory that it has now, in bytes.
-    pub(super) fn memory(&self) -> u64 {
+    pub(crate) fn memory(&self) -> u64 {
         let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id())).unwrap();
         let line = status.lines().find(|line| line.starts_with("VmRSS:")).expect("a process has memory");
         line.split_whitespace().nth(1).unwrap().parse::<u64>().unwrap() << 10

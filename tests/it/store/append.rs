@@ -211,7 +211,7 @@ async fn crowd(database: Database) {
         false
     };
     let work = async {
-        for _ in 0..8 {
+        for _ in 0..3 {
             for job in database.claim(JobKind::Prove, "manus", database.clock.now()).await {
                 let moves = waiting(&job).into_iter().map(|event| Move { event, to: Stage::Done(Vec::new()) }).collect();
                 let finish = Finish { moves, ..Finish::default() };
