@@ -76,6 +76,8 @@
 //! | the tables | `src/store/sqlite/schema/`, `src/store/postgres/schema/` |
 //! | what is done otherwise on a PostgreSQL | the file of the same name in `src/store/postgres/` |
 //! | what replicas must not do at once | `src/store/postgres/lock.rs`; whose leases have run out, `beat.rs`; whose claim was not answered, `doubt.rs` |
+//! | which replica works for what | `src/store/postgres/hold.rs`, `share.rs`; what that means for limits, `src/worker/holdings.rs` |
+//! | what waits while senders crowd | `src/store/sqlite/writer.rs`, `src/store/postgres/crowd.rs` |
 //! | when a task is ours, when it is quarantined | `src/worker/prove.rs` |
 //! | what waits for what, and how long | `src/worker/fetch.rs`, `src/store/sqlite/lane.rs` |
 //! | what an event waits for files, and for how long | `src/worker/archive.rs` |

@@ -14,7 +14,8 @@ pub struct Config {
     /// `sqlite://` and a path, or `postgres://user:password@host/database`.
     #[serde(serialize_with = "without_password")]
     pub url: Secret,
-    /// PostgreSQL: the way past a transaction pooler, for migrations; `None` is as `url`.
+    /// PostgreSQL: the way past a transaction pooler, for migrations and for hearing other replicas; `None` is as `url`, without hearing
+    /// them.
     #[serde(default, serialize_with = "without_password_if_any", skip_serializing_if = "Option::is_none")]
     pub listen_url: Option<Secret>,
     /// PostgreSQL: the schema that the tables stand in, made if it is not there.

@@ -177,7 +177,8 @@ impl Postgres {
         let instance_id = open::open(&direct, clock.now()).await?;
         let me = Uuid::now_v7();
         let mut parts = JoinSet::new();
-        let sessions = way.sessions(config.max_connections.saturating_sub(OTHERS).max(1))?;
+        let others = OTHERS + usize::from(config.listen_url.is_some());
+        let sessions = way.sessions(config.max_connections.saturating_sub(others).max(1))?;
         // It shares out the machine's time, which nobody can set.
         let crowd = Crowd::new(Clock::system());
         let work = sessions.behind(crowd.clone());
