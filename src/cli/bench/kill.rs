@@ -242,9 +242,10 @@ impl Trial {
         }
     }
 
-    /// Waits until no work is left, or none goes on any more; what is left.
+    /// Waits until no work is left, or none goes on any more; what is left. More may be left than before although work goes on: an event
+    /// that was only kept becomes work first.
     async fn drained(&self, home: &Home) -> Result<u64> {
-        let (mut least, mut since) = (u64::MAX, self.clock.elapsed());
+        let (mut least, mut arrivals, mut since) = (u64::MAX, self.ledger.arrivals(), self.clock.elapsed());
         loop {
             let stats = home.json("/api/v1/stats").await?;
             let jobs: u64 = stats["jobs"].as_array().into_iter().flatten().filter_map(|row| row["count"].as_u64()).sum();
@@ -252,8 +253,9 @@ impl Trial {
             if left == 0 || self.clock.elapsed().saturating_sub(since) > STANDSTILL {
                 return Ok(left);
             }
-            if left < least {
-                (least, since) = (left, self.clock.elapsed());
+            let arrived = self.ledger.arrivals();
+            if left < least || arrived > arrivals {
+                (least, arrivals, since) = (least.min(left), arrived, self.clock.elapsed());
             }
             self.clock.sleep(LOOK_EVERY).await;
         }

@@ -121,7 +121,8 @@ async fn run(sessions: Sessions, mut waiting: mpsc::Receiver<Offer>, reach: Reac
             batch.push(next);
         }
         crowd.saw(batch.len());
-        keep(&sessions, &reach, std::mem::take(&mut batch)).await;
+        // In a box: what a batch needs is large.
+        Box::pin(keep(&sessions, &reach, std::mem::take(&mut batch))).await;
     }
 }
 

@@ -118,12 +118,12 @@ async fn listen(config: &Config, tls: &MakeRustlsConnect, heard: &Notify, instan
     };
     let mut messages = stream::poll_fn(|context| connection.poll_message(context));
     let mut begin = pin!(client.batch_execute("LISTEN taskhook"));
-    let mut begun = false;
+    let mut listening = false;
     loop {
         tokio::select! {
-            answer = &mut begin, if !begun => match answer {
+            answer = &mut begin, if !listening => match answer {
                 // What was said before is missed.
-                Ok(()) => { begun = true; heard.notify_one() }
+                Ok(()) => { listening = true; heard.notify_one() }
                 Err(error) => return told(&error),
             },
             message = messages.next() => match message {

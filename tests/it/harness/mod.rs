@@ -154,7 +154,7 @@ impl Harness {
             result
         };
         let (result, ()) =
-            within("the end of the worker", async { tokio::join!(stopping, worker.run(stop.clone(), drain)) }).await;
+            within("the end of the worker", async { tokio::join!(stopping, Box::pin(worker.run(stop.clone(), drain))) }).await;
         self.worker = Some(Worker::new(Arc::clone(&self.app().environment)));
         result
     }
