@@ -94,26 +94,29 @@ async fn do_to(tx: &Tx, act: Act, rows: &[i64], now: Timestamp) -> Result<usize,
         }
         // One after the other: what is done to one changes where others of its lane stand.
         Act::Retry => {
-            hold(tx, rows).await?;
-            for row in rows {
-                done += usize::from(matches!(retry(tx, *row, now).await?, Retried::Due | Retried::Behind(_)));
+            for row in hold(tx, rows).await? {
+                done += usize::from(matches!(retry(tx, row, now).await?, Retried::Due | Retried::Behind(_)));
             }
         }
         Act::Discard => {
-            hold(tx, rows).await?;
-            for row in rows {
-                done += usize::from(discard(tx, *row, now).await? == Discarded::Yes);
+            for row in hold(tx, rows).await? {
+                done += usize::from(discard(tx, row, now).await? == Discarded::Yes);
             }
         }
     }
     Ok(done)
 }
 
-/// Lets nobody else work on the lanes of `deliveries`, and nobody claim them.
-async fn hold(tx: &Tx, deliveries: &[i64]) -> Result<(), Error> {
-    lock::lanes(tx, deliveries.to_vec()).await?;
+/// Lets nobody else work on the lanes of `deliveries`, and nobody claim them; says which there are. Of one that is made while this waits
+/// the lane is not locked, so it is none of them.
+async fn hold(tx: &Tx, deliveries: &[i64]) -> Result<Vec<i64>, Error> {
+    let known = tx.rows("SELECT seq FROM deliveries WHERE seq = ANY($1)", args![deliveries.to_vec()]).await?;
+    let known: Vec<i64> = known.iter().map(|row| row.get(0)).collect();
+    let known: Vec<i64> = deliveries.iter().copied().filter(|delivery| known.contains(delivery)).collect();
+    lock::lanes(tx, known.clone()).await?;
     let jobs = "SELECT id FROM jobs WHERE kind = 'deliver' AND subject = ANY($1) ORDER BY id FOR UPDATE";
-    tx.run(jobs, args![deliveries.to_vec()]).await.map(drop)
+    tx.run(jobs, args![known]).await?;
+    Ok(known)
 }
 
 /// The row of the delivery `id`.
