@@ -47,13 +47,15 @@ pub(super) async fn erase(tx: &Tx, source: &str, task_id: &str, now: Timestamp) 
     intake::catch_up(tx, now).await?;
     let Some(task) = task(tx, source, task_id).await? else { return Ok(Erased::Unknown) };
     lock::subject(tx, task).await?;
-    // The jobs stay as they are until they are gone: nobody may begin anything.
+    // The jobs stay as they are until they are gone: nobody may begin anything. They are found without a look at their own table beside
+    // the one that waits, which would be at how they were before it.
+    let sql = "SELECT deliveries.seq FROM task_events JOIN deliveries ON deliveries.event = task_events.event WHERE task = $1";
+    let deliveries: Vec<i64> = tx.rows(sql, args![task]).await?.iter().map(|row| row.get(0)).collect();
     let jobs = tx
         .rows(
-            "SELECT id, state FROM jobs WHERE id IN (SELECT id FROM jobs WHERE kind IN ('prove', 'fetch', 'archive') AND subject = $1 \
-             UNION ALL SELECT jobs.id FROM task_events JOIN deliveries ON deliveries.event = task_events.event \
-             JOIN jobs ON jobs.kind = 'deliver' AND jobs.subject = deliveries.seq WHERE task = $1) ORDER BY id FOR UPDATE",
-            args![task],
+            "SELECT id, state FROM jobs WHERE (kind IN ('prove', 'fetch', 'archive') AND subject = $1) \
+             OR (kind = 'deliver' AND subject = ANY($2)) ORDER BY id FOR UPDATE",
+            args![task, deliveries],
         )
         .await?;
     if jobs.iter().any(|row| row.get::<_, &str>(1) == "leased") {
