@@ -24,6 +24,11 @@ pub(super) enum Outcome {
     None,
 }
 
+/// The part that is degraded when the destination `name` is.
+pub(super) fn part(name: &str) -> String {
+    format!("destination {name}")
+}
+
 /// Does `job`.
 pub(super) async fn run(environment: &Environment, job: Job) -> Outcome {
     let lease = job.lease;

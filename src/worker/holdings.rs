@@ -10,7 +10,7 @@
 use std::collections::HashMap;
 use std::time::Duration;
 
-use super::{Worker, prove};
+use super::{Worker, deliver, prove};
 use crate::store;
 use crate::store::model::{Bundle, Held, JobKind, Queue};
 
@@ -134,7 +134,7 @@ impl Worker {
             }
             Queue::Destination(name) => {
                 self.breakers.remove(name);
-                self.environment.health.recover(&format!("destination {name}"));
+                self.environment.health.recover(&deliver::part(name));
             }
         }
     }

@@ -278,7 +278,7 @@ impl Worker {
     fn judge(&mut self, name: &str, outcome: deliver::Outcome) {
         let (now, health) = (self.environment.clock.elapsed(), &self.environment.health);
         let breaker = self.breakers.entry(name.to_owned()).or_default();
-        let part = format!("destination {name}");
+        let part = deliver::part(name);
         match outcome {
             deliver::Outcome::Answered => {
                 if breaker.answered() {

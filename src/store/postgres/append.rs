@@ -19,7 +19,7 @@ use uuid::Uuid;
 use super::Postgres;
 use super::beat::Reach;
 use super::crowd::Crowd;
-use super::session::{Args, Sessions, Tx, args, clean, retry, transact};
+use super::session::{Args, Sessions, Tx, args, clean, retry, transact, within};
 use crate::clock::Clock;
 use crate::event::{First, Key, NewEvent, content_digest};
 use crate::store::model::{Appended, Queue};
@@ -128,17 +128,9 @@ async fn run(sessions: Sessions, mut waiting: mpsc::Receiver<Offer>, reach: Reac
 
 /// Keeps what can be kept, and answers each.
 async fn keep(sessions: &Sessions, reach: &Reach, offers: Vec<Offer>) {
-    let refused = |error: &Error| matches!(error, Error::Refused(_) | Error::Database(_));
-    let made = match reach.asking(async { retry!(sessions, insert(Way::AtOnce(sessions), &rows(&offers))) }).await {
-        // One by one, of which no more than the bad one is refused.
-        Err(error) if refused(&error) && offers.len() > 1 => {
-            for offer in offers {
-                Box::pin(keep(sessions, reach, vec![offer])).await;
-            }
-            return;
-        }
-        Err(error) => return offers.into_iter().for_each(|offer| answer(offer, Err(error.clone()))),
+    let made = match reach.asking(async { retry!(sessions, within(insert(Way::AtOnce(sessions), &rows(&offers)))) }).await {
         Ok(made) => made,
+        Err(error) => return refuse(sessions, reach, offers, error).await,
     };
     let (new, mut known): (Vec<_>, Vec<_>) = offers.into_iter().partition(|offer| made.contains(&offer.event.id));
     for offer in new {
@@ -151,14 +143,19 @@ async fn keep(sessions: &Sessions, reach: &Reach, offers: Vec<Offer>) {
     known.sort_by_key(|offer| offer.key);
     match reach.asking(async { transact!(sessions, Write, |tx| tell_apart(&tx, &known)) }).await {
         Ok(kept) => known.into_iter().zip(kept).for_each(|(offer, appended)| answer(offer, Ok(appended))),
-        Err(error) if refused(&error) => {
-            for offer in known {
-                let one = std::slice::from_ref(&offer);
-                let kept = reach.asking(async { transact!(sessions, Write, |tx| tell_apart(&tx, one)) }).await;
-                answer(offer, kept.map(|kept| kept[0]));
-            }
+        Err(error) => refuse(sessions, reach, known, error).await,
+    }
+}
+
+/// What could not be kept at once is kept one by one, where something in it was refused: then no more than the bad one is.
+async fn refuse(sessions: &Sessions, reach: &Reach, offers: Vec<Offer>, error: Error) {
+    let one_by_one = offers.len() > 1 && matches!(error, Error::Refused(_) | Error::Database(_));
+    for offer in offers {
+        if one_by_one {
+            Box::pin(keep(sessions, reach, vec![offer])).await;
+        } else {
+            answer(offer, Err(error.clone()));
         }
-        Err(error) => known.into_iter().for_each(|offer| answer(offer, Err(error.clone()))),
     }
 }
 

@@ -19,8 +19,7 @@ use crate::task::{Fetched, File, FileStatus, Task};
 
 impl Postgres {
     pub(in crate::store) async fn progress(&self, lease: Lease, now: Timestamp, news: Progress) -> Result<bool, Error> {
-        let kept = transact!(self.work(), Write, |tx| progress(&tx, lease, now, &news))?;
-        Ok(kept)
+        transact!(self.work(), Write, |tx| progress(&tx, lease, now, &news))
     }
 
     pub(in crate::store) async fn files(&self, subject: i64) -> Result<Vec<FileRow>, Error> {

@@ -1,8 +1,7 @@
 //! Claiming jobs that are due, with what they work on.
 //!
 //! What must hold: a job is claimed by one replica, which nobody else takes its queue from meanwhile, and its attempt is counted in the
-//! same commit. Rows that another transaction
-//! holds are passed over, never waited for.
+//! same commit. Rows that another transaction holds are passed over, never waited for.
 
 use std::collections::HashMap;
 

@@ -7,7 +7,7 @@ use jiff::Timestamp;
 use uuid::Uuid;
 
 use super::Way;
-use super::session::{Kind, Sessions, TRIES, Tx, args, transact, within};
+use super::session::{Kind, Sessions, Tx, args, retry, transact, within};
 use crate::store::Error;
 use crate::store::model::text;
 
@@ -30,16 +30,11 @@ pub(super) async fn open(way: &Way, now: Timestamp) -> Result<String, Error> {
 
 /// Migrates, however long that takes: one that is undone because it took long would never be done.
 async fn bring_up(sessions: &Sessions, way: &Way, now: Timestamp) -> Result<String, Error> {
-    let mut tries = 0;
-    loop {
+    retry!(sessions, async {
         let tx = within(sessions.begin(Kind::Write)).await?;
         let migrated = migrate(&tx, way, now).await;
-        match tx.end(migrated).await {
-            Err(Error::Again(_)) if tries < TRIES => tries += 1,
-            Err(Error::Again(problem)) => return Err(Error::Database(problem)),
-            outcome => return outcome,
-        }
-    }
+        tx.end(migrated).await
+    })
 }
 
 /// The store as it is, for who only looks, with its id.

@@ -115,7 +115,7 @@ macro_rules! retry {
         let mut tries = 0;
         loop {
             let _turn = $sessions.turn().await;
-            match $crate::store::postgres::session::within($work).await {
+            match $work.await {
                 Err($crate::store::Error::Again(_)) if tries < $crate::store::postgres::session::TRIES => tries += 1,
                 Err($crate::store::Error::Again(problem)) => break Err($crate::store::Error::Database(problem)),
                 outcome => break outcome,
@@ -128,11 +128,14 @@ pub(super) use retry;
 /// Does `$work`, a future on the transaction `$tx`, and commits; again where another transaction was in the way.
 macro_rules! transact {
     ($sessions:expr, $kind:ident, |$tx:ident| $work:expr) => {
-        $crate::store::postgres::session::retry!($sessions, async {
-            let $tx = $sessions.begin($crate::store::postgres::session::Kind::$kind).await?;
-            let done = $work.await;
-            $tx.end(done).await
-        })
+        $crate::store::postgres::session::retry!(
+            $sessions,
+            $crate::store::postgres::session::within(async {
+                let $tx = $sessions.begin($crate::store::postgres::session::Kind::$kind).await?;
+                let done = $work.await;
+                $tx.end(done).await
+            })
+        )
     };
 }
 pub(super) use transact;
