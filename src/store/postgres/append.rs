@@ -252,20 +252,7 @@ async fn insert(way: Way<'_>, rows: &[Row<'_>]) -> Result<HashSet<Uuid>, Error> 
     let task_ids = column(rows, |row| row.offer.event.task_id.as_deref().map(clean));
     let types = column(rows, |row| row.offer.event.provider_type.as_deref().map(clean));
     let targets = column(rows, |row| clean(&row.offer.event.target));
-    let sql = "WITH offered AS MATERIALIZED (SELECT nextval('events_seq_seq') AS seq, offer.* FROM unnest($1::uuid[], $2::uuid[], $3::text[], \
-             $4::text[], $5::text[], $6::text[], $7::text[], $8::text[], $9::timestamptz[], $10::text[], $11::boolean[], $12::boolean[], \
-             $13::uuid[], $14::boolean[], $15::text[], $16::text[], $17::bytea[]) \
-             AS offer (id, key, source, provider, type, provider_type, event_id, task_id, \
-             received_at, verification, kept, ping, collision_of, homeless, target, headers, body)), \
-             made AS (INSERT INTO events (seq, id, key, source, provider, type, provider_type, event_id, task_id, received_at, \
-             verification, kept, ping, collision_of, target, headers, body) SELECT seq, id, key, source, provider, type, provider_type, \
-             event_id, task_id, received_at, verification, kept, ping, collision_of, target, headers, body FROM offered \
-             WHERE NOT EXISTS (SELECT 1 FROM erased_keys WHERE erased_keys.key = offered.key) ORDER BY key, seq \
-             ON CONFLICT (key) DO NOTHING RETURNING seq, id), \
-             queued AS (INSERT INTO intake (event) SELECT seq FROM made), \
-             held AS (INSERT INTO open_events (subject, event, state, reason) SELECT -made.seq, made.seq, 'quarantined', $18 \
-             FROM made JOIN offered ON offered.seq = made.seq WHERE homeless) \
-             SELECT id FROM made";
+    let sql = "SELECT keep_events($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18)";
     let made = way
         .rows(
             sql,

@@ -1,11 +1,11 @@
 //! Keeping other work back while senders crowd.
 //!
 //! What must hold: senders wait for us, and may never come again, while work only comes later. So when more events come than can be
-//! kept at once, all work of this replica together has a share of the database's time ([`WORK_SHARE`]), which is never nothing; and
+//! kept at once, all work of all replicas together has a share of the database's time ([`WORK_SHARE`]), which is never nothing; and
 //! when they have gone, none is kept back. How long it waits counts for no time-out.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::time::Duration;
 
 use tokio::sync::{Mutex, OwnedMutexGuard};
@@ -16,7 +16,7 @@ use crate::clock::{Clock, millis};
 const CROWD: usize = 16;
 /// A crowd has gone when none came for so long.
 const LULL: Duration = Duration::from_millis(100);
-/// While senders crowd, work has one part in so many of the time.
+/// While senders crowd, work has one part in so many of the time of one connection.
 const WORK_SHARE: u32 = 4;
 /// The longest that one transaction keeps the next one waiting.
 const PAUSE: Duration = Duration::from_millis(500);
@@ -29,11 +29,18 @@ pub(super) struct Crowd {
     until: Arc<AtomicU64>,
     /// When, on the clock's running time, the next transaction may begin.
     turn: Arc<Mutex<Duration>>,
+    /// How many replicas share the time for work.
+    sharers: Arc<AtomicU32>,
 }
 
 impl Crowd {
     pub(super) fn new(clock: Clock) -> Self {
-        Self { clock, until: Arc::default(), turn: Arc::default() }
+        Self { clock, until: Arc::default(), turn: Arc::default(), sharers: Arc::new(AtomicU32::new(1)) }
+    }
+
+    /// So many replicas work, this one included.
+    pub(super) fn share_among(&self, replicas: usize) {
+        self.sharers.store(replicas.try_into().unwrap_or(u32::MAX).max(1), Ordering::Relaxed);
     }
 
     /// So many events were kept in one commit.
@@ -58,7 +65,8 @@ impl Crowd {
         {
             self.clock.sleep(wait.min(LULL)).await;
         }
-        Some(Turn { begun: self.clock.elapsed(), clock: self.clock.clone(), next })
+        let parts = WORK_SHARE.saturating_mul(self.sharers.load(Ordering::Relaxed));
+        Some(Turn { begun: self.clock.elapsed(), clock: self.clock.clone(), next, parts })
     }
 }
 
@@ -68,12 +76,14 @@ pub(super) struct Turn {
     clock: Clock,
     begun: Duration,
     next: OwnedMutexGuard<Duration>,
+    /// It has one part in so many of the time.
+    parts: u32,
 }
 
 impl Drop for Turn {
     fn drop(&mut self) {
         let now = self.clock.elapsed();
-        *self.next = now + (now.saturating_sub(self.begun) * (WORK_SHARE - 1)).min(PAUSE);
+        *self.next = now + now.saturating_sub(self.begun).saturating_mul(self.parts - 1).min(PAUSE);
     }
 }
 
@@ -117,5 +127,25 @@ mod tests {
         pass(&clock, 100);
         assert!(next.await.is_some(), "the crowd has gone");
         assert!(crowd.turn().await.is_none());
+    }
+
+    #[tokio::test]
+    async fn replicas_share_the_share() {
+        let clock = Clock::manual("2026-01-15T12:00:00Z".parse().unwrap());
+        let crowd = Crowd::new(clock.clone());
+        crowd.share_among(2);
+        crowd.saw(CROWD);
+        let turn = crowd.turn().await;
+        pass(&clock, 10);
+        drop(turn);
+        let mut next = std::pin::pin!(crowd.turn());
+        for _ in 0..6 {
+            crowd.saw(CROWD);
+            pass(&clock, 10);
+            assert!(next.as_mut().now_or_never().is_none(), "seven times as long is the senders' and the other's");
+        }
+        crowd.saw(CROWD);
+        pass(&clock, 10);
+        assert!(next.now_or_never().is_some(), "its turn");
     }
 }

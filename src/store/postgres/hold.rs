@@ -33,6 +33,7 @@ impl Postgres {
         let seen = transact!(self.sessions(), Read, |tx| look(&tx, me, &bundles))?;
         let held =
             if seen.is_settled() { seen.held(&[]) } else { transact!(self.sessions(), Write, |tx| settle(&tx, me, &bundles))? };
+        self.work().share_among(seen.live.len());
         self.shared.bell.note(seen.live.len() < 2, held.iter().map(|held| held.queue.clone()));
         Ok(held)
     }

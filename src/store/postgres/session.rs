@@ -70,6 +70,13 @@ impl Sessions {
         Self { crowd: Some(crowd), ..self.clone() }
     }
 
+    /// So many replicas work.
+    pub(super) fn share_among(&self, replicas: usize) {
+        if let Some(crowd) = &self.crowd {
+            crowd.share_among(replicas);
+        }
+    }
+
     /// Waits for the turn to begin a transaction.
     pub(super) async fn turn(&self) -> Option<Turn> {
         match &self.crowd {

@@ -32,12 +32,13 @@ const GROWING: [&str; 11] = [
 const MOST: f64 = 3000.0;
 
 /// What has the server tell the plan of each statement that a session runs.
-const TELLING: [&str; 6] = [
+const TELLING: [&str; 7] = [
     "session_preload_libraries=auto_explain",
     "auto_explain.log_min_duration=0",
     "auto_explain.log_level=notice",
     "auto_explain.log_format=json",
     "auto_explain.log_analyze=on",
+    "auto_explain.log_nested_statements=on",
     "auto_explain.log_timing=off",
 ];
 
