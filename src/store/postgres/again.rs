@@ -208,7 +208,7 @@ async fn discard(tx: &Tx, delivery: i64, now: Timestamp) -> Result<Discarded, Er
         ("pending", Some("leased")) => return Ok(Discarded::InFlight),
         ("pending", _) => {
             tx.run("DELETE FROM jobs WHERE kind = 'deliver' AND subject = $1", args![delivery]).await?;
-            lane::end(tx, delivery, "discarded", None, now).await?;
+            lane::end(tx, vec![delivery], "discarded", None, now).await?;
         }
         _ => return Ok(Discarded::Not(stands.state)),
     }
@@ -250,12 +250,10 @@ async fn replay(tx: &Tx, events: &[i64], now: Timestamp) -> Result<Vec<Replayed>
         )
         .await?;
     told.extend(numbers.iter().map(|row| Replayed::Yes(attempt(row.get(0)))));
-    for row in found.iter().filter(|row| rows.contains(&row.get(0))) {
-        work::add_job(tx, JobKind::Prove.as_str(), row.get(2), row.get(1), now).await?;
-        if row.get(3) {
-            work::hurry(tx, row.get(1), now).await?;
-        }
-    }
+    let again = || found.iter().filter(|row| rows.contains(&row.get(0)));
+    let wanted: Vec<(&str, i64)> = again().map(|row| (row.get(2), row.get(1))).collect();
+    work::add_jobs(tx, JobKind::Prove, &wanted, now).await?;
+    work::hurry(tx, again().filter(|row| row.get(3)).map(|row| row.get(1)).collect(), now).await?;
     Ok(told)
 }
 

@@ -11,7 +11,7 @@ use tokio_postgres::Row;
 
 use super::claim::{attempt, stored};
 use super::session::{Tx, args, clean, number, tidy, transact};
-use super::work::{add_job, begin_anew, delete_job, held, learn, move_event, take_step};
+use super::work::{Held, add_jobs, begin_anew, delete_job, held, learn, take_steps};
 use super::{Postgres, lock};
 use crate::store::Error;
 use crate::store::model::{FileRow, Finish, JobKind, Lease, NewFile, Progress, TURN_EVENTS, Told, Waiting};
@@ -44,23 +44,34 @@ impl Postgres {
     }
 }
 
-/// Lets an event wait for files: which, how its task is known, and whether it goes before something that came earlier.
-pub(super) async fn enter(
-    tx: &Tx,
-    source: &str,
-    subject: i64,
-    (event, told, out_of_order): (i64, Told, bool),
-    at: Timestamp,
-) -> Result<(), Error> {
-    move_event(tx, subject, event, "archiving", None).await?;
+/// An event that waits for files: how its task is known, and whether it goes before something that came earlier.
+pub(super) struct Entry {
+    pub(super) event: i64,
+    pub(super) subject: i64,
+    pub(super) told: Told,
+    pub(super) out_of_order: bool,
+}
+
+/// Lets events wait for files, each of its source.
+pub(super) async fn enter(tx: &Tx, entries: &[(&str, Entry)], at: Timestamp) -> Result<(), Error> {
+    if entries.is_empty() {
+        return Ok(());
+    }
     tx.run(
-        "INSERT INTO archiving (event, subject, told, since, out_of_order) VALUES ($1, $2, $3, $4, $5) \
+        "INSERT INTO archiving (event, subject, told, out_of_order, since) SELECT event, subject, told, out_of_order, $5 \
+         FROM unnest($1::bigint[], $2::bigint[], $3::text[], $4::boolean[]) AS entry (event, subject, told, out_of_order) \
          ON CONFLICT (event) DO UPDATE SET subject = excluded.subject, told = excluded.told, since = excluded.since, \
          out_of_order = excluded.out_of_order",
-        args![event, subject, told.as_str(), at, out_of_order],
+        args![
+            column(entries, |(_, entry)| entry.event),
+            column(entries, |(_, entry)| entry.subject),
+            column(entries, |(_, entry)| entry.told.as_str()),
+            column(entries, |(_, entry)| entry.out_of_order),
+            at,
+        ],
     )
     .await?;
-    add_job(tx, JobKind::Archive.as_str(), source, subject, at).await
+    add_jobs(tx, JobKind::Archive, &column(entries, |(source, entry)| (*source, entry.subject)), at).await
 }
 
 /// Writes down the files of a subject, each told once, with their newest links. To `revive` is to try again at once what failed
@@ -103,7 +114,7 @@ pub(super) async fn register(
     )
     .await?;
     if files.iter().any(|file| file.refused.is_none()) {
-        add_job(tx, JobKind::Archive.as_str(), source, subject, at).await?;
+        add_jobs(tx, JobKind::Archive, &[(source, subject)], at).await?;
     }
     Ok(())
 }
@@ -111,17 +122,15 @@ pub(super) async fn register(
 /// Keeps what a job has done so far; it goes on.
 async fn progress(tx: &Tx, lease: Lease, now: Timestamp, progress: &Progress) -> Result<bool, Error> {
     lock::leased(tx, &[lease]).await?;
-    let Some((_, source, subject)) = held(tx, lease).await? else { return Ok(false) };
+    let Some((_, Held { queue: source, subject, .. })) = held(tx, &[lease]).await?.pop() else { return Ok(false) };
     register(tx, &source, subject, &progress.renewed, false, now).await?;
     stand(tx, subject, &progress.files, now).await?;
-    learn(tx, subject, &progress.task, now).await?;
+    learn(tx, &[(subject, &progress.task)], now).await?;
     if !progress.moves.is_empty() {
         let moved = column(&progress.moves, |step| step.event);
         tx.run("DELETE FROM archiving WHERE event = ANY($1)", args![moved]).await?;
     }
-    for step in &progress.moves {
-        take_step(tx, &source, subject, step, now).await?;
-    }
+    take_steps(tx, &column(&progress.moves, |step| (source.as_str(), subject, step)), now).await?;
     Ok(true)
 }
 
@@ -158,16 +167,14 @@ async fn stand(tx: &Tx, subject: i64, files: &[FileRow], now: Timestamp) -> Resu
 
 /// Ends a turn: the job is gone if nothing is left to do, else due when its worker said, or at once if something came meanwhile.
 /// The lock of its subject is held, and its row.
-pub(super) async fn finish(tx: &Tx, lease: Lease, now: Timestamp, finish: &Finish) -> Result<bool, Error> {
+pub(super) async fn finish(tx: &Tx, lease: Lease, subject: i64, now: Timestamp, finish: &Finish) -> Result<(), Error> {
     let left = tx
-        .maybe(
-            "SELECT (SELECT max(event) FROM archiving WHERE archiving.subject = jobs.subject), \
-             (SELECT min(coalesce(files.due_at, $3)) FROM files WHERE files.subject = jobs.subject AND status = 'pending') \
-             FROM jobs WHERE id = $1 AND attempt = $2 AND state = 'leased'",
-            args![lease.job, i64::from(lease.attempt), now],
+        .row(
+            "SELECT (SELECT max(event) FROM archiving WHERE subject = $1), \
+             (SELECT min(coalesce(due_at, $2)) FROM files WHERE subject = $1 AND status = 'pending')",
+            args![subject, now],
         )
         .await?;
-    let Some(left) = left else { return Ok(false) };
     let (newest, due_at): (Option<i64>, Option<Timestamp>) = (left.get(0), left.get(1));
     if newest.is_none() && due_at.is_none() {
         return delete_job(tx, lease).await;

@@ -32,58 +32,67 @@ struct Leased {
 /// Takes in events that were kept; then leases due jobs, as many as there is capacity for, and loads what they work on.
 pub(super) async fn claim(tx: &Tx, me: Uuid, capacities: &[Capacity], now: Timestamp) -> Result<Claimed, Error> {
     let more = intake::take_in(tx, now).await?;
-    let mut claimed = Claimed { more, ..Claimed::default() };
-    let paused: Vec<String> = tx.rows("SELECT destination FROM paused", &[]).await?.iter().map(|row| row.get(0)).collect();
-    let mut leased = Vec::new();
-    for capacity in hold::ours(tx, me, capacities).await?.iter().filter(|capacity| capacity.limit > 0) {
-        if capacity.kind == JobKind::Deliver && paused.contains(&capacity.queue) {
-            continue;
-        }
-        leased.extend(lease(tx, me, capacity, now).await?);
-        claimed.next_due = [claimed.next_due, next_due(tx, capacity).await?].into_iter().flatten().min();
+    let paused = tx.rows("SELECT destination FROM paused", &[]).await?;
+    let paused: Vec<String> = paused.iter().map(|row| row.get(0)).collect();
+    let may =
+        |capacity: &Capacity| capacity.limit > 0 && !(capacity.kind == JobKind::Deliver && paused.contains(&capacity.queue));
+    let capacities: Vec<_> = hold::ours(tx, me, capacities).await?.into_iter().filter(may).collect();
+    if capacities.is_empty() {
+        return Ok(Claimed { more, ..Claimed::default() });
     }
-    claimed.jobs = load(tx, leased).await?;
-    Ok(claimed)
+    let leased = lease(tx, me, &capacities, now).await?;
+    let next_due = next_due(tx, &capacities).await?;
+    Ok(Claimed { jobs: load(tx, leased).await?, next_due, more })
 }
 
-/// What ends the statement that leases jobs; the state before tells whether one waited for its turn.
-macro_rules! lease_found {
-    ($found:literal) => {
+/// Capacities for some jobs of their queues, as columns: kinds, queues and limits.
+fn columns(capacities: &[Capacity], which: Which) -> (Vec<&str>, Vec<&str>, Vec<i64>) {
+    let some = || capacities.iter().filter(move |capacity| capacity.which == which);
+    let (kinds, queues) = some().map(|capacity| (capacity.kind.as_str(), capacity.queue.as_str())).unzip();
+    (kinds, queues, some().map(|capacity| number(capacity.limit)).collect())
+}
+
+/// Of each queue that is `wanted` the jobs that are due longest, as many as are wanted `most`; the state tells whether one waited for its
+/// turn. Those that are settled and those that are not have an index each.
+macro_rules! due {
+    ($like:literal) => {
         concat!(
-            "WITH found AS MATERIALIZED (",
-            $found,
-            " ORDER BY due_at, id LIMIT $3 FOR UPDATE SKIP LOCKED), \
-             leased AS (UPDATE jobs SET state = 'leased', due_at = NULL, attempt = attempt + 1, started_at = $2, holder = $4 \
-             FROM found WHERE jobs.id = found.id RETURNING jobs.id, subject, attempt, created_at) \
-             SELECT leased.id, subject, attempt, created_at, found.state = 'waiting' FROM leased JOIN found ON found.id = leased.id \
-             ORDER BY found.due_at, found.id"
+            " CROSS JOIN LATERAL (SELECT id, state, due_at FROM jobs WHERE ",
+            $like,
+            " AND jobs.queue = wanted.queue AND due_at <= $1 ORDER BY due_at, id LIMIT most FOR UPDATE SKIP LOCKED) AS due"
         )
     };
 }
 
-async fn lease(tx: &Tx, me: Uuid, capacity: &Capacity, now: Timestamp) -> Result<Vec<Leased>, Error> {
-    let Capacity { kind, queue, which, limit } = capacity;
-    let sql = match which {
-        Which::Any => lease_found!("SELECT id, state, due_at FROM jobs WHERE kind = $5 AND queue = $1 AND due_at <= $2"),
-        Which::Settled => {
-            lease_found!(
-                "SELECT id, state, due_at FROM jobs WHERE kind = 'prove' AND kind = $5 AND queue = $1 AND due_at <= $2 AND settled"
-            )
-        }
-        Which::Unsettled => lease_found!(
-            "SELECT id, state, due_at FROM jobs WHERE kind = 'prove' AND kind = $5 AND queue = $1 AND due_at <= $2 AND NOT settled"
-        ),
+async fn lease(tx: &Tx, me: Uuid, capacities: &[Capacity], now: Timestamp) -> Result<Vec<Leased>, Error> {
+    let (kinds, queues, limits) = columns(capacities, Which::Any);
+    let (_, settled, of_settled) = columns(capacities, Which::Settled);
+    let (_, unsettled, of_unsettled) = columns(capacities, Which::Unsettled);
+    // How many are found is not known when it is planned, so they are asked for by their numbers: else all jobs may be gone through.
+    let sql = concat!(
+        "WITH found AS MATERIALIZED (SELECT due.* FROM unnest($3::text[], $4::text[], $5::bigint[]) AS wanted (kind, queue, most)",
+        due!("jobs.kind = wanted.kind"),
+        " UNION ALL SELECT due.* FROM unnest($6::text[], $7::bigint[]) AS wanted (queue, most)",
+        due!("kind = 'prove' AND settled"),
+        " UNION ALL SELECT due.* FROM unnest($8::text[], $9::bigint[]) AS wanted (queue, most)",
+        due!("kind = 'prove' AND NOT settled"),
+        "), leased AS (UPDATE jobs SET state = 'leased', due_at = NULL, attempt = attempt + 1, started_at = $1, holder = $2 \
+         WHERE id = ANY (ARRAY (SELECT id FROM found)) RETURNING id, attempt, kind, queue, subject, created_at) \
+         SELECT leased.*, found.state = 'waiting' FROM leased JOIN found ON found.id = leased.id ORDER BY found.due_at, found.id"
+    );
+    let rows = tx.rows(sql, args![now, me, kinds, queues, limits, settled, of_settled, unsettled, of_unsettled]).await?;
+    let leased = |row: &Row| {
+        let kind = JobKind::ALL.into_iter().find(|kind| kind.as_str() == row.get::<_, &str>(2))?;
+        Some(Leased {
+            lease: Lease { job: row.get(0), attempt: attempt(row.get(1)) },
+            kind,
+            queue: row.get(3),
+            subject: row.get(4),
+            overdue_in_lane: row.get(6),
+            created_at: row.get(5),
+        })
     };
-    let rows = tx.rows(sql, args![queue, now, number(*limit), me, kind.as_str()]).await?;
-    let leased = |row: &Row| Leased {
-        lease: Lease { job: row.get(0), attempt: attempt(row.get(2)) },
-        kind: *kind,
-        queue: queue.clone(),
-        subject: row.get(1),
-        overdue_in_lane: row.get(4),
-        created_at: row.get(3),
-    };
-    Ok(rows.iter().map(leased).collect())
+    Ok(rows.iter().filter_map(leased).collect())
 }
 
 /// A number of attempts as the rest of the program counts them.
@@ -92,17 +101,21 @@ pub(super) fn attempt(count: i64) -> u32 {
 }
 
 /// When the next of these jobs is due. Settled ones never wait, so there is no time to tell.
-async fn next_due(tx: &Tx, capacity: &Capacity) -> Result<Option<Timestamp>, Error> {
-    let sql = match capacity.which {
-        Which::Any => "SELECT due_at FROM jobs WHERE kind = $1 AND queue = $2 AND due_at IS NOT NULL ORDER BY due_at, id LIMIT 1",
-        Which::Settled => return Ok(None),
-        Which::Unsettled => {
-            "SELECT due_at FROM jobs WHERE kind = 'prove' AND kind = $1 AND queue = $2 AND due_at IS NOT NULL AND NOT settled \
-             ORDER BY due_at, id LIMIT 1"
-        }
-    };
-    let next = tx.maybe(sql, args![capacity.kind.as_str(), capacity.queue]).await?;
-    Ok(next.map(|row| row.get(0)))
+async fn next_due(tx: &Tx, capacities: &[Capacity]) -> Result<Option<Timestamp>, Error> {
+    let (kinds, queues, _) = columns(capacities, Which::Any);
+    let (_, unsettled, _) = columns(capacities, Which::Unsettled);
+    let next = tx
+        .row(
+            "SELECT min(due_at) FROM (SELECT next.due_at FROM unnest($1::text[], $2::text[]) AS wanted (kind, queue) \
+             CROSS JOIN LATERAL (SELECT due_at FROM jobs WHERE jobs.kind = wanted.kind AND jobs.queue = wanted.queue \
+             AND due_at IS NOT NULL ORDER BY due_at, id LIMIT 1) AS next UNION ALL \
+             SELECT next.due_at FROM unnest($3::text[]) AS wanted (queue) \
+             CROSS JOIN LATERAL (SELECT due_at FROM jobs WHERE kind = 'prove' AND jobs.queue = wanted.queue \
+             AND due_at IS NOT NULL AND NOT settled ORDER BY due_at, id LIMIT 1) AS next) AS all_of_them",
+            args![kinds, queues, unsettled],
+        )
+        .await?;
+    Ok(next.get(0))
 }
 
 /// Loads what jobs work on, all of them at once.

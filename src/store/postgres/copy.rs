@@ -117,7 +117,7 @@ impl Target {
         let tx = self.tx();
         let all = async {
             let rows = tx.rows("SELECT id, attempt FROM jobs WHERE state = 'leased' ORDER BY id", &[]).await?;
-            work::end_leases(tx, &work::leases(&rows), now).await
+            work::end_leases(tx, &work::leases_of(&rows), now).await
         };
         self.wrap(all.await)
     }

@@ -101,5 +101,5 @@ impl Postgres {
 /// All leases of the replica `me`.
 async fn held(tx: &Tx, me: Uuid) -> Result<Vec<Lease>, Error> {
     let rows = tx.rows("SELECT id, attempt FROM jobs WHERE state = 'leased' AND holder = $1", args![me]).await?;
-    Ok(work::leases(&rows))
+    Ok(work::leases_of(&rows))
 }

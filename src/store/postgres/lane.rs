@@ -10,7 +10,7 @@
 //!
 //! All of it is done under the lock of the lane; only a claim takes a job without it, so a job's row is locked before its state decides.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::time::Duration;
 
 use jiff::Timestamp;
@@ -21,36 +21,48 @@ use crate::clock::{after, millis};
 use crate::store::Error;
 use crate::store::model::{NewDelivery, Outgoing, mark_out_of_order};
 
-/// Makes a delivery, and its job if it is the first of its lane or waits for its turn only so long.
-pub(super) async fn add(tx: &Tx, event: i64, lane: i64, delivery: &NewDelivery, now: Timestamp) -> Result<(), Error> {
-    let waits_until = delivery.order_wait.map(|wait| after(now, wait));
-    // Its attempt 0: what an event makes that was open in a backup may have been made, and sent, before the restore.
+/// Makes deliveries, each of an event in a lane, and the job of each that is the first of its lane or waits for its turn only so long.
+pub(super) async fn add(tx: &Tx, deliveries: &[(i64, i64, &NewDelivery)], now: Timestamp) -> Result<(), Error> {
+    fn column<'a, T>(all: &[(i64, i64, &'a NewDelivery)], value: impl Fn(&'a NewDelivery) -> T) -> Vec<T> {
+        all.iter().map(|(.., delivery)| value(delivery)).collect()
+    }
+    if deliveries.is_empty() {
+        return Ok(());
+    }
+    let (events, lanes): (Vec<i64>, Vec<i64>) = deliveries.iter().map(|(event, lane, _)| (*event, *lane)).unzip();
+    // Their attempt 0: what an event makes that was open in a backup may have been made, and sent, before the restore.
     tx.run(
-        "WITH before AS (SELECT EXISTS (SELECT 1 FROM deliveries WHERE destination = $3 AND lane = $5 AND state = 'pending') AS blocked), \
-         made AS (INSERT INTO deliveries (id, event, destination, route, lane, state, out_of_order, created_at, order_wait_ms, replay) \
-         VALUES ($1, $2, $3, $4, $5, 'pending', $6, $7, $8, coalesce((SELECT replay FROM replays WHERE event = $2), 0)) \
+        "WITH offered AS MATERIALIZED (SELECT nextval('deliveries_seq_seq') AS seq, offer.* FROM unnest($1::uuid[], $2::bigint[], \
+         $3::text[], $4::text[], $5::bigint[], $6::boolean[], $7::bigint[], $8::text[], $9::timestamptz[]) \
+         AS offer (id, event, destination, route, lane, out_of_order, order_wait_ms, body, waits_until)), \
+         made AS (INSERT INTO deliveries (seq, id, event, destination, route, lane, state, out_of_order, created_at, order_wait_ms, replay) \
+         SELECT seq, id, event, destination, route, lane, 'pending', out_of_order, $10, order_wait_ms, \
+         coalesce((SELECT replay FROM replays WHERE replays.event = offered.event), 0) FROM offered ORDER BY seq \
          ON CONFLICT (event, destination, replay) DO NOTHING RETURNING seq), \
-         content AS (INSERT INTO delivery_bodies (delivery, body) SELECT seq, $9 FROM made), \
+         new AS MATERIALIZED (SELECT offered.*, row_number() OVER (PARTITION BY destination, lane ORDER BY seq) > 1 \
+         OR EXISTS (SELECT 1 FROM deliveries AS earlier WHERE earlier.destination = offered.destination \
+         AND earlier.lane = offered.lane AND earlier.state = 'pending') AS blocked FROM offered JOIN made USING (seq)), \
+         content AS (INSERT INTO delivery_bodies (delivery, body) SELECT seq, body FROM new), \
          restored AS (INSERT INTO attempts (delivery, attempt, started_at, ended_at, outcome, detail) \
-         SELECT seq, 0, $7, $7, 'unknown', detail FROM made, restored_events WHERE restored_events.event = $2) \
+         SELECT seq, 0, $10, $10, 'unknown', detail FROM new JOIN restored_events ON restored_events.event = new.event) \
          INSERT INTO jobs (kind, queue, subject, state, due_at, created_at) \
-         SELECT 'deliver', $3, seq, CASE WHEN blocked THEN 'waiting' ELSE 'due' END, CASE WHEN blocked THEN $10 ELSE $7 END, $7 \
-         FROM made, before WHERE NOT blocked OR $10 IS NOT NULL",
+         SELECT 'deliver', destination, seq, CASE WHEN blocked THEN 'waiting' ELSE 'due' END, \
+         CASE WHEN blocked THEN waits_until ELSE $10 END, $10 FROM new WHERE NOT blocked OR waits_until IS NOT NULL ORDER BY seq",
         args![
-            delivery.id,
-            event,
-            delivery.destination,
-            delivery.route,
-            lane,
-            delivery.out_of_order,
+            column(deliveries, |delivery| delivery.id),
+            events,
+            column(deliveries, |delivery| delivery.destination.as_str()),
+            column(deliveries, |delivery| delivery.route.as_str()),
+            lanes,
+            column(deliveries, |delivery| delivery.out_of_order),
+            column(deliveries, |delivery| delivery.order_wait.map(|wait| number(millis(wait)))),
+            column(deliveries, |delivery| delivery.body.as_str()),
+            column(deliveries, |delivery| delivery.order_wait.map(|wait| after(now, wait))),
             now,
-            delivery.order_wait.map(|wait| number(millis(wait))),
-            delivery.body,
-            waits_until,
         ],
     )
-    .await?;
-    Ok(())
+    .await
+    .map(drop)
 }
 
 /// What deliveries send, by their rows. Those that waited long enough for their turn are marked, unless something was sent before.
@@ -89,26 +101,36 @@ pub(super) async fn outgoing(tx: &Tx, deliveries: Vec<i64>, overdue: Vec<i64>) -
     Ok(rows.iter().map(outgoing).collect())
 }
 
-/// Records how the attempt that `job` leases ended.
-pub(super) async fn end_attempt(tx: &Tx, job: i64, outcome: &str, detail: Option<&str>, at: Timestamp) -> Result<(), Error> {
-    tx.run(
-        "INSERT INTO attempts (delivery, attempt, started_at, ended_at, outcome, detail) \
-         SELECT subject, attempt, started_at, $2, $3, $4 FROM jobs WHERE id = $1",
-        args![job, at, outcome, tidy(detail)],
-    )
-    .await?;
-    Ok(())
+/// How the attempt that `job` leases ended.
+pub(super) struct Attempt<'a> {
+    pub(super) job: i64,
+    pub(super) outcome: &'static str,
+    pub(super) detail: Option<&'a str>,
 }
 
-/// Ends a delivery and gives its lane to the next one.
-pub(super) async fn end(tx: &Tx, delivery: i64, state: &str, reason: Option<&str>, at: Timestamp) -> Result<(), Error> {
-    let row = tx
-        .row(
-            "UPDATE deliveries SET state = $2, reason = $3, ended_at = $4 WHERE seq = $1 RETURNING destination, lane",
-            args![delivery, state, reason, at],
+/// Records how attempts ended.
+pub(super) async fn end_attempts(tx: &Tx, attempts: &[Attempt<'_>], at: Timestamp) -> Result<(), Error> {
+    let (jobs, outcomes): (Vec<i64>, Vec<&str>) = attempts.iter().map(|attempt| (attempt.job, attempt.outcome)).unzip();
+    let details: Vec<Option<String>> = attempts.iter().map(|attempt| tidy(attempt.detail)).collect();
+    tx.run(
+        "INSERT INTO attempts (delivery, attempt, started_at, ended_at, outcome, detail) \
+         SELECT subject, attempt, started_at, $4, outcome, detail FROM unnest($1::bigint[], $2::text[], $3::text[]) \
+         AS ended (job, outcome, detail) JOIN jobs ON jobs.id = ended.job",
+        args![jobs, outcomes, details, at],
+    )
+    .await
+    .map(drop)
+}
+
+/// Ends deliveries and gives their lanes to the next ones.
+pub(super) async fn end(tx: &Tx, deliveries: Vec<i64>, state: &str, reason: Option<&str>, at: Timestamp) -> Result<(), Error> {
+    let rows = tx
+        .rows(
+            "UPDATE deliveries SET state = $2, reason = $3, ended_at = $4 WHERE seq = ANY($1) RETURNING destination, lane",
+            args![deliveries, state, reason, at],
         )
         .await?;
-    give_turn(tx, row.get(0), row.get(1), at).await
+    give_turns(tx, rows.iter().map(|row| (row.get(0), row.get(1))).collect(), at).await
 }
 
 /// The first of a lane that is pending, but for `except`.
@@ -123,18 +145,20 @@ pub(super) async fn first(tx: &Tx, destination: &str, lane: i64, except: Option<
     Ok(first.map(|row| row.get(0)))
 }
 
-/// Makes the first of a lane due, unless it is already or waits for an attempt that is on its way.
-async fn give_turn(tx: &Tx, destination: &str, lane: i64, at: Timestamp) -> Result<(), Error> {
-    let Some(next) = first(tx, destination, lane, None).await? else { return Ok(()) };
+/// Makes the first of each lane due, unless it is already or waits for an attempt that is on its way.
+async fn give_turns(tx: &Tx, lanes: BTreeSet<(&str, i64)>, at: Timestamp) -> Result<(), Error> {
+    let (destinations, lanes): (Vec<&str>, Vec<i64>) = lanes.into_iter().unzip();
     tx.run(
-        "INSERT INTO jobs (kind, queue, subject, state, due_at, created_at) VALUES ('deliver', $1, $2, 'due', $3, $3) \
+        "INSERT INTO jobs (kind, queue, subject, state, due_at, created_at) SELECT 'deliver', ended.destination, first.seq, 'due', $3, $3 \
+         FROM unnest($1::text[], $2::bigint[]) AS ended (destination, lane) CROSS JOIN LATERAL (SELECT seq FROM deliveries \
+         WHERE deliveries.destination = ended.destination AND deliveries.lane = ended.lane AND state = 'pending' ORDER BY seq LIMIT 1) AS first \
          ON CONFLICT (kind, subject) DO UPDATE SET state = 'due', due_at = excluded.due_at, behind = NULL \
          WHERE jobs.state = 'waiting' AND NOT EXISTS (SELECT 1 FROM jobs AS other JOIN deliveries ON deliveries.seq = other.subject \
          WHERE other.kind = 'deliver' AND other.subject = jobs.behind AND other.state = 'leased' AND deliveries.state = 'pending')",
-        args![destination, next, at],
+        args![destinations, lanes, at],
     )
-    .await?;
-    Ok(())
+    .await
+    .map(drop)
 }
 
 /// Lets those go first that joined the lane before `delivery` while an attempt of it was on its way; that has ended, and the
@@ -146,7 +170,7 @@ pub(super) async fn step_back(tx: &Tx, delivery: i64, now: Timestamp) -> Result<
         return Ok(());
     }
     give_up_turn(tx, delivery, now).await?;
-    give_turn(tx, destination, lane, now).await
+    give_turns(tx, BTreeSet::from([(destination, lane)]), now).await
 }
 
 /// Lets a delivery whose job is due wait in its lane again, unless it goes out of order anyway.

@@ -20,6 +20,7 @@ pub(super) mod copy;
 mod crowd;
 mod delivery;
 mod doubt;
+mod end;
 mod erase;
 mod forget;
 mod hold;
@@ -52,6 +53,7 @@ use self::append::Appender;
 use self::bell::Bell;
 use self::crowd::Crowd;
 use self::doubt::InHand;
+use self::end::Ender;
 use self::session::Sessions;
 pub(super) use self::session::clean;
 use super::view::Totals;
@@ -81,6 +83,7 @@ struct Shared {
     /// The same, for work: it waits while senders crowd.
     work: Sessions,
     appender: Appender,
+    ender: Ender,
     bell: Bell,
     in_hand: InHand,
     /// When leases of replicas that are gone are looked for next.
@@ -182,6 +185,7 @@ impl Postgres {
         // It shares out the machine's time, which nobody can set.
         let crowd = Crowd::new(Clock::system());
         let work = sessions.behind(crowd.clone());
+        let ender = Ender::start(work.clone(), &mut parts);
         let appender = Appender::start(way.sessions(1)?, crowd, clock.clone(), &mut parts);
         beat::start(way.sessions(1)?, me, appender.reach(), &mut parts).await?;
         let direct = config.listen_url.is_some().then_some(direct);
@@ -193,6 +197,7 @@ impl Postgres {
             sessions,
             work,
             appender,
+            ender,
             bell,
             in_hand: InHand::new(clock.clone()),
             expire_at: Timer::new(clock),

@@ -3,6 +3,7 @@
 use jiff::Timestamp;
 use uuid::Uuid;
 
+use super::end::How;
 use super::session::transact;
 use super::{Postgres, claim, work};
 use crate::store::Error;
@@ -38,13 +39,13 @@ impl Postgres {
     }
 
     pub(in crate::store) async fn finish(&self, lease: Lease, now: Timestamp, finish: Finish) -> Result<bool, Error> {
-        let ended = transact!(self.work(), Write, |tx| work::finish(&tx, lease, now, &finish))?;
         let deliveries = finish.moves.iter().flat_map(|step| match &step.to {
             Stage::Done(deliveries) => deliveries.as_slice(),
             _ => &[],
         });
-        self.shared.bell.ring_for(deliveries.map(|delivery| Queue::Destination(delivery.destination.clone())));
-        self.shared.in_hand.ended(&[lease]);
+        let called: Vec<_> = deliveries.map(|delivery| Queue::Destination(delivery.destination.clone())).collect();
+        let ended = self.end(lease, now, How::Finished(finish)).await?;
+        self.shared.bell.ring_for(called.into_iter());
         Ok(ended)
     }
 
@@ -55,15 +56,11 @@ impl Postgres {
         due: Timestamp,
         setback: Setback,
     ) -> Result<bool, Error> {
-        let ended = transact!(self.work(), Write, |tx| work::retry(&tx, lease, now, due, &setback))?;
-        self.shared.in_hand.ended(&[lease]);
-        Ok(ended)
+        self.end(lease, now, How::Failed { due: Some(due), setback }).await
     }
 
     pub(in crate::store) async fn bury(&self, lease: Lease, now: Timestamp, setback: Setback) -> Result<bool, Error> {
-        let ended = transact!(self.work(), Write, |tx| work::bury(&tx, lease, now, &setback))?;
-        self.shared.in_hand.ended(&[lease]);
-        Ok(ended)
+        self.end(lease, now, How::Failed { due: None, setback }).await
     }
 
     pub(in crate::store) async fn hand_back(&self, leases: Vec<Lease>, now: Timestamp) -> Result<(), Error> {

@@ -1,7 +1,10 @@
-//! Jobs: ended only by whoever holds them.
+//! Jobs, and what follows from them.
 //!
 //! Every function here is part of one short transaction, under the locks of what its jobs are about. A job is a row only while there
-//! is work; what became of it stands on its event or its delivery.
+//! is work; what became of it stands on its event or its delivery. What many may need at once is written for many: a statement costs more
+//! than a row.
+
+use std::collections::HashSet;
 
 use jiff::Timestamp;
 use tokio_postgres::Row;
@@ -9,20 +12,31 @@ use uuid::Uuid;
 
 use super::beat::{is_seen, may_judge};
 use super::claim::attempt;
+use super::lane::Attempt;
 use super::session::{Tx, args, clean, number, tidy};
 use super::{archive, lane, lock};
 use crate::store::Error;
-use crate::store::model::{Finish, JobKind, Lease, Move, Proof, Released, Setback, Stage, TaskNews};
-use crate::task::Fetched;
+use crate::store::model::{JobKind, Lease, Move, Proof, Released, Stage, TaskNews};
+use crate::task::{Fetched, Task};
 
 /// The most leases that are ended in one transaction.
 const STEP: usize = 100;
 
-/// The kind, queue and subject of the job that `lease` holds; `None` if it holds it no more.
-pub(super) async fn held(tx: &Tx, lease: Lease) -> Result<Option<(String, String, i64)>, Error> {
-    let sql = "SELECT kind, queue, subject FROM jobs WHERE id = $1 AND attempt = $2 AND state = 'leased' FOR UPDATE";
-    let row = tx.maybe(sql, args![lease.job, i64::from(lease.attempt)]).await?;
-    Ok(row.map(|row| (row.get(0), row.get(1), row.get(2))))
+/// A job that is held.
+pub(super) struct Held {
+    pub(super) kind: String,
+    pub(super) queue: String,
+    pub(super) subject: i64,
+}
+
+/// The jobs that `leases` hold, in their order; one that is held no more is not among them.
+pub(super) async fn held(tx: &Tx, leases: &[Lease]) -> Result<Vec<(Lease, Held)>, Error> {
+    let (jobs, attempts): (Vec<i64>, Vec<i64>) = leases.iter().map(|lease| (lease.job, i64::from(lease.attempt))).unzip();
+    let sql = "SELECT jobs.id, jobs.attempt, kind, queue, subject FROM unnest($1::bigint[], $2::bigint[]) AS lease (job, attempt) \
+               JOIN jobs ON jobs.id = lease.job AND jobs.attempt = lease.attempt WHERE state = 'leased' ORDER BY jobs.id FOR UPDATE OF jobs";
+    let rows = tx.rows(sql, args![jobs, attempts]).await?;
+    let job = |row: &Row| Held { kind: row.get(2), queue: row.get(3), subject: row.get(4) };
+    Ok(leases_of(&rows).into_iter().zip(rows.iter().map(job)).collect())
 }
 
 /// Whether `lease` still holds. It holds as long as its replica lives, so there is nothing to extend.
@@ -31,35 +45,9 @@ pub(super) async fn renew(tx: &Tx, lease: Lease) -> Result<bool, Error> {
     Ok(tx.maybe(sql, args![lease.job, i64::from(lease.attempt)]).await?.is_some())
 }
 
-/// Ends a job that did its work, and starts what follows from it.
-pub(super) async fn finish(tx: &Tx, lease: Lease, now: Timestamp, finish: &Finish) -> Result<bool, Error> {
-    lock::leased(tx, &[lease]).await?;
-    let Some((kind, queue, subject)) = held(tx, lease).await? else { return Ok(false) };
-    if kind == JobKind::Deliver.as_str() {
-        lane::end_attempt(tx, lease.job, "delivered", finish.detail.as_deref(), now).await?;
-        lane::end(tx, subject, "delivered", None, now).await?;
-        return delete_job(tx, lease).await;
-    }
-    if kind == JobKind::Archive.as_str() {
-        return archive::finish(tx, lease, now, finish).await;
-    }
-    learn(tx, subject, &finish.task, now).await?;
-    for step in &finish.moves {
-        take_step(tx, &queue, subject, step, now).await?;
-    }
-    archive::register(tx, &queue, subject, &finish.files, true, now).await?;
-    let waiting = "SELECT EXISTS (SELECT 1 FROM open_events WHERE subject = $1 AND state = $2)";
-    if !tx.row(waiting, args![subject, stage_of(&kind)]).await?.get::<_, bool>(0) {
-        return delete_job(tx, lease).await;
-    }
-    // Either they are held on purpose until `again_at`, or they came while this job ran: then it is their turn now. Patience
-    // with the provider begins anew, since it answered.
-    begin_anew(tx, lease, finish.again_at.unwrap_or(now)).await
-}
-
 /// Makes a job due at `due_at` with its attempts to begin anew. It gets a new number: one that was used once must never open the
 /// fence again.
-pub(super) async fn begin_anew(tx: &Tx, lease: Lease, due_at: Timestamp) -> Result<bool, Error> {
+pub(super) async fn begin_anew(tx: &Tx, lease: Lease, due_at: Timestamp) -> Result<(), Error> {
     tx.run(
         "UPDATE jobs SET id = DEFAULT, state = 'due', due_at = $2, created_at = $2, attempt = 0, first_attempt = 1, started_at = NULL, \
          holder = NULL, behind = NULL, reasons = '{}', settled = EXISTS (SELECT 1 FROM tasks WHERE tasks.seq = jobs.subject \
@@ -67,97 +55,168 @@ pub(super) async fn begin_anew(tx: &Tx, lease: Lease, due_at: Timestamp) -> Resu
          WHERE open_events.subject = jobs.subject AND open_events.state = 'proving' AND released_at IS NOT NULL) WHERE id = $1",
         args![lease.job, due_at],
     )
-    .await?;
-    Ok(true)
+    .await
+    .map(drop)
 }
 
-/// Takes an event of the job of `queue` and `subject` where it goes.
-pub(super) async fn take_step(tx: &Tx, queue: &str, subject: i64, step: &Move, now: Timestamp) -> Result<(), Error> {
-    match &step.to {
-        Stage::Fetch => {
-            move_event(tx, subject, step.event, "fetching", None).await?;
-            add_job(tx, JobKind::Fetch.as_str(), queue, subject, now).await
-        }
-        Stage::Archive { told, out_of_order } => {
-            archive::enter(tx, queue, subject, (step.event, *told, *out_of_order), now).await
-        }
-        Stage::Quarantine(reason) => move_event(tx, subject, step.event, "quarantined", Some(reason)).await,
-        Stage::Dead(reason) => move_event(tx, subject, step.event, "dead", Some(reason)).await,
-        Stage::Done(deliveries) => {
-            tx.run("DELETE FROM open_events WHERE subject = $1 AND event = $2", args![subject, step.event]).await?;
-            for delivery in deliveries {
-                lane::add(tx, step.event, subject, delivery, now).await?;
+/// A step of an event of the job of `queue` and `subject`.
+pub(super) type Step<'a> = (&'a str, i64, &'a Move);
+
+/// Takes events where they go, each once.
+pub(super) async fn take_steps(tx: &Tx, steps: &[Step<'_>], now: Timestamp) -> Result<(), Error> {
+    let (mut moved, mut done, mut deliveries) = (Vec::new(), Vec::new(), Vec::new());
+    let (mut fetched, mut archived) = (Vec::new(), Vec::new());
+    for (queue, subject, step) in steps {
+        let (subject, event) = (*subject, step.event);
+        match &step.to {
+            Stage::Fetch => {
+                moved.push((subject, event, "fetching", None));
+                fetched.push((*queue, subject));
             }
-            Ok(())
+            Stage::Archive { told, out_of_order } => {
+                moved.push((subject, event, "archiving", None));
+                archived.push((*queue, archive::Entry { event, subject, told: *told, out_of_order: *out_of_order }));
+            }
+            Stage::Quarantine(reason) => moved.push((subject, event, "quarantined", Some(&**reason))),
+            Stage::Dead(reason) => moved.push((subject, event, "dead", Some(&**reason))),
+            Stage::Done(made) => {
+                done.push((subject, event));
+                deliveries.extend(made.iter().map(|delivery| (event, subject, delivery)));
+            }
         }
     }
+    move_events(tx, &moved).await?;
+    add_jobs(tx, JobKind::Fetch, &fetched, now).await?;
+    archive::enter(tx, &archived, now).await?;
+    if !done.is_empty() {
+        let (subjects, events): (Vec<i64>, Vec<i64>) = done.into_iter().unzip();
+        let sql = "DELETE FROM open_events USING unnest($1::bigint[], $2::bigint[]) AS done (subject, event) \
+                   WHERE open_events.subject = done.subject AND open_events.event = done.event";
+        tx.run(sql, args![subjects, events]).await?;
+    }
+    lane::add(tx, &deliveries, now).await
 }
 
-/// Makes a job due now, unless there is one for the same subject. One that only waits to look again is hurried; one that is
-/// running will find at its end that more came, and one that backs off after a failure keeps its time.
-pub(super) async fn add_job(tx: &Tx, kind: &str, queue: &str, subject: i64, now: Timestamp) -> Result<(), Error> {
+/// Makes jobs due now, for each of the subjects with their queues, unless there is one for the same subject. One that only waits to
+/// look again is hurried; one that is running will find at its end that more came, and one that backs off after a failure keeps its
+/// time.
+pub(super) async fn add_jobs(tx: &Tx, kind: JobKind, wanted: &[(&str, i64)], now: Timestamp) -> Result<(), Error> {
+    let mut known = HashSet::new();
+    let (queues, subjects): (Vec<&str>, Vec<i64>) = wanted.iter().filter(|(_, subject)| known.insert(*subject)).copied().unzip();
+    if subjects.is_empty() {
+        return Ok(());
+    }
     tx.run(
-        "INSERT INTO jobs (kind, queue, subject, settled, state, due_at, created_at) VALUES ($1, $2, $3, \
-         EXISTS (SELECT 1 FROM tasks WHERE tasks.seq = $3 AND proof IS NOT NULL), 'due', $4, $4) \
+        "INSERT INTO jobs (kind, queue, subject, settled, state, due_at, created_at) SELECT $1, queue, subject, \
+         EXISTS (SELECT 1 FROM tasks WHERE tasks.seq = subject AND proof IS NOT NULL), 'due', $4, $4 \
+         FROM unnest($2::text[], $3::bigint[]) AS wanted (queue, subject) \
          ON CONFLICT (kind, subject) DO UPDATE SET due_at = excluded.due_at \
          WHERE jobs.state = 'due' AND jobs.attempt = 0 AND jobs.due_at > excluded.due_at",
-        args![kind, queue, subject, now],
+        args![kind.as_str(), queues, subjects, now],
     )
-    .await?;
-    Ok(())
+    .await
+    .map(drop)
 }
 
 /// The state of the events that wait for a job of this kind.
-fn stage_of(kind: &str) -> &'static str {
+pub(super) fn stage_of(kind: &str) -> &'static str {
     if kind == JobKind::Prove.as_str() { "proving" } else { "fetching" }
 }
 
-pub(super) async fn delete_job(tx: &Tx, lease: Lease) -> Result<bool, Error> {
-    tx.run("DELETE FROM jobs WHERE id = $1", args![lease.job]).await?;
-    Ok(true)
+pub(super) async fn delete_job(tx: &Tx, lease: Lease) -> Result<(), Error> {
+    tx.run("DELETE FROM jobs WHERE id = $1", args![lease.job]).await.map(drop)
 }
 
-pub(super) async fn move_event(tx: &Tx, subject: i64, event: i64, state: &str, reason: Option<&str>) -> Result<(), Error> {
-    let sql = "UPDATE open_events SET state = $3, reason = $4 WHERE subject = $1 AND event = $2";
-    tx.run(sql, args![subject, event, state, tidy(reason)]).await?;
-    Ok(())
-}
-
-/// Writes down what was learnt of a task. Of an event that names none nothing is ever learnt.
-pub(super) async fn learn(tx: &Tx, task: i64, news: &TaskNews, at: Timestamp) -> Result<(), Error> {
-    if let Some(how) = news.proof {
-        tx.run("UPDATE tasks SET proof = $2, proven_at = $3 WHERE seq = $1 AND proof IS NULL", args![task, how, at]).await?;
-        hurry(tx, task, at).await?;
+/// Puts events, each with its subject, into states, for reasons.
+async fn move_events(tx: &Tx, moved: &[(i64, i64, &str, Option<&str>)]) -> Result<(), Error> {
+    if moved.is_empty() {
+        return Ok(());
     }
-    if news.refused || news.probed {
+    let (subjects, events): (Vec<i64>, Vec<i64>) = moved.iter().map(|(subject, event, ..)| (*subject, *event)).unzip();
+    let (states, reasons): (Vec<&str>, Vec<Option<String>>) =
+        moved.iter().map(|(.., state, reason)| (*state, tidy(*reason))).unzip();
+    tx.run(
+        "UPDATE open_events SET state = moved.state, reason = moved.reason \
+         FROM unnest($1::bigint[], $2::bigint[], $3::text[], $4::text[]) AS moved (subject, event, state, reason) \
+         WHERE open_events.subject = moved.subject AND open_events.event = moved.event",
+        args![subjects, events, states, reasons],
+    )
+    .await
+    .map(drop)
+}
+
+/// Writes down what was learnt of tasks, of each once. Of an event that names none nothing is ever learnt.
+pub(super) async fn learn(tx: &Tx, news: &[(i64, &TaskNews)], at: Timestamp) -> Result<(), Error> {
+    let (proven, how): (Vec<i64>, Vec<&str>) = news.iter().filter_map(|(task, news)| Some((*task, news.proof?))).unzip();
+    if !proven.is_empty() {
         tx.run(
-            "UPDATE tasks SET refused_at = coalesce(refused_at, CASE WHEN $3 THEN $2::timestamptz END), probes = probes + $4 WHERE seq = $1",
-            args![task, at, news.refused, i64::from(news.probed)],
+            "UPDATE tasks SET proof = told.how, proven_at = $3 FROM unnest($1::bigint[], $2::text[]) AS told (task, how) \
+             WHERE tasks.seq = told.task AND proof IS NULL",
+            args![proven, how, at],
+        )
+        .await?;
+        hurry(tx, proven, at).await?;
+    }
+    let asked = || news.iter().filter(|(_, news)| news.refused || news.probed);
+    let (tasks, refused): (Vec<i64>, Vec<bool>) = asked().map(|(task, news)| (*task, news.refused)).unzip();
+    if !tasks.is_empty() {
+        let probes: Vec<i64> = asked().map(|(_, news)| i64::from(news.probed)).collect();
+        tx.run(
+            "UPDATE tasks SET refused_at = coalesce(refused_at, CASE WHEN told.refused THEN $4::timestamptz END), \
+             probes = tasks.probes + told.probes FROM unnest($1::bigint[], $2::boolean[], $3::bigint[]) AS told (task, refused, probes) \
+             WHERE tasks.seq = told.task",
+            args![tasks, refused, probes, at],
         )
         .await?;
     }
-    if news.deleted {
-        tx.run("UPDATE tasks SET deleted_at = coalesce(deleted_at, $2) WHERE seq = $1 AND proof IS NOT NULL", args![task, at])
-            .await?;
+    let deleted: Vec<i64> = news.iter().filter(|(_, news)| news.deleted).map(|(task, _)| *task).collect();
+    if !deleted.is_empty() {
+        let sql = "UPDATE tasks SET deleted_at = coalesce(deleted_at, $2) WHERE seq = ANY($1) AND proof IS NOT NULL";
+        tx.run(sql, args![deleted, at]).await?;
     }
-    if let Some(fetched) = &news.fetched {
+    let fetched: Vec<_> = news.iter().filter_map(|(task, news)| Some((*task, news.fetched.as_deref()?))).collect();
+    keep_fetched(tx, &fetched, at).await
+}
+
+/// Keeps tasks as they were fetched, each once.
+async fn keep_fetched(tx: &Tx, fetched: &[(i64, &Fetched)], at: Timestamp) -> Result<(), Error> {
+    fn column<'a, T>(fetched: &'a [(i64, &Fetched)], value: impl Fn(&'a Task) -> T) -> Vec<T> {
+        fetched.iter().map(|(_, fetched)| value(&fetched.task)).collect()
+    }
+    if fetched.is_empty() {
+        return Ok(());
+    }
+    let tasks: Vec<i64> = fetched.iter().map(|(task, _)| *task).collect();
+    tx.run(
+        "UPDATE tasks SET state = told.state, title = coalesce(told.title, tasks.title), url = coalesce(told.url, tasks.url), \
+         stop_reason = told.stop_reason, credits = coalesce(told.credits, tasks.credits), fetched_at = $7 \
+         FROM unnest($1::bigint[], $2::text[], $3::text[], $4::text[], $5::text[], $6::float8[]) \
+         AS told (task, state, title, url, stop_reason, credits) WHERE tasks.seq = told.task",
+        args![
+            tasks,
+            column(fetched, |told| told.state.as_str()),
+            column(fetched, |told| tidy(told.title.as_deref())),
+            column(fetched, |told| tidy(told.url.as_deref())),
+            column(fetched, |told| tidy(told.stop_reason.as_deref())),
+            column(fetched, |told| told.credits),
+            at,
+        ],
+    )
+    .await?;
+    let (mut wholes, mut files, mut raws) = (Vec::new(), Vec::new(), Vec::new());
+    for (_, told) in fetched {
         let json = |value: Result<String, serde_json::Error>| value.map_err(|error| Error::Database(error.to_string()));
-        let Fetched { task: told, files, raw } = &**fetched;
-        let (title, url, stop) = (told.title.as_deref(), told.url.as_deref(), told.stop_reason.as_deref());
-        tx.run(
-            "UPDATE tasks SET state = $2, title = coalesce($3, title), url = coalesce($4, url), stop_reason = $5, \
-             credits = coalesce($6, credits), fetched_at = $7 WHERE seq = $1",
-            args![task, told.state.as_str(), tidy(title), tidy(url), tidy(stop), told.credits, at],
-        )
-        .await?;
-        tx.run(
-            "INSERT INTO fetched_tasks (task_seq, task, files, raw) VALUES ($1, $2, $3, $4) \
-             ON CONFLICT (task_seq) DO UPDATE SET task = excluded.task, files = excluded.files, raw = excluded.raw",
-            args![task, json(serde_json::to_string(told))?, json(serde_json::to_string(files))?, raw],
-        )
-        .await?;
+        wholes.push(json(serde_json::to_string(&told.task))?);
+        files.push(json(serde_json::to_string(&told.files))?);
+        raws.push(told.raw.as_str());
     }
-    Ok(())
+    tx.run(
+        "INSERT INTO fetched_tasks (task_seq, task, files, raw) SELECT * FROM unnest($1::bigint[], $2::text[], $3::text[], $4::text[]) \
+         ON CONFLICT (task_seq) DO UPDATE SET task = excluded.task, files = excluded.files, raw = excluded.raw",
+        args![tasks, wholes, files, raws],
+    )
+    .await
+    .map(drop)
 }
 
 /// Writes down proofs; the first one of a task stands.
@@ -195,73 +254,21 @@ pub(super) async fn prove(tx: &Tx, source: &str, proofs: &[Proof], at: Timestamp
     Ok(())
 }
 
-/// What waited for the proof of a task, or for a person's word, need not wait for its next turn.
-pub(super) async fn hurry(tx: &Tx, subject: i64, at: Timestamp) -> Result<(), Error> {
+/// What waited for the proof of tasks, or for a person's word, need not wait for its next turn.
+pub(super) async fn hurry(tx: &Tx, subjects: Vec<i64>, at: Timestamp) -> Result<(), Error> {
     tx.run(
         "UPDATE jobs SET settled = true, due_at = CASE WHEN state = 'due' THEN least(due_at, $2) ELSE due_at END \
-         WHERE kind = 'prove' AND subject = $1",
-        args![subject, at],
+         WHERE kind = 'prove' AND subject = ANY($1)",
+        args![subjects, at],
     )
-    .await?;
-    Ok(())
-}
-
-/// Closes an attempt that failed; the job is due again at `due`.
-pub(super) async fn retry(tx: &Tx, lease: Lease, now: Timestamp, due: Timestamp, setback: &Setback) -> Result<bool, Error> {
-    lock::leased(tx, &[lease]).await?;
-    let Some((kind, _, subject)) = held(tx, lease).await? else { return Ok(false) };
-    close_failed(tx, &kind, subject, lease, now, setback).await?;
-    // A reason for each attempt, the newest twenty: work that is never given up on must not grow for ever.
-    tx.run(
-        "UPDATE jobs SET state = 'due', due_at = $2, holder = NULL, \
-         reasons = (CASE WHEN cardinality(reasons) >= 20 THEN reasons[2:] ELSE reasons END) || $3 WHERE id = $1",
-        args![lease.job, due, vec![clean(&setback.reason).into_owned()]],
-    )
-    .await?;
-    if kind == JobKind::Deliver.as_str() {
-        lane::step_back(tx, subject, now).await?;
-    }
-    Ok(true)
-}
-
-/// Closes an attempt that failed, and gives the work up: a dead letter, with all its reasons.
-pub(super) async fn bury(tx: &Tx, lease: Lease, now: Timestamp, setback: &Setback) -> Result<bool, Error> {
-    lock::leased(tx, &[lease]).await?;
-    let Some((kind, _, subject)) = held(tx, lease).await? else { return Ok(false) };
-    close_failed(tx, &kind, subject, lease, now, setback).await?;
-    let reason = clean(&setback.reason).into_owned();
-    if kind == JobKind::Deliver.as_str() {
-        lane::end(tx, subject, "dead", Some(&reason), now).await?;
-    } else if kind == JobKind::Archive.as_str() {
-        archive::bury(tx, lease, subject, &reason, now).await?;
-    } else {
-        tx.run(
-            "UPDATE open_events SET state = 'dead', reason = $3, reasons = (SELECT jobs.reasons FROM jobs WHERE jobs.id = $4) || $5 \
-             WHERE subject = $1 AND state = $2",
-            args![subject, stage_of(&kind), reason, lease.job, vec![reason.clone()]],
-        )
-        .await?;
-    }
-    delete_job(tx, lease).await
-}
-
-async fn close_failed(tx: &Tx, kind: &str, subject: i64, lease: Lease, now: Timestamp, setback: &Setback) -> Result<(), Error> {
-    if kind == JobKind::Deliver.as_str() {
-        if setback.unsent {
-            return Ok(());
-        }
-        let outcome = if setback.unknown { "unknown" } else { "failed" };
-        let detail = setback.detail.as_ref().unwrap_or(&setback.reason);
-        return lane::end_attempt(tx, lease.job, outcome, Some(detail), now).await;
-    }
-    learn(tx, subject, &setback.task, now).await
+    .await
+    .map(drop)
 }
 
 /// Gives jobs back that were claimed and not begun: as if they had never been claimed.
 pub(super) async fn hand_back(tx: &Tx, leases: &[Lease], now: Timestamp) -> Result<(), Error> {
     lock::leased(tx, leases).await?;
-    for lease in leases {
-        let Some((kind, _, subject)) = held(tx, *lease).await? else { continue };
+    for (lease, Held { kind, subject, .. }) in held(tx, leases).await? {
         // A new number, for the same reason as in [`begin_anew`].
         let sql = "UPDATE jobs SET id = DEFAULT, state = 'due', due_at = $2, attempt = attempt - 1, started_at = NULL, holder = NULL \
                    WHERE id = $1";
@@ -288,7 +295,7 @@ pub(super) async fn expire(tx: &Tx, me: Uuid, now: Timestamp) -> Result<(usize, 
             args![me, number(STEP)],
         )
         .await?;
-    let leases = leases(&rows);
+    let leases = leases_of(&rows);
     if leases.is_empty() {
         return Ok((0, true));
     }
@@ -296,19 +303,19 @@ pub(super) async fn expire(tx: &Tx, me: Uuid, now: Timestamp) -> Result<(usize, 
 }
 
 /// The leases that rows tell of by their job and its attempt.
-pub(super) fn leases(rows: &[Row]) -> Vec<Lease> {
+pub(super) fn leases_of(rows: &[Row]) -> Vec<Lease> {
     rows.iter().map(|row| Lease { job: row.get(0), attempt: attempt(row.get(1)) }).collect()
 }
 
 /// Ends leases that nobody holds any more; says how many.
 pub(super) async fn end_leases(tx: &Tx, leases: &[Lease], now: Timestamp) -> Result<usize, Error> {
     lock::leased(tx, leases).await?;
-    let mut ended = 0;
-    for lease in leases {
-        let Some((kind, _, subject)) = held(tx, *lease).await? else { continue };
-        ended += 1;
+    let held = held(tx, leases).await?;
+    let ended = held.len();
+    for (lease, Held { kind, subject, .. }) in held {
         if kind == JobKind::Deliver.as_str() {
-            lane::end_attempt(tx, lease.job, "unknown", Some("taskhook ended before the answer came"), now).await?;
+            let unknown = Attempt { job: lease.job, outcome: "unknown", detail: Some("taskhook ended before the answer came") };
+            lane::end_attempts(tx, &[unknown], now).await?;
         }
         tx.run("UPDATE jobs SET state = 'due', due_at = $2, holder = NULL WHERE id = $1", args![lease.job, now]).await?;
         if kind == JobKind::Deliver.as_str() {
@@ -330,9 +337,9 @@ pub(super) async fn release(tx: &Tx, event: Uuid, now: Timestamp) -> Result<Rele
     if state != "quarantined" {
         return Ok(Released::Not(state));
     }
-    move_event(tx, subject, seq, "proving", None).await?;
+    move_events(tx, &[(subject, seq, "proving", None)]).await?;
     tx.run("UPDATE events SET released_at = $2 WHERE seq = $1", args![seq, now]).await?;
-    add_job(tx, JobKind::Prove.as_str(), source, subject, now).await?;
-    hurry(tx, subject, now).await?;
+    add_jobs(tx, JobKind::Prove, &[(source, subject)], now).await?;
+    hurry(tx, vec![subject], now).await?;
     Ok(Released::Yes)
 }

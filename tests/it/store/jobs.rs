@@ -20,6 +20,7 @@ contract!(
     when_the_provider_forgot_a_task_is_known_from_the_first_time_on,
     an_event_is_released_from_quarantine_only,
     a_turn_takes_so_many_events_and_the_rest_come_next,
+    jobs_that_end_together_end_as_if_each_were_alone,
 );
 
 async fn only_what_is_due_and_fits_is_claimed(database: Database) {
@@ -323,4 +324,70 @@ async fn a_turn_takes_so_many_events_and_the_rest_come_next(database: Database) 
     assert_eq!(turns.iter().sum::<usize>(), 250);
     let (last, full) = turns.split_last().unwrap();
     assert!(!full.is_empty() && full.iter().all(|turn| *turn == full[0]) && *last <= full[0], "{turns:?}");
+}
+
+async fn jobs_that_end_together_end_as_if_each_were_alone(database: Database) {
+    // A task whose fetch runs while it is to be proven again, beside many others and deliveries in two lanes.
+    database.stopped("first", "t0").await;
+    let job = database.claim_one(JobKind::Prove, "manus", at(0)).await;
+    let moves = vec![Move { event: waiting(&job)[0], to: Stage::Fetch }];
+    assert!(database.store().finish(job.lease, at(0), Finish { moves, ..Finish::default() }).await.unwrap());
+    for number in 0..3 {
+        let deliveries = vec![delivery("crm", None)];
+        database.dispatched(&format!("d{number}"), if number == 2 { "lane2" } else { "lane1" }, deliveries, at(0)).await;
+    }
+    let mut ids = Vec::new();
+    for number in 0..30 {
+        ids.push(database.stopped(&format!("e{number}"), &format!("t{number}")).await);
+    }
+    let fetch = database.claim_one(JobKind::Fetch, "manus", at(0)).await;
+    let proofs = database.claim(JobKind::Prove, "manus", at(0)).await;
+    let sent = database.claim(JobKind::Deliver, "crm", at(0)).await;
+    assert_eq!((proofs.len(), sent.len()), (30, 2));
+
+    let store = database.store();
+    let moved = |job: &Job, to: &dyn Fn() -> Stage, task: TaskNews| {
+        let moves = waiting(job).into_iter().map(|event| Move { event, to: to() }).collect();
+        Finish { moves, task, ..Finish::default() }
+    };
+    let done = || Stage::Done(vec![delivery("crm", None), delivery("log", None)]);
+    let mut finished = vec![store.finish(fetch.lease, at(1), moved(&fetch, &done, TaskNews::default()))];
+    let mut failed = Vec::new();
+    for (number, job) in proofs.iter().enumerate() {
+        match number {
+            10..20 => failed.push(store.retry(job.lease, at(1), at(60), setback("busy"))),
+            20..30 => failed.push(store.retry(Lease { attempt: 7, ..job.lease }, at(1), at(60), setback("somebody else's"))),
+            _ => {
+                let news = TaskNews { proof: Some("listed"), ..TaskNews::default() };
+                finished.push(store.finish(job.lease, at(1), moved(job, &done, news)));
+            }
+        }
+    }
+    let delivered = sent.iter().map(|job| store.finish(job.lease, at(1), Finish::default()));
+    let (finished, failed, delivered) = tokio::join!(
+        futures_util::future::join_all(finished),
+        futures_util::future::join_all(failed),
+        futures_util::future::join_all(delivered),
+    );
+    assert!(finished.into_iter().chain(delivered).all(Result::unwrap));
+    let held: Vec<bool> = failed.into_iter().map(Result::unwrap).collect();
+    assert_eq!(held, [[true; 10], [false; 10]].concat());
+
+    let mut states = Vec::new();
+    for id in &ids {
+        states.push(database.state(*id).await);
+    }
+    let expected: Vec<&str> = (0..30).map(|number| if number < 10 { "done" } else { "proving" }).collect();
+    assert_eq!(states, expected);
+    assert_eq!(database.claim(JobKind::Prove, "manus", at(59)).await.len(), 0);
+    assert_eq!(database.claim(JobKind::Prove, "manus", at(60)).await.len(), 10);
+    // The second of the first lane has its turn now; the task that was proven while it was fetched has two deliveries, one behind the
+    // other; and nine have one each.
+    let due: Vec<Lease> = database.claim(JobKind::Deliver, "crm", at(60)).await.iter().map(|job| job.lease).collect();
+    assert_eq!(due.len(), 1 + 1 + 9);
+    for lease in due {
+        assert!(database.finish(lease, at(61)).await);
+    }
+    assert_eq!(database.claim(JobKind::Deliver, "crm", at(61)).await.len(), 1);
+    assert_eq!(database.claim(JobKind::Deliver, "log", at(61)).await.len(), 10);
 }

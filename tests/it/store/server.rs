@@ -91,6 +91,50 @@ async fn a_newer_schema_that_still_serves_this_program_is_used() {
 }
 
 #[tokio::test]
+async fn a_store_of_the_first_schema_is_brought_up_with_its_rows() {
+    let schema = Schema::new();
+    let beside = schema.connect().await;
+    let first = include_str!(concat!(env!("CARGO_MANIFEST_DIR"), "/src/store/postgres/schema/0001_first.sql"));
+    let name = schema.name();
+    beside.batch_execute(&format!("CREATE SCHEMA {name}; SET search_path = {name}; {first}")).await.unwrap();
+    let rows = "INSERT INTO store VALUES ('schema', '1'), ('oldest_schema', '1'), ('created_at', '2026-01-15T12:00:00.000Z'), \
+                ('instance_id', '00000000-0000-7000-8000-000000000001'); \
+                INSERT INTO events (id, key, source, provider, type, event_id, task_id, received_at, verification, target, headers, body) \
+                VALUES ('00000000-0000-7000-8000-000000000002', gen_random_uuid(), 'manus', 'manus', 'task_stopped', 'e1', 't1', \
+                '2026-01-15T12:00:00Z', 'signature', '/', '[]', '{}'); INSERT INTO intake SELECT seq FROM events";
+    beside.batch_execute(rows).await.unwrap();
+    let database = Database::at(Place::Server(schema), Clock::manual(at(0))).await;
+    assert_eq!(database.store().instance_id(), "00000000-0000-7000-8000-000000000001");
+    database.stopped("e2", "t1").await;
+    assert_eq!(waiting(&database.claim_one(JobKind::Prove, "manus", at(0)).await).len(), 2);
+    // A program of that schema may still run beside.
+    let facts =
+        beside.query("SELECT value FROM store WHERE name IN ('schema', 'oldest_schema') ORDER BY name", &[]).await.unwrap();
+    assert_eq!(facts.iter().map(|row| row.get(0)).collect::<Vec<&str>>(), ["1", "2"]);
+}
+
+#[tokio::test]
+async fn an_end_that_the_server_refuses_takes_no_other_with_it() {
+    let database = Database::postgres().await;
+    for task in ["t1", "t2", "t3"] {
+        database.stopped(task, task).await;
+    }
+    let jobs = database.claim(JobKind::Prove, "manus", at(0)).await;
+    let end = |number: usize| {
+        // A text that PostgreSQL does not take.
+        let body = if number == 1 { "\0".to_owned() } else { "{}".to_owned() };
+        let moves =
+            vec![Move { event: waiting(&jobs[number])[0], to: Stage::Done(vec![NewDelivery { body, ..delivery("crm", None) }]) }];
+        database.store().finish(jobs[number].lease, at(0), Finish { moves, ..Finish::default() })
+    };
+    // The first is written while the others come, which are written together then.
+    let ended = futures_util::future::join_all((0..3).map(end)).await;
+    assert!(matches!(ended[..], [Ok(true), Err(Error::Refused(_)), Ok(true)]), "{ended:?}");
+    assert_eq!(database.claim(JobKind::Deliver, "crm", at(0)).await.len(), 2);
+    assert!(database.retry(jobs[1].lease, at(0), at(9), "again").await);
+}
+
+#[tokio::test]
 async fn tables_that_are_not_ours_are_left_alone() {
     for (sql, words) in [
         ("CREATE TABLE store (name text, value text); INSERT INTO store VALUES ('color', 'blue')", "not taskhook's"),
