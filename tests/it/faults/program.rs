@@ -198,10 +198,15 @@ impl Program {
         self.child.wait().unwrap();
     }
 
+    /// Tells it `signal`.
+    pub(crate) fn signal(&self, signal: rustix::process::Signal) {
+        let pid = rustix::process::Pid::from_raw(self.child.id().try_into().unwrap()).unwrap();
+        rustix::process::kill_process(pid, signal).unwrap();
+    }
+
     /// SIGTERM; it must end in order.
     pub(crate) async fn stop(&mut self) {
-        let pid = rustix::process::Pid::from_raw(self.child.id().try_into().unwrap()).unwrap();
-        rustix::process::kill_process(pid, rustix::process::Signal::TERM).unwrap();
+        self.signal(rustix::process::Signal::TERM);
         assert_eq!(self.ended().await.code(), Some(0), "{}", self.said());
     }
 

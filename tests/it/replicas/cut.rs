@@ -1,5 +1,7 @@
 //! A replica that is cut off from the database, and connections that break.
 
+use std::net::SocketAddr;
+
 use uuid::Uuid;
 
 use super::away::{AT_ONCE, NOTICED};
@@ -21,7 +23,7 @@ async fn start() -> (Cluster, Recorder, Fleet, [Way; REPLICAS]) {
 }
 
 /// Waits until a replica is sending something: its number, and its name in the database.
-async fn busy(database: &Connection) -> (usize, Uuid) {
+pub(super) async fn busy(database: &Connection) -> (usize, Uuid) {
     let holder = "SELECT holder FROM jobs WHERE state = 'leased' AND kind = 'deliver' LIMIT 1";
     let holder: Uuid = within("a replica that is at work", async {
         loop {
@@ -37,6 +39,30 @@ async fn busy(database: &Connection) -> (usize, Uuid) {
     (usize::try_from(before).unwrap(), holder)
 }
 
+/// Waits until others have what `name` had in hand, which nobody else stands in the way of.
+pub(super) async fn taken_over(database: &Connection, name: Uuid, load: &Load) {
+    let since = load.now();
+    within("others take over what it had", async {
+        let held = "SELECT count(*) FROM jobs WHERE holder = $1";
+        while database.query_one(held, &[&name]).await.unwrap().get::<_, i64>(0) > 0 {
+            tokio::time::sleep(LOOK_EVERY).await;
+        }
+    })
+    .await;
+    let took = load.now().saturating_sub(since);
+    assert!(took < TAKEN_OVER, "{took:?}");
+}
+
+/// Waits until `to` has kept an event that was sent after `since`.
+pub(super) async fn takes_part(to: SocketAddr, since: Duration, load: &Load) {
+    within("it takes part again", async {
+        while load.tries(|one| one.to == to && one.at > since && one.status == 200).is_empty() {
+            tokio::time::sleep(LOOK_EVERY).await;
+        }
+    })
+    .await;
+}
+
 async fn cut_off(manner: Manner) {
     let (cluster, crm, mut fleet, ways) = start().await;
     let database = cluster.connect().await;
@@ -49,15 +75,7 @@ async fn cut_off(manner: Manner) {
     ways[victim].set(manner);
     crm.answer(Reply::Status(200));
     let since = load.now();
-    within("others take over what it had", async {
-        let held = "SELECT count(*) FROM jobs WHERE holder = $1";
-        while database.query_one(held, &[&name]).await.unwrap().get::<_, i64>(0) > 0 {
-            tokio::time::sleep(LOOK_EVERY).await;
-        }
-    })
-    .await;
-    let took = load.now().saturating_sub(since);
-    assert!(took < TAKEN_OVER, "{took:?}");
+    taken_over(&database, name, &load).await;
     fleet.unready(&[victim], "the database cannot be reached: ").await;
     load.more(100).await;
     let to = fleet.addresses()[victim];
@@ -71,12 +89,7 @@ async fn cut_off(manner: Manner) {
     fleet.ready(&[victim]).await;
     load.more(60).await;
     let free = load.now();
-    within("it takes part again", async {
-        while load.tries(|one| one.to == to && one.at > free && one.status == 200).is_empty() {
-            tokio::time::sleep(LOOK_EVERY).await;
-        }
-    })
-    .await;
+    takes_part(to, free, &load).await;
     fleet.all_live();
     // Now all depends on it.
     for other in others {

@@ -3,6 +3,7 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
+use rustix::process::Signal;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 use taskhook::http::{self, Answer};
@@ -78,6 +79,16 @@ impl Fleet {
     /// SIGTERM; it must end in order.
     pub(super) async fn stop(&mut self, number: usize) {
         self.replicas[number].program.take().expect("it runs").stop().await;
+    }
+
+    /// SIGSTOP.
+    pub(super) fn freeze(&mut self, number: usize) {
+        self.program(number).signal(Signal::STOP);
+    }
+
+    /// SIGCONT.
+    pub(super) fn thaw(&mut self, number: usize) {
+        self.program(number).signal(Signal::CONT);
     }
 
     /// Starts one that was ended, where it was before; it must get ready.
