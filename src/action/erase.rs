@@ -101,8 +101,8 @@ pub async fn delete_unwanted(store: &Store, archive: &Archive) -> Result<bool, s
                 all = false;
                 continue;
             };
-            let wanted = store.is_wanted(sha256).await?;
-            if !wanted {
+            let deletes = store.may_delete(sha256).await?;
+            if deletes {
                 match archive.delete(&alone, sha256).await {
                     Ok(()) | Err(archive::Error::Off) => {}
                     Err(error) => {
@@ -112,7 +112,7 @@ pub async fn delete_unwanted(store: &Store, archive: &Archive) -> Result<bool, s
                 }
             }
             drop(alone);
-            store.settle_file(sha256, !wanted).await?;
+            store.settle_file(sha256, deletes).await?;
         }
     }
 }

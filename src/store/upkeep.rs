@@ -157,12 +157,21 @@ impl Store {
         forward!(self.unwanted_files(after))
     }
 
-    /// Whether a row names the content `sha256`.
+    /// Whether the content `sha256` may be deleted now: no row names it, and none will until [`Store::settle_file`] says that it is
+    /// `deleted`; nobody else is deleting it.
+    ///
+    /// # Errors
+    /// When the commit failed.
+    pub async fn may_delete(&self, sha256: &str) -> Result<bool, Error> {
+        forward!(self.may_delete(sha256))
+    }
+
+    /// How often contents were deleted by anybody, as of now: see [`model::Progress::deletions`](super::model::Progress::deletions).
     ///
     /// # Errors
     /// When the store could not be read.
-    pub async fn is_wanted(&self, sha256: &str) -> Result<bool, Error> {
-        forward!(self.is_wanted(sha256))
+    pub async fn deletions(&self) -> Result<i64, Error> {
+        forward!(self.deletions())
     }
 
     /// Forgets that the content `sha256` is unwanted: it is `deleted`, or wanted again.

@@ -77,6 +77,8 @@ struct Found {
     rows: Vec<FileRow>,
     waiting: Vec<Waiting>,
     fetched: Option<Fetched>,
+    /// How often contents were deleted from the archive so far.
+    deletions: i64,
 }
 
 impl Turn<'_> {
@@ -100,10 +102,10 @@ impl Turn<'_> {
             let due = pending.filter(|row| now < last_begin && row.due_at.is_none_or(|at| at <= now));
             for row in due.take(AT_ONCE.saturating_sub(in_hand.len())).cloned().collect::<Vec<_>>() {
                 in_hand.insert(row.key.clone());
-                let room = Arc::clone(room);
+                let (room, deletions) = (Arc::clone(room), found.deletions);
                 saving.push(async move {
                     let saved = archive.save(row.url.as_deref().unwrap_or_default(), &room).await;
-                    (row, saved)
+                    (row, saved, deletions)
                 });
             }
             let all = found.waiting.len() < TURN_EVENTS;
@@ -118,11 +120,11 @@ impl Turn<'_> {
             let look = clock::after(now, LOOK_EVERY);
             let alarm = clock.sleep_until(next.map_or(look, |next| next.min(look)));
             tokio::select! {
-                Some((row, saved)) = saving.next() => {
+                Some((row, saved, deletions)) = saving.next() => {
                     in_hand.remove(&row.key);
                     let _hold = saved.as_ref().ok().map(|saved| saved.hold.clone());
                     let progress = self.judge(row, saved).await;
-                    if !self.keep(progress).await {
+                    if !self.keep(Progress { deletions, ..progress }).await {
                         return;
                     }
                 }
@@ -138,12 +140,13 @@ impl Turn<'_> {
         loop {
             let looked = async {
                 let (rows, waiting) = (store.files(self.subject).await?, store.waiting_for_files(self.subject).await?);
+                let deletions = store.deletions().await?;
                 let asked = self.task_id.filter(|_| waiting.iter().any(|waiting| waiting.told == Told::Fetched));
                 let fetched = match asked {
                     Some(task_id) => store.fetched(source, task_id).await?,
                     None => None,
                 };
-                Ok::<_, crate::store::Error>(Found { rows, waiting, fetched })
+                Ok::<_, crate::store::Error>(Found { rows, waiting, fetched, deletions })
             };
             match looked.await {
                 Ok(found) => return found,

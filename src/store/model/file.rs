@@ -121,6 +121,9 @@ impl FileRow {
 pub struct Progress {
     /// Where files stand now.
     pub files: Vec<FileRow>,
+    /// What [`Store::deletions`](crate::store::Store::deletions) said before those that are archived were saved. If that has changed,
+    /// what was saved may be gone: then they are to be saved anew.
+    pub deletions: i64,
     /// The files as they were told anew: of those that are pending the links, and those that were not known.
     pub renewed: Vec<NewFile>,
     /// What was learnt of their task.

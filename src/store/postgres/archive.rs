@@ -12,7 +12,7 @@ use tokio_postgres::Row;
 use super::claim::{attempt, stored};
 use super::session::{Tx, args, clean, number, tidy, transact};
 use super::work::{Held, add_jobs, begin_anew, delete_job, held, learn, take_steps};
-use super::{Postgres, lock};
+use super::{Postgres, deletion, lock};
 use crate::store::Error;
 use crate::store::model::{FileRow, Finish, JobKind, Lease, NewFile, Progress, TURN_EVENTS, Told, Waiting};
 use crate::task::{Fetched, File, FileStatus, Task};
@@ -124,7 +124,8 @@ async fn progress(tx: &Tx, lease: Lease, now: Timestamp, progress: &Progress) ->
     lock::leased(tx, &[lease]).await?;
     let Some((_, Held { queue: source, subject, .. })) = held(tx, &[lease]).await?.pop() else { return Ok(false) };
     register(tx, &source, subject, &progress.renewed, false, now).await?;
-    stand(tx, subject, &progress.files, now).await?;
+    let files = deletion::safe(tx, progress.files.clone(), progress.deletions, now).await?;
+    stand(tx, subject, &files, now).await?;
     learn(tx, &[(subject, &progress.task)], now).await?;
     if !progress.moves.is_empty() {
         let moved = column(&progress.moves, |step| step.event);

@@ -18,6 +18,7 @@ mod claim;
 mod clock;
 pub(super) mod copy;
 mod crowd;
+mod deletion;
 mod delivery;
 mod doubt;
 mod end;

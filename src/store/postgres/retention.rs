@@ -95,7 +95,7 @@ pub(super) async fn remove_tasks(tx: &Tx, tasks: &[i64], now: Timestamp) -> Resu
 }
 
 /// Adds to what was removed since the store was made.
-async fn count(tx: &Tx, removed: Removed) -> Result<(), Error> {
+pub(super) async fn count(tx: &Tx, removed: Removed) -> Result<(), Error> {
     let Removed { events, tasks, files } = removed;
     for (name, more) in [("removed_events", events), ("removed_tasks", tasks), ("removed_files", files)] {
         if more > 0 {
@@ -113,16 +113,6 @@ async fn count(tx: &Tx, removed: Removed) -> Result<(), Error> {
 pub(super) async fn unwanted_files(tx: &Tx, after: &str) -> Result<Vec<String>, Error> {
     let sql = "SELECT sha256 FROM unwanted_files WHERE sha256 > $1 ORDER BY sha256 LIMIT $2";
     Ok(tx.rows(sql, args![after, number(FILES)]).await?.iter().map(|row| row.get(0)).collect())
-}
-
-pub(super) async fn is_wanted(tx: &Tx, sha256: &str) -> Result<bool, Error> {
-    let sql = "SELECT EXISTS (SELECT 1 FROM files WHERE sha256 = $1 AND sha256 IS NOT NULL)";
-    Ok(tx.row(sql, args![sha256]).await?.get(0))
-}
-
-pub(super) async fn settle_file(tx: &Tx, sha256: &str, deleted: bool) -> Result<(), Error> {
-    tx.run("DELETE FROM unwanted_files WHERE sha256 = $1", args![sha256]).await?;
-    count(tx, Removed { files: deleted.into(), ..Removed::default() }).await
 }
 
 pub(super) async fn forget_erased(tx: &Tx, before: Timestamp) -> Result<(), Error> {

@@ -6,7 +6,7 @@
 use jiff::Timestamp;
 
 use super::session::{clean, known, transact};
-use super::{Postgres, erase, retention};
+use super::{Postgres, deletion, erase, retention};
 use crate::store::Error;
 use crate::store::upkeep::{Candidates, Erased, Holding, Removed, Space};
 
@@ -31,12 +31,16 @@ impl Postgres {
         transact!(self.sessions(), Read, |tx| retention::unwanted_files(&tx, after))
     }
 
-    pub(in crate::store) async fn is_wanted(&self, sha256: &str) -> Result<bool, Error> {
-        transact!(self.sessions(), Read, |tx| retention::is_wanted(&tx, sha256))
+    pub(in crate::store) async fn may_delete(&self, sha256: &str) -> Result<bool, Error> {
+        transact!(self.sessions(), Write, |tx| deletion::begin(&tx, sha256))
+    }
+
+    pub(in crate::store) async fn deletions(&self) -> Result<i64, Error> {
+        transact!(self.work(), Read, |tx| deletion::count(&tx))
     }
 
     pub(in crate::store) async fn settle_file(&self, sha256: &str, deleted: bool) -> Result<(), Error> {
-        transact!(self.sessions(), Write, |tx| retention::settle_file(&tx, sha256, deleted))
+        transact!(self.sessions(), Write, |tx| deletion::settle(&tx, sha256, deleted))
     }
 
     pub(in crate::store) async fn forget_erased(&self, before: Timestamp) -> Result<(), Error> {

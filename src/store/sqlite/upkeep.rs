@@ -35,9 +35,15 @@ impl Sqlite {
         self.read(move |connection| retention::unwanted_files(connection, &after)).await
     }
 
-    pub(in crate::store) async fn is_wanted(&self, sha256: &str) -> Result<bool, Error> {
+    pub(in crate::store) async fn may_delete(&self, sha256: &str) -> Result<bool, Error> {
         let sha256 = sha256.to_owned();
-        self.read(move |connection| retention::is_wanted(connection, &sha256)).await
+        self.read(move |connection| retention::is_wanted(connection, &sha256).map(|wanted| !wanted)).await
+    }
+
+    /// One process saves and deletes here, and never both at once.
+    #[expect(clippy::unused_async, reason = "the other store has to ask")]
+    pub(in crate::store) async fn deletions(&self) -> Result<i64, Error> {
+        Ok(0)
     }
 
     pub(in crate::store) async fn settle_file(&self, sha256: &str, deleted: bool) -> Result<(), Error> {

@@ -342,8 +342,8 @@ async fn archiving(large: &mut Large) {
     let files = vec![NewFile { event, ..renewed }];
     assert!(large.store.finish(job.lease, at(0), Finish { moves, files, ..Finish::default() }).await.unwrap());
     large.look("finish of a proof whose files are archived");
-    large.store.is_wanted("aa").await.unwrap();
-    large.look("is wanted");
+    large.store.deletions().await.unwrap();
+    large.look("deletions");
 }
 
 async fn by_hand(large: &mut Large) {

@@ -182,9 +182,9 @@ async fn a_task_that_nobody_expects_and_that_has_no_event_may_go(database: Datab
     assert!(store.task("manus", "t1").await.unwrap().is_some());
 }
 
-/// Takes an event of `task` through the archive with a file of the content `sha256`.
-async fn archived(database: &Database, event_id: &str, task: &str, sha256: &str) -> Uuid {
-    let id = database.stopped(event_id, task).await;
+/// Takes an event of `task` to where a file of it is to be saved: the job, its subject, and the file.
+async fn to_be_saved(database: &Database, event_id: &str, task: &str) -> (Lease, i64, FileRow) {
+    database.stopped(event_id, task).await;
     let job = database.claim_one(JobKind::Prove, "manus", at(0)).await;
     let event = waiting(&job)[0];
     let file = NewFile {
@@ -200,13 +200,56 @@ async fn archived(database: &Database, event_id: &str, task: &str, sha256: &str)
     assert!(database.store().finish(job.lease, at(0), Finish { moves, files: vec![file], ..Finish::default() }).await.unwrap());
     let job = database.claim_one(JobKind::Archive, "manus", at(0)).await;
     let Work::Files { subject, .. } = job.work else { panic!("{job:?}") };
-    let row = database.store().files(subject).await.unwrap().remove(0);
-    let row = FileRow { status: FileStatus::Archived, sha256: Some(sha256.into()), due_at: None, ..row };
+    (job.lease, subject, database.store().files(subject).await.unwrap().remove(0))
+}
+
+/// The file as it was saved.
+fn saved(row: FileRow, sha256: &str) -> FileRow {
+    FileRow { status: FileStatus::Archived, sha256: Some(sha256.into()), due_at: None, ..row }
+}
+
+/// Takes an event of `task` through the archive with a file of the content `sha256`.
+async fn archived(database: &Database, event_id: &str, task: &str, sha256: &str) -> Uuid {
+    let (lease, _, row) = to_be_saved(database, event_id, task).await;
+    let (event, files) = (row.event, vec![saved(row, sha256)]);
     let moves = vec![Move { event, to: Stage::Done(vec![]) }];
-    let progress = Progress { files: vec![row], moves, ..Progress::default() };
-    assert!(database.store().progress(job.lease, at(0), progress).await.unwrap());
-    assert!(database.finish(job.lease, at(0)).await);
-    id
+    let progress = Progress { files, moves, ..Progress::default() };
+    assert!(database.store().progress(lease, at(0), progress).await.unwrap());
+    assert!(database.finish(lease, at(0)).await);
+    database.store().stored_event(event).await.unwrap().expect("it is kept").id
+}
+
+#[tokio::test]
+async fn no_file_names_a_content_that_another_replica_deletes_or_has_deleted_since() {
+    let database = Database::postgres().await;
+    let (store, other) = (database.store(), database.try_open().await.unwrap());
+    archived(&database, "e1", "t1", "aa").await;
+    let events = may_go(&database, at(LATER)).await;
+    store.remove_events(events, at(LATER)).await.unwrap();
+    let (lease, subject, row) = to_be_saved(&database, "e2", "t2").await;
+    let name = async |deletions: i64| {
+        let progress = Progress { files: vec![saved(row.clone(), "aa")], deletions, ..Progress::default() };
+        assert!(store.progress(lease, at(0), progress).await.unwrap());
+        let named = store.files(subject).await.unwrap().remove(0);
+        (named.status, named.sha256, named.due_at)
+    };
+    let anew = (FileStatus::Pending, None, Some(at(60)));
+    let before = store.deletions().await.unwrap();
+    assert!(other.may_delete("aa").await.unwrap());
+    assert!(!store.may_delete("aa").await.unwrap(), "the other one is at it");
+    store.settle_file("aa", false).await.unwrap();
+    assert_eq!(store.unwanted_files("").await.unwrap(), ["aa"], "it is not for who does not delete it to say");
+    let meanwhile = store.deletions().await.unwrap();
+    assert!(meanwhile > before);
+    assert_eq!(name(meanwhile).await, anew, "it is being deleted");
+    other.settle_file("aa", true).await.unwrap();
+    assert_eq!(store.unwanted_files("").await.unwrap(), [""; 0]);
+    for deletions in [before, meanwhile] {
+        assert_eq!(name(deletions).await, anew, "it was deleted since");
+    }
+    let after = store.deletions().await.unwrap();
+    assert_eq!(name(after).await, (FileStatus::Archived, Some("aa".to_owned()), None));
+    assert!(!other.may_delete("aa").await.unwrap(), "a file names it");
 }
 
 async fn a_content_is_unwanted_once_no_file_names_it(database: Database) {
@@ -219,8 +262,8 @@ async fn a_content_is_unwanted_once_no_file_names_it(database: Database) {
     assert_eq!(store.remove_events(events[..2].to_vec(), at(LATER)).await.unwrap().tasks, 2);
     assert_eq!(store.unwanted_files("").await.unwrap(), ["aa", "bb"]);
     assert_eq!(store.unwanted_files("aa").await.unwrap(), ["bb"]);
-    assert!(store.is_wanted("aa").await.unwrap(), "another task has it too");
-    assert!(!store.is_wanted("bb").await.unwrap());
+    assert!(!store.may_delete("aa").await.unwrap(), "another task has it too");
+    assert!(store.may_delete("bb").await.unwrap());
     store.settle_file("aa", false).await.unwrap();
     store.settle_file("bb", true).await.unwrap();
     assert_eq!(store.unwanted_files("").await.unwrap(), [""; 0]);
