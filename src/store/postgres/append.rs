@@ -29,6 +29,10 @@ use crate::store::{Error, HOMELESS};
 const QUEUE: usize = 4096;
 /// The most events in one transaction.
 const BATCH: usize = 512;
+/// So many events are worth a commit.
+const ENOUGH: usize = 24;
+/// How often it is looked at what waits, if that is not enough; between two looks all else has its turn.
+const GATHER: usize = 8;
 /// The most bytes of events in one transaction.
 const BATCH_BYTES: usize = 8 << 20;
 
@@ -111,19 +115,33 @@ pub(super) fn uuid(key: Key) -> Uuid {
 }
 
 async fn run(sessions: Sessions, mut waiting: mpsc::Receiver<Offer>, reach: Reach, crowd: Crowd) {
-    let mut batch = Vec::with_capacity(BATCH);
     while let Some(first) = waiting.recv().await {
-        let mut bytes = first.bytes();
-        batch.push(first);
-        while batch.len() < BATCH && bytes < BATCH_BYTES {
+        let offers = gather(first, &mut waiting).await;
+        crowd.saw(offers.len());
+        // In a box: what a batch needs is large.
+        Box::pin(keep(&sessions, &reach, offers)).await;
+    }
+}
+
+/// All that waits; if that is little, with what comes of the requests that are there already: a commit costs more than reading them.
+async fn gather(first: Offer, waiting: &mut mpsc::Receiver<Offer>) -> Vec<Offer> {
+    let (mut bytes, mut offers) = (first.bytes(), Vec::with_capacity(BATCH));
+    offers.push(first);
+    for turn in 0..GATHER {
+        if turn > 0 {
+            tokio::task::yield_now().await;
+        }
+        let before = offers.len();
+        while offers.len() < BATCH && bytes < BATCH_BYTES {
             let Ok(next) = waiting.try_recv() else { break };
             bytes += next.bytes();
-            batch.push(next);
+            offers.push(next);
         }
-        crowd.saw(batch.len());
-        // In a box: what a batch needs is large.
-        Box::pin(keep(&sessions, &reach, std::mem::take(&mut batch))).await;
+        if offers.len() >= ENOUGH || (turn > 0 && offers.len() == before) {
+            break;
+        }
     }
+    offers
 }
 
 /// Keeps what can be kept, and answers each.
