@@ -22,9 +22,11 @@ async fn start() -> (Cluster, Recorder, Fleet, [Way; REPLICAS]) {
     (cluster, crm, fleet, ways)
 }
 
-/// Waits until a replica is sending something: its number, and its name in the database.
+/// Waits until a replica is sending something that is not answered: its number, and its name in the database.
 pub(super) async fn busy(database: &Connection) -> (usize, Uuid) {
-    let holder = "SELECT holder FROM jobs WHERE state = 'leased' AND kind = 'deliver' LIMIT 1";
+    // For longer than an answer takes: it has none.
+    let holder = "SELECT holder FROM jobs WHERE state = 'leased' AND kind = 'deliver' \
+                  AND started_at < clock_timestamp() - interval '300 milliseconds' LIMIT 1";
     let holder: Uuid = within("a replica that is at work", async {
         loop {
             if let Some(row) = database.query_opt(holder, &[]).await.unwrap() {

@@ -346,12 +346,12 @@ async fn jobs_that_end_together_end_as_if_each_were_alone(database: Database) {
     assert_eq!((proofs.len(), sent.len()), (30, 2));
 
     let store = database.store();
-    let moved = |job: &Job, to: &dyn Fn() -> Stage, task: TaskNews| {
+    let ends = |job: &Job, to: &dyn Fn() -> Stage, task: TaskNews| {
         let moves = waiting(job).into_iter().map(|event| Move { event, to: to() }).collect();
         Finish { moves, task, ..Finish::default() }
     };
     let done = || Stage::Done(vec![delivery("crm", None), delivery("log", None)]);
-    let mut finished = vec![store.finish(fetch.lease, at(1), moved(&fetch, &done, TaskNews::default()))];
+    let mut done_with = vec![store.finish(fetch.lease, at(1), ends(&fetch, &done, TaskNews::default()))];
     let mut failed = Vec::new();
     for (number, job) in proofs.iter().enumerate() {
         match number {
@@ -359,17 +359,17 @@ async fn jobs_that_end_together_end_as_if_each_were_alone(database: Database) {
             20..30 => failed.push(store.retry(Lease { attempt: 7, ..job.lease }, at(1), at(60), setback("somebody else's"))),
             _ => {
                 let news = TaskNews { proof: Some("listed"), ..TaskNews::default() };
-                finished.push(store.finish(job.lease, at(1), moved(job, &done, news)));
+                done_with.push(store.finish(job.lease, at(1), ends(job, &done, news)));
             }
         }
     }
     let delivered = sent.iter().map(|job| store.finish(job.lease, at(1), Finish::default()));
-    let (finished, failed, delivered) = tokio::join!(
-        futures_util::future::join_all(finished),
+    let (done_with, failed, delivered) = tokio::join!(
+        futures_util::future::join_all(done_with),
         futures_util::future::join_all(failed),
         futures_util::future::join_all(delivered),
     );
-    assert!(finished.into_iter().chain(delivered).all(Result::unwrap));
+    assert!(done_with.into_iter().chain(delivered).all(Result::unwrap));
     let held: Vec<bool> = failed.into_iter().map(Result::unwrap).collect();
     assert_eq!(held, [[true; 10], [false; 10]].concat());
 
