@@ -111,8 +111,7 @@ pub async fn delete_unwanted(store: &Store, archive: &Archive) -> Result<bool, s
                     }
                 }
             }
-            drop(alone);
-            store.settle_file(sha256, deletes).await?;
+            all &= store.settle_file(sha256, deletes).await?;
         }
     }
 }

@@ -174,11 +174,12 @@ impl Store {
         forward!(self.deletions())
     }
 
-    /// Forgets that the content `sha256` is unwanted: it is `deleted`, or wanted again.
+    /// Forgets that the content `sha256` is unwanted: it is `deleted`, or wanted again. False where it is not forgotten, since somebody
+    /// else is deleting it.
     ///
     /// # Errors
     /// When the commit failed.
-    pub async fn settle_file(&self, sha256: &str, deleted: bool) -> Result<(), Error> {
+    pub async fn settle_file(&self, sha256: &str, deleted: bool) -> Result<bool, Error> {
         forward!(self.settle_file(sha256, deleted))
     }
 

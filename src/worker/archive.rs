@@ -77,7 +77,7 @@ struct Found {
     rows: Vec<FileRow>,
     waiting: Vec<Waiting>,
     fetched: Option<Fetched>,
-    /// How often contents were deleted from the archive so far.
+    /// How often contents were deleted from the archive so far, where a file is to be saved.
     deletions: i64,
 }
 
@@ -140,7 +140,8 @@ impl Turn<'_> {
         loop {
             let looked = async {
                 let (rows, waiting) = (store.files(self.subject).await?, store.waiting_for_files(self.subject).await?);
-                let deletions = store.deletions().await?;
+                let saves = rows.iter().any(|row| row.status == FileStatus::Pending);
+                let deletions = if saves { store.deletions().await? } else { 0 };
                 let asked = self.task_id.filter(|_| waiting.iter().any(|waiting| waiting.told == Told::Fetched));
                 let fetched = match asked {
                     Some(task_id) => store.fetched(source, task_id).await?,

@@ -19,7 +19,7 @@ use uuid::Uuid;
 use super::Postgres;
 use super::beat::Reach;
 use super::crowd::Crowd;
-use super::session::{Args, Sessions, Tx, args, clean, retry, transact, within};
+use super::session::{Args, Sessions, Tx, args, clean, column, retry, transact, within};
 use crate::clock::Clock;
 use crate::event::{First, Key, NewEvent, content_digest};
 use crate::store::model::{Appended, Queue};
@@ -261,9 +261,6 @@ impl Way<'_> {
 
 /// Inserts those whose key is not known; says which they are, by our ids.
 async fn insert(way: Way<'_>, rows: &[Row<'_>]) -> Result<HashSet<Uuid>, Error> {
-    fn column<'a, R, T>(rows: &'a [R], value: impl FnMut(&'a R) -> T) -> Vec<T> {
-        rows.iter().map(value).collect()
-    }
     // What a sender says in text may hold a zero byte, which PostgreSQL knows not: who is who is decided by the keys.
     let event_ids = column(rows, |row| clean(&row.offer.event.event_id));
     let (sources, kinds) = (column(rows, |row| clean(&row.offer.event.source)), column(rows, |row| clean(&row.offer.event.kind)));

@@ -10,7 +10,7 @@ use jiff::Timestamp;
 use tokio_postgres::Row;
 
 use super::claim::{attempt, stored};
-use super::session::{Tx, args, clean, number, tidy, transact};
+use super::session::{Tx, args, clean, column, number, tidy, transact};
 use super::work::{Held, add_jobs, begin_anew, delete_job, held, learn, take_steps};
 use super::{Postgres, deletion, lock};
 use crate::store::Error;
@@ -274,9 +274,4 @@ async fn own_key(tx: &Tx, name: &str, candidate: &[u8], now: Timestamp) -> Resul
     )
     .await?;
     Ok(tx.row("SELECT key FROM own_keys WHERE name = $1", args![name]).await?.get(0))
-}
-
-/// One column of what is written in one statement.
-fn column<'a, R, T>(rows: &'a [R], value: impl Fn(&'a R) -> T) -> Vec<T> {
-    rows.iter().map(value).collect()
 }

@@ -5,6 +5,7 @@
 //! counted. Which of the two comes first, a lock decides.
 
 use jiff::Timestamp;
+use uuid::Uuid;
 
 use super::retention;
 use super::session::{Tx, args};
@@ -30,32 +31,33 @@ pub(super) async fn count(tx: &Tx) -> Result<i64, Error> {
     Ok(tx.row(sql, &[]).await?.get(0))
 }
 
-/// Begins to delete a content, unless a row names it or somebody else is at it.
-pub(super) async fn begin(tx: &Tx, sha256: &str) -> Result<bool, Error> {
+/// Begins to delete a content for `me`, unless a row names it or somebody else is at it. What failed is begun again.
+pub(super) async fn begin(tx: &Tx, me: Uuid, sha256: &str) -> Result<bool, Error> {
     let lock = "SELECT pg_advisory_xact_lock(hashtext('taskhook deletions'), hashtext(current_schema()))";
     tx.run(lock, &[]).await?;
     let begun = tx
         .maybe(
             concat!(
-                "UPDATE unwanted_files SET deleting_since = clock_timestamp() WHERE sha256 = $1 \
-                 AND NOT EXISTS (SELECT 1 FROM files WHERE files.sha256 = $1 AND files.sha256 IS NOT NULL) AND (",
+                "UPDATE unwanted_files SET deleting_since = clock_timestamp(), deleting_by = $2 WHERE sha256 = $1 \
+                 AND NOT EXISTS (SELECT 1 FROM files WHERE files.sha256 = $1 AND files.sha256 IS NOT NULL) AND (deleting_by = $2 OR (",
                 is_under_way!(),
-                ") IS NOT TRUE RETURNING nextval('file_deletions')"
+                ") IS NOT TRUE) RETURNING nextval('file_deletions')"
             ),
-            args![sha256],
+            args![sha256, me],
         )
         .await?;
     Ok(begun.is_some())
 }
 
-/// Ends it: the content is `deleted`, or was wanted.
-pub(super) async fn settle(tx: &Tx, sha256: &str, deleted: bool) -> Result<(), Error> {
+/// Ends it: the content is `deleted`, or was wanted. False where somebody else is at it.
+pub(super) async fn settle(tx: &Tx, sha256: &str, deleted: bool) -> Result<bool, Error> {
     if deleted {
         tx.run("SELECT nextval('file_deletions') FROM unwanted_files WHERE sha256 = $1", args![sha256]).await?;
     }
     let sql = concat!("DELETE FROM unwanted_files WHERE sha256 = $1 AND ($2 OR (", is_under_way!(), ") IS NOT TRUE)");
     tx.run(sql, args![sha256, deleted]).await?;
-    retention::count(tx, Removed { files: deleted.into(), ..Removed::default() }).await
+    retention::count(tx, Removed { files: deleted.into(), ..Removed::default() }).await?;
+    Ok(!tx.row("SELECT EXISTS (SELECT 1 FROM unwanted_files WHERE sha256 = $1)", args![sha256]).await?.get::<_, bool>(0))
 }
 
 /// Files as they stand: what was saved, before which there had been so many `deletions`, is to be saved anew where its content may have

@@ -16,16 +16,13 @@ use std::time::Duration;
 use jiff::Timestamp;
 
 use super::claim::attempt;
-use super::session::{Tx, args, number, tidy};
+use super::session::{Tx, args, column, number, tidy};
 use crate::clock::{after, millis};
 use crate::store::Error;
 use crate::store::model::{NewDelivery, Outgoing, mark_out_of_order};
 
 /// Makes deliveries, each of an event in a lane, and the job of each that is the first of its lane or waits for its turn only so long.
 pub(super) async fn add(tx: &Tx, deliveries: &[(i64, i64, &NewDelivery)], now: Timestamp) -> Result<(), Error> {
-    fn column<'a, T>(all: &[(i64, i64, &'a NewDelivery)], value: impl Fn(&'a NewDelivery) -> T) -> Vec<T> {
-        all.iter().map(|(.., delivery)| value(delivery)).collect()
-    }
     if deliveries.is_empty() {
         return Ok(());
     }
@@ -49,15 +46,15 @@ pub(super) async fn add(tx: &Tx, deliveries: &[(i64, i64, &NewDelivery)], now: T
          SELECT 'deliver', destination, seq, CASE WHEN blocked THEN 'waiting' ELSE 'due' END, \
          CASE WHEN blocked THEN waits_until ELSE $10 END, $10 FROM new WHERE NOT blocked OR waits_until IS NOT NULL ORDER BY seq",
         args![
-            column(deliveries, |delivery| delivery.id),
+            column(deliveries, |(.., delivery)| delivery.id),
             events,
-            column(deliveries, |delivery| delivery.destination.as_str()),
-            column(deliveries, |delivery| delivery.route.as_str()),
+            column(deliveries, |(.., delivery)| delivery.destination.as_str()),
+            column(deliveries, |(.., delivery)| delivery.route.as_str()),
             lanes,
-            column(deliveries, |delivery| delivery.out_of_order),
-            column(deliveries, |delivery| delivery.order_wait.map(|wait| number(millis(wait)))),
-            column(deliveries, |delivery| delivery.body.as_str()),
-            column(deliveries, |delivery| delivery.order_wait.map(|wait| after(now, wait))),
+            column(deliveries, |(.., delivery)| delivery.out_of_order),
+            column(deliveries, |(.., delivery)| delivery.order_wait.map(|wait| number(millis(wait)))),
+            column(deliveries, |(.., delivery)| delivery.body.as_str()),
+            column(deliveries, |(.., delivery)| delivery.order_wait.map(|wait| after(now, wait))),
             now,
         ],
     )

@@ -234,6 +234,11 @@ macro_rules! args {
 }
 pub(super) use args;
 
+/// One column of what is written in one statement.
+pub(super) fn column<'a, R, T>(rows: &'a [R], value: impl FnMut(&'a R) -> T) -> Vec<T> {
+    rows.iter().map(value).collect()
+}
+
 pub(super) fn arg<T: Arg>(value: &T) -> (&(dyn ToSql + Sync), Type) {
     (value, value.kind())
 }

@@ -32,14 +32,14 @@ impl Postgres {
     }
 
     pub(in crate::store) async fn may_delete(&self, sha256: &str) -> Result<bool, Error> {
-        transact!(self.sessions(), Write, |tx| deletion::begin(&tx, sha256))
+        transact!(self.sessions(), Write, |tx| deletion::begin(&tx, self.shared.me, sha256))
     }
 
     pub(in crate::store) async fn deletions(&self) -> Result<i64, Error> {
         transact!(self.work(), Read, |tx| deletion::count(&tx))
     }
 
-    pub(in crate::store) async fn settle_file(&self, sha256: &str, deleted: bool) -> Result<(), Error> {
+    pub(in crate::store) async fn settle_file(&self, sha256: &str, deleted: bool) -> Result<bool, Error> {
         transact!(self.sessions(), Write, |tx| deletion::settle(&tx, sha256, deleted))
     }
 

@@ -13,11 +13,11 @@ use uuid::Uuid;
 use super::beat::{is_seen, may_judge};
 use super::claim::attempt;
 use super::lane::Attempt;
-use super::session::{Tx, args, clean, number, tidy};
+use super::session::{Tx, args, clean, column, number, tidy};
 use super::{archive, lane, lock};
 use crate::store::Error;
 use crate::store::model::{JobKind, Lease, Move, Proof, Released, Stage, TaskNews};
-use crate::task::{Fetched, Task};
+use crate::task::Fetched;
 
 /// The most leases that are ended in one transaction.
 const STEP: usize = 100;
@@ -180,13 +180,10 @@ pub(super) async fn learn(tx: &Tx, news: &[(i64, &TaskNews)], at: Timestamp) -> 
 
 /// Keeps tasks as they were fetched, each once.
 async fn keep_fetched(tx: &Tx, fetched: &[(i64, &Fetched)], at: Timestamp) -> Result<(), Error> {
-    fn column<'a, T>(fetched: &'a [(i64, &Fetched)], value: impl Fn(&'a Task) -> T) -> Vec<T> {
-        fetched.iter().map(|(_, fetched)| value(&fetched.task)).collect()
-    }
     if fetched.is_empty() {
         return Ok(());
     }
-    let tasks: Vec<i64> = fetched.iter().map(|(task, _)| *task).collect();
+    let tasks = column(fetched, |(task, _)| *task);
     tx.run(
         "UPDATE tasks SET state = told.state, title = coalesce(told.title, tasks.title), url = coalesce(told.url, tasks.url), \
          stop_reason = told.stop_reason, credits = coalesce(told.credits, tasks.credits), fetched_at = $7 \
@@ -194,11 +191,11 @@ async fn keep_fetched(tx: &Tx, fetched: &[(i64, &Fetched)], at: Timestamp) -> Re
          AS told (task, state, title, url, stop_reason, credits) WHERE tasks.seq = told.task",
         args![
             tasks,
-            column(fetched, |told| told.state.as_str()),
-            column(fetched, |told| tidy(told.title.as_deref())),
-            column(fetched, |told| tidy(told.url.as_deref())),
-            column(fetched, |told| tidy(told.stop_reason.as_deref())),
-            column(fetched, |told| told.credits),
+            column(fetched, |(_, told)| told.task.state.as_str()),
+            column(fetched, |(_, told)| tidy(told.task.title.as_deref())),
+            column(fetched, |(_, told)| tidy(told.task.url.as_deref())),
+            column(fetched, |(_, told)| tidy(told.task.stop_reason.as_deref())),
+            column(fetched, |(_, told)| told.task.credits),
             at,
         ],
     )

@@ -46,9 +46,9 @@ impl Sqlite {
         Ok(0)
     }
 
-    pub(in crate::store) async fn settle_file(&self, sha256: &str, deleted: bool) -> Result<(), Error> {
+    pub(in crate::store) async fn settle_file(&self, sha256: &str, deleted: bool) -> Result<bool, Error> {
         let sha256 = sha256.to_owned();
-        self.write(move |connection| retention::settle_file(connection, &sha256, deleted)).await
+        self.write(move |connection| retention::settle_file(connection, &sha256, deleted)).await.map(|()| true)
     }
 
     pub(in crate::store) async fn forget_erased(&self, before: Timestamp) -> Result<(), Error> {

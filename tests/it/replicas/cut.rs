@@ -41,16 +41,21 @@ pub(super) async fn busy(database: &Connection) -> (usize, Uuid) {
     (usize::try_from(before).unwrap(), holder)
 }
 
-/// Waits until others have what `name` had in hand, which nobody else stands in the way of.
-pub(super) async fn taken_over(database: &Connection, name: Uuid, load: &Load) {
-    let since = load.now();
+/// Waits until `name` holds no row of `table`.
+pub(super) async fn has_nothing_of(database: &Connection, table: &str, name: Uuid) {
+    let held = format!("SELECT count(*) FROM {table} WHERE holder = $1");
     within("others take over what it had", async {
-        let held = "SELECT count(*) FROM jobs WHERE holder = $1";
-        while database.query_one(held, &[&name]).await.unwrap().get::<_, i64>(0) > 0 {
+        while database.query_one(&held, &[&name]).await.unwrap().get::<_, i64>(0) > 0 {
             tokio::time::sleep(LOOK_EVERY).await;
         }
     })
     .await;
+}
+
+/// Waits until others have what `name` had in hand, which nobody else stands in the way of.
+pub(super) async fn taken_over(database: &Connection, name: Uuid, load: &Load) {
+    let since = load.now();
+    has_nothing_of(database, "jobs", name).await;
     let took = load.now().saturating_sub(since);
     assert!(took < TAKEN_OVER, "{took:?}");
 }

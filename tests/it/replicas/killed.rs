@@ -1,6 +1,6 @@
 //! Replicas that are killed, or stand still.
 
-use super::cut::{busy, taken_over, takes_part};
+use super::cut::{busy, has_nothing_of, taken_over, takes_part};
 use super::*;
 
 /// How often.
@@ -40,13 +40,7 @@ async fn a_replica_that_stands_still_is_replaced_and_does_no_harm_when_it_goes_o
     fleet.freeze(victim);
     crm.answer(Reply::Status(200));
     taken_over(&database, name, &load).await;
-    within("others work for its sources and destinations", async {
-        let held = "SELECT count(*) FROM queues WHERE holder = $1";
-        while database.query_one(held, &[&name]).await.unwrap().get::<_, i64>(0) > 0 {
-            tokio::time::sleep(LOOK_EVERY).await;
-        }
-    })
-    .await;
+    has_nothing_of(&database, "queues", name).await;
     let since = load.now();
     fleet.thaw(victim);
     takes_part(fleet.addresses()[victim], since, &load).await;

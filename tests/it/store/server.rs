@@ -127,7 +127,7 @@ async fn an_end_that_the_server_refuses_takes_no_other_with_it() {
             vec![Move { event: waiting(&jobs[number])[0], to: Stage::Done(vec![NewDelivery { body, ..delivery("crm", None) }]) }];
         database.store().finish(jobs[number].lease, at(0), Finish { moves, ..Finish::default() })
     };
-    // The first is written while the others come, which are written together then.
+    // They come together, so all are written again, each by itself.
     let ended = futures_util::future::join_all((0..3).map(end)).await;
     assert!(matches!(ended[..], [Ok(true), Err(Error::Refused(_)), Ok(true)]), "{ended:?}");
     assert_eq!(database.claim(JobKind::Deliver, "crm", at(0)).await.len(), 2);

@@ -237,12 +237,13 @@ async fn no_file_names_a_content_that_another_replica_deletes_or_has_deleted_sin
     let before = store.deletions().await.unwrap();
     assert!(other.may_delete("aa").await.unwrap());
     assert!(!store.may_delete("aa").await.unwrap(), "the other one is at it");
-    store.settle_file("aa", false).await.unwrap();
-    assert_eq!(store.unwanted_files("").await.unwrap(), ["aa"], "it is not for who does not delete it to say");
+    assert!(!store.settle_file("aa", false).await.unwrap(), "it is not for who does not delete it to say");
+    assert_eq!(store.unwanted_files("").await.unwrap(), ["aa"]);
+    assert!(other.may_delete("aa").await.unwrap(), "the archive failed, and it tries again");
     let meanwhile = store.deletions().await.unwrap();
     assert!(meanwhile > before);
     assert_eq!(name(meanwhile).await, anew, "it is being deleted");
-    other.settle_file("aa", true).await.unwrap();
+    assert!(other.settle_file("aa", true).await.unwrap());
     assert_eq!(store.unwanted_files("").await.unwrap(), [""; 0]);
     for deletions in [before, meanwhile] {
         assert_eq!(name(deletions).await, anew, "it was deleted since");
@@ -264,8 +265,8 @@ async fn a_content_is_unwanted_once_no_file_names_it(database: Database) {
     assert_eq!(store.unwanted_files("aa").await.unwrap(), ["bb"]);
     assert!(!store.may_delete("aa").await.unwrap(), "another task has it too");
     assert!(store.may_delete("bb").await.unwrap());
-    store.settle_file("aa", false).await.unwrap();
-    store.settle_file("bb", true).await.unwrap();
+    assert!(store.settle_file("aa", false).await.unwrap());
+    assert!(store.settle_file("bb", true).await.unwrap());
     assert_eq!(store.unwanted_files("").await.unwrap(), [""; 0]);
 }
 
