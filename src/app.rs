@@ -12,7 +12,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, TcpSocket};
 use tokio::sync::Notify;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
@@ -180,10 +180,10 @@ impl App {
                 health.degrade(&format!("{} {}", row.kind, row.queue), reason);
             }
         }
-        let public = listen(config.server.listen, "server.listen").await?;
-        let admin = listen(config.admin.listen, "admin.listen").await?;
+        let public = listen(config.server.listen, "server.listen")?;
+        let admin = listen(config.admin.listen, "admin.listen")?;
         let files = match config.files.listen {
-            Some(address) => Some(listen(address, "files.listen").await?),
+            Some(address) => Some(listen(address, "files.listen")?),
             None => None,
         };
 
@@ -375,6 +375,18 @@ const ADMIN_CONNECTIONS: usize = 64;
 /// What handing jobs back may take on top of `server.drain_timeout`.
 const HAND_BACK: Duration = Duration::from_secs(1);
 
-async fn listen(address: SocketAddr, key: &'static str) -> Result<TcpListener, Error> {
-    TcpListener::bind(address).await.map_err(|problem| Error::Listen { address, key, problem })
+/// Connections that may wait to be accepted, if the system lets so many (`net.core.somaxconn`): what comes beyond them comes again after
+/// seconds, and whoever floods us comes more often than a good sender.
+const BACKLOG: u32 = 4096;
+
+fn listen(address: SocketAddr, key: &'static str) -> Result<TcpListener, Error> {
+    listen_at(address).map_err(|problem| Error::Listen { address, key, problem })
+}
+
+fn listen_at(address: SocketAddr) -> std::io::Result<TcpListener> {
+    let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
+    // Connections of a process that has just ended are no obstacle.
+    socket.set_reuseaddr(true)?;
+    socket.bind(address)?;
+    socket.listen(BACKLOG)
 }
