@@ -146,7 +146,7 @@ async fn gather(first: Offer, waiting: &mut mpsc::Receiver<Offer>) -> Vec<Offer>
 
 /// Keeps what can be kept, and answers each.
 async fn keep(sessions: &Sessions, reach: &Reach, offers: Vec<Offer>) {
-    let made = match reach.asking(async { retry!(sessions, within(insert(Way::AtOnce(sessions), &rows(&offers)))) }).await {
+    let made = match reach.asking(async { retry!(sessions, within(insert(&Way::Alone(sessions), &rows(&offers)))) }).await {
         Ok(made) => made,
         Err(error) => return refuse(sessions, reach, offers, error).await,
     };
@@ -184,7 +184,7 @@ fn answer(offer: Offer, kept: Result<Appended, Error>) {
 
 /// What becomes of events whose keys were known a moment ago: what was known may have gone since.
 async fn tell_apart(tx: &Tx, offers: &[Offer]) -> Result<Vec<Appended>, Error> {
-    let made = insert(Way::In(tx), &rows(offers)).await?;
+    let made = insert(&Way::In(tx), &rows(offers)).await?;
     let mut kept = Vec::with_capacity(offers.len());
     for offer in offers {
         let id = offer.event.id;
@@ -205,7 +205,7 @@ async fn again(tx: &Tx, offer: &Offer) -> Result<Appended, Error> {
         return repeat(tx, first.get(0), event.received_at).await;
     };
     let key = uuid(Key::of_collision(&event.source, &event.event_id, &content));
-    if !insert(Way::In(tx), &[Row { offer, key, collision_of: Some(first.get(1)) }]).await?.is_empty() {
+    if !insert(&Way::In(tx), &[Row { offer, key, collision_of: Some(first.get(1)) }]).await?.is_empty() {
         return Ok(Appended::Collision(event.id));
     }
     match tx.maybe("SELECT seq FROM events WHERE key = $1", args![key]).await? {
@@ -247,31 +247,39 @@ enum Way<'a> {
     /// In this transaction.
     In(&'a Tx),
     /// As one of its own.
-    AtOnce(&'a Sessions),
+    Alone(&'a Sessions),
 }
 
 impl Way<'_> {
-    async fn rows(self, sql: &'static str, args: Args<'_>) -> Result<Vec<tokio_postgres::Row>, Error> {
+    /// Where the tables are, if that is still to be said.
+    fn schema(&self) -> Option<&str> {
         match self {
-            Self::In(tx) => tx.rows(sql, args).await,
-            Self::AtOnce(sessions) => sessions.at_once(sql, args).await,
+            Self::In(_) => None,
+            Self::Alone(sessions) => Some(sessions.schema()),
+        }
+    }
+
+    async fn call(&self, function: &str, args: Args<'_>) -> Result<tokio_postgres::Row, Error> {
+        match self {
+            Self::In(tx) => tx.call(function, args).await,
+            Self::Alone(sessions) => sessions.call(function, args).await,
         }
     }
 }
 
 /// Inserts those whose key is not known; says which they are, by our ids.
-async fn insert(way: Way<'_>, rows: &[Row<'_>]) -> Result<HashSet<Uuid>, Error> {
+async fn insert(way: &Way<'_>, rows: &[Row<'_>]) -> Result<HashSet<Uuid>, Error> {
     // What a sender says in text may hold a zero byte, which PostgreSQL knows not: who is who is decided by the keys.
     let event_ids = column(rows, |row| clean(&row.offer.event.event_id));
     let (sources, kinds) = (column(rows, |row| clean(&row.offer.event.source)), column(rows, |row| clean(&row.offer.event.kind)));
     let task_ids = column(rows, |row| row.offer.event.task_id.as_deref().map(clean));
     let types = column(rows, |row| row.offer.event.provider_type.as_deref().map(clean));
     let targets = column(rows, |row| clean(&row.offer.event.target));
-    let sql = "SELECT keep_events($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18)";
-    let made = way
-        .rows(
-            sql,
+    let kept = way
+        .call(
+            "append_events",
             args![
+                way.schema(),
                 column(rows, |row| row.offer.event.id),
                 column(rows, |row| row.key),
                 column(&sources, AsRef::as_ref),
@@ -292,6 +300,7 @@ async fn insert(way: Way<'_>, rows: &[Row<'_>]) -> Result<HashSet<Uuid>, Error> 
                 HOMELESS,
             ],
         )
-        .await?;
-    Ok(made.iter().map(|row| row.get(0)).collect())
+        .await?
+        .get::<_, Option<Vec<Uuid>>>(0);
+    Ok(kept.map_or_else(|| rows.iter().map(|row| row.offer.event.id).collect(), HashSet::from_iter))
 }

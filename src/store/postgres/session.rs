@@ -2,7 +2,8 @@
 //!
 //! What must hold:
 //! - Each transaction says for itself what it needs of its session (where the tables are, that a commit is on the disk, how long it may
-//!   take): a pooler in between may give every transaction another one. For the same reason nothing is prepared by name.
+//!   take): a pooler in between may give every transaction another one. For the same reason nothing is prepared by name. One that is a
+//!   single statement says it in that: see `schema/0004_append.sql`.
 //! - A connection whose user was interrupted is closed: whatever comes on it still is nobody's answer.
 //! - What a deadlock or a conflict undid is done again by [`transact`], so work in it may run twice, and only its last run counts.
 //! - Nothing waits for ever: a database that does not answer is one that is away.
@@ -41,6 +42,7 @@ pub(super) enum Kind {
 #[derive(Clone, Debug)]
 pub(super) struct Sessions {
     pool: Pool,
+    schema: String,
     write: String,
     read: String,
     /// Behind whom its transactions stand.
@@ -59,6 +61,7 @@ impl Sessions {
         let settings = settings(schema);
         Ok(Self {
             pool,
+            schema: schema.to_owned(),
             write: format!("BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE; {settings}"),
             read: format!("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY; {settings}"),
             crowd: None,
@@ -85,16 +88,22 @@ impl Sessions {
         }
     }
 
-    /// A transaction of one statement that writes: all of it is sent at once, and what it gives comes back with the commit.
-    pub(super) async fn at_once(&self, sql: &'static str, args: Args<'_>) -> Result<Vec<Row>, Error> {
+    /// The schema of the tables.
+    pub(super) fn schema(&self) -> &str {
+        &self.schema
+    }
+
+    /// A transaction that is one call of a function of the schema, which gives one row: the function says for itself what it needs of
+    /// its session. It has succeeded when the database answers for its commit, which is after the row.
+    pub(super) async fn call(&self, function: &str, args: Args<'_>) -> Result<Row, Error> {
         let mut tx = Tx { client: Some(self.pool.get().await.map_err(|error| unreachable(&error))?) };
-        // They are sent in the order in which they are first polled, and done in that: after an error nothing of the rest is, and the
-        // commit undoes all.
-        let (begun, rows, ended) = tokio::join!(biased; tx.batch(&self.write), tx.rows(sql, args), tx.batch("COMMIT"));
-        begun?;
-        ended?;
-        tx.client = None;
-        rows
+        let sql = calling(&format!("\"{}\".{function}", self.schema), args.len());
+        let row = tx.client().query_typed_one(&sql, args).await;
+        // Whoever got an answer, be it an error, was not interrupted.
+        if row.as_ref().err().is_none_or(|error| error.as_db_error().is_some()) {
+            tx.client = None;
+        }
+        Ok(row?)
     }
 
     /// Begins a transaction.
@@ -114,6 +123,12 @@ pub(super) fn settings(schema: &str) -> String {
         "SET LOCAL search_path = \"{schema}\"; SET LOCAL synchronous_commit = on; SET LOCAL statement_timeout = '10s'; \
          SET LOCAL idle_in_transaction_session_timeout = '5s'; SET LOCAL jit = off"
     )
+}
+
+/// The statement that calls a function with so many arguments.
+fn calling(function: &str, args: usize) -> String {
+    let args: Vec<_> = (1..=args).map(|number| format!("${number}")).collect();
+    format!("SELECT {function}({})", args.join(", "))
 }
 
 /// Does `$work`, a future, again where another transaction was in the way.
@@ -177,6 +192,11 @@ impl Tx {
     /// The one row that a statement gives.
     pub(super) async fn row(&self, sql: &'static str, args: Args<'_>) -> Result<Row, Error> {
         Ok(self.client().query_typed_one(sql, args).await?)
+    }
+
+    /// The one row that a call of a function gives.
+    pub(super) async fn call(&self, function: &str, args: Args<'_>) -> Result<Row, Error> {
+        Ok(self.client().query_typed_one(&calling(function, args.len()), args).await?)
     }
 
     /// The row that a statement gives, if it gives one.

@@ -110,7 +110,7 @@ async fn a_store_of_the_first_schema_is_brought_up_with_its_rows() {
     // A program of that schema may still run beside.
     let facts =
         beside.query("SELECT value FROM store WHERE name IN ('schema', 'oldest_schema') ORDER BY name", &[]).await.unwrap();
-    assert_eq!(facts.iter().map(|row| row.get(0)).collect::<Vec<&str>>(), ["1", "3"]);
+    assert_eq!(facts.iter().map(|row| row.get(0)).collect::<Vec<&str>>(), ["1", "4"]);
 }
 
 #[tokio::test]
@@ -181,6 +181,48 @@ async fn a_user_that_may_make_no_schema_is_told_and_may_use_one_that_is_its_own(
     assert!(matches!(store.append(event("e1", Some("t1"), &json!({}))).await.unwrap(), Appended::New(_)));
     let claimed = Capacity { kind: JobKind::Prove, queue: "manus".into(), which: Which::Any, limit: 9 };
     assert_eq!(store.claim(vec![claimed], at(0)).await.unwrap().jobs.len(), 1);
+}
+
+/// On each new event `check` is done, when its transaction commits.
+fn on_commit(check: &str) -> String {
+    format!(
+        "CREATE FUNCTION on_commit() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN {check}; RETURN NULL; END $$; \
+         CREATE CONSTRAINT TRIGGER on_commit AFTER INSERT ON events DEFERRABLE INITIALLY DEFERRED FOR EACH ROW EXECUTE FUNCTION on_commit()"
+    )
+}
+
+#[tokio::test]
+async fn what_is_refused_at_its_commit_is_not_accepted() {
+    let database = Database::postgres().await;
+    let beside = database.schema().connect().await;
+    beside.batch_execute(&on_commit("RAISE 'not now' USING ERRCODE = '23514'")).await.unwrap();
+    let refused = database.store().append(event("e1", Some("t1"), &json!({}))).await;
+    assert!(matches!(refused, Err(Error::Refused(_))), "{refused:?}");
+    assert!(database.ids().await.is_empty());
+    beside.batch_execute("DROP TRIGGER on_commit ON events").await.unwrap();
+    assert!(matches!(database.append(event("e1", Some("t1"), &json!({}))).await, Appended::New(_)));
+}
+
+#[tokio::test]
+async fn events_are_on_the_disk_whatever_the_server_thinks_of_that() {
+    let schema = Schema::new();
+    let (name, beside) = (schema.name(), schema.connect().await);
+    let role = format!(
+        "CREATE ROLE {name} LOGIN PASSWORD '{name}'; CREATE SCHEMA {name} AUTHORIZATION {name}; \
+         ALTER ROLE {name} SET synchronous_commit = off; ALTER ROLE {name} SET default_transaction_isolation = 'serializable'"
+    );
+    beside.batch_execute(&role).await.unwrap();
+    let url = url(|url| {
+        url.set_username(name).unwrap();
+        url.set_password(Some(name)).unwrap();
+    });
+    let config = Config { schema: name.to_owned(), ..Config::new(url) };
+    let store = Store::open(&config, Clock::manual(at(0))).await.unwrap();
+    let check = "IF current_setting('synchronous_commit') <> 'on' THEN RAISE 'it would be lost' USING ERRCODE = '23514'; END IF";
+    beside.batch_execute(&on_commit(check)).await.unwrap();
+    assert!(matches!(store.append(event("e1", Some("t1"), &json!({}))).await.unwrap(), Appended::New(_)));
+    assert!(matches!(store.append(event("e1", Some("t1"), &json!({}))).await.unwrap(), Appended::Duplicate(_)));
+    assert!(matches!(store.append(event("e1", Some("t1"), &json!({"n": 2}))).await.unwrap(), Appended::Collision(_)));
 }
 
 #[tokio::test]
