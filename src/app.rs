@@ -220,6 +220,7 @@ impl App {
         let environment = Environment { store: store.clone(), clock, sources, destinations, routes, archive, health, wake };
         let environment = Arc::new(environment);
         let worker = Worker::new(Arc::clone(&environment));
+        let worker = if by_itself { worker.reconciling() } else { worker };
 
         let mut app = Self {
             public: public.local_addr().unwrap_or(config.server.listen),

@@ -116,6 +116,12 @@ pub fn after(at: Timestamp, duration: Duration) -> Timestamp {
     SignedDuration::try_from(duration).ok().and_then(|by| at.checked_add(by).ok()).unwrap_or(Timestamp::MAX)
 }
 
+/// `at` less `duration`, at the beginning of time if it would be earlier than that.
+#[must_use]
+pub fn before(at: Timestamp, duration: Duration) -> Timestamp {
+    SignedDuration::try_from(duration).ok().and_then(|by| at.checked_sub(by).ok()).unwrap_or(Timestamp::MIN)
+}
+
 /// How long ago `then` was at `now`; zero if it is still to come.
 #[must_use]
 pub fn since(then: Timestamp, now: Timestamp) -> Duration {

@@ -24,6 +24,8 @@ pub const TASK_CREATED: &str = "task_created";
 pub const TASK_PROGRESS: &str = "task_progress";
 /// A task that ended a turn: finished, or wants an answer (Manus: `task_stopped`).
 pub const TASK_STOPPED: &str = "task_stopped";
+/// A task that failed, which no webhook of Manus tells: ours, see [`Verification::Api`].
+pub const TASK_FAILED: &str = "task_failed";
 
 /// How a request proved where it came from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -33,6 +35,8 @@ pub enum Verification {
     Signature,
     /// A value that was agreed with the sender, in a header.
     Authorization,
+    /// No request told it: the provider's API did, asked with our own key.
+    Api,
     /// Nothing was checked: the source says `verify = "none"`.
     None,
 }
@@ -44,6 +48,7 @@ impl Verification {
         match self {
             Self::Signature => "signature",
             Self::Authorization => "authorization",
+            Self::Api => "api",
             Self::None => "none",
         }
     }
@@ -51,7 +56,7 @@ impl Verification {
     /// The value that [`Verification::as_str`] wrote; whatever else is nothing that was checked.
     #[must_use]
     pub fn of(word: &str) -> Self {
-        [Self::Signature, Self::Authorization].into_iter().find(|one| one.as_str() == word).unwrap_or(Self::None)
+        [Self::Signature, Self::Authorization, Self::Api].into_iter().find(|one| one.as_str() == word).unwrap_or(Self::None)
     }
 }
 
@@ -73,7 +78,7 @@ pub struct Facts {
     pub url: Option<String>,
     /// What the agent says.
     pub message: Option<String>,
-    /// Why a task stopped: `finish` or `ask` (Manus).
+    /// Why a task stopped: `finish` or `ask` (Manus); of what was recovered also `error` or `user`.
     pub stop_reason: Option<String>,
     /// Files that the event names.
     pub attachments: Vec<Attachment>,

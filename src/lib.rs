@@ -14,6 +14,7 @@
 //!    the worker next asks for jobs.
 //! 3. [`worker`] claims jobs: *prove* that the task is ours, *fetch* it, *archive* its files, *deliver* to a destination. What
 //!    follows from a job is inserted in the transaction that ends it.
+//!    Beside, it reads the provider's list of tasks, and makes an event of each stop that no webhook told.
 //! 4. [`route`] makes the envelope and picks destinations; [`destination`] renders the content once and sends it as often as it takes.
 //!
 //! # The house
@@ -79,6 +80,8 @@
 //! | which replica works for what | `src/store/postgres/hold.rs`, `share.rs`; what that means for limits, `src/worker/holdings.rs` |
 //! | what waits while senders crowd | `src/store/sqlite/writer.rs`, `src/store/postgres/crowd.rs` |
 //! | when a task is ours, when it is quarantined | `src/worker/prove.rs` |
+//! | which stop of a task an event tells of | `src/worker/turns.rs`; what a stop is, `Talk` in `src/provider/manus/v2.rs` |
+//! | what no webhook told, and how it is found | `src/worker/reconcile.rs`, `src/store/sqlite/reconcile.rs` |
 //! | what waits for what, and how long | `src/worker/fetch.rs`, `src/store/sqlite/lane.rs` |
 //! | what an event waits for files, and for how long | `src/worker/archive.rs` |
 //! | which addresses of a payload are never asked | `src/http/guard.rs` |

@@ -241,6 +241,19 @@ pub fn keys_of(files: &[File]) -> Vec<String> {
     files.iter().map(key).collect()
 }
 
+/// The end of a turn of a task, as the provider's API shows it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Stop {
+    /// What it is known by: the same in every answer, and of this stop alone.
+    pub anchor: String,
+    /// Where the task stood then: finished, waiting, failed or stopped.
+    pub state: State,
+    /// When that was, by the provider's clock.
+    pub at: Option<Timestamp>,
+    /// What the agent had said last in that turn.
+    pub text: Option<String>,
+}
+
 /// A task and its files, as a provider's API tells it, and the answers that it was read from.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Fetched {
@@ -248,6 +261,10 @@ pub struct Fetched {
     pub task: Task,
     /// Its files.
     pub files: Vec<File>,
+    /// The ends of its turns, the oldest first, where the provider tells them apart.
+    pub stops: Vec<Stop>,
+    /// The anchor of the stop that it stands at; `None` while it is at work, or where turns are not told apart.
+    pub stands_at: Option<String>,
     /// The raw answers, as one JSON text: kept beside the task, for what we do not understand yet.
     pub raw: String,
 }

@@ -26,6 +26,8 @@ pub const LEAST: Duration = Duration::from_hours(4 * 24);
 const EVERY: Duration = Duration::from_mins(1);
 /// How often a pass begins at the oldest event again: what was not done with then may be by now.
 const ANEW: Duration = Duration::from_hours(1);
+/// The least time that it is remembered which stops were told of: longer than their events, and than any `reconcile.horizon`.
+const STOPS: Duration = Duration::from_hours(60 * 24);
 /// How long it rests between two steps.
 const REST: Duration = Duration::from_millis(10);
 /// The most events of one step, and about the most bytes.
@@ -143,12 +145,13 @@ impl Upkeep {
         if self.anew.is_none_or(|anew| now >= anew) {
             (self.at, self.anew) = (0, Some(clock::after(now, ANEW)));
             if let Keep::For(duration) = self.config.events {
-                removed += self.tasks(before(now, duration)).await?;
-                self.store.forget_erased(before(now, duration)).await?;
+                removed += self.tasks(clock::before(now, duration)).await?;
+                self.store.forget_erased(clock::before(now, duration)).await?;
+                self.store.forget_stops(clock::before(now, (2 * duration).max(STOPS))).await?;
             }
         }
         if let Keep::For(duration) = self.config.events {
-            removed += self.events(before(now, duration), None).await?;
+            removed += self.events(clock::before(now, duration), None).await?;
         }
         if let Some(most) = self.config.max_bytes {
             removed += self.down_to(most, now).await?;
@@ -214,7 +217,7 @@ impl Upkeep {
             self.health.recover(PART);
             return Ok(Removed::default());
         }
-        let removed = self.events(before(now, LEAST), Some(most)).await?;
+        let removed = self.events(clock::before(now, LEAST), Some(most)).await?;
         let live = self.store.space().await?.live();
         if live <= most.0 {
             self.health.recover(PART);
@@ -273,11 +276,6 @@ fn steps(page: &Candidates) -> Vec<Vec<i64>> {
         }
     }
     steps
-}
-
-/// `duration` before `now`.
-fn before(now: Timestamp, duration: Duration) -> Timestamp {
-    now.checked_sub(duration).unwrap_or(Timestamp::MIN)
 }
 
 #[cfg(test)]

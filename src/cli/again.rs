@@ -44,10 +44,7 @@ impl Filter {
     pub(super) fn members(&self, more: &[(&'static str, Option<&str>)]) -> Result<Vec<(&'static str, String)>> {
         let now = Clock::system().now();
         let time = |name: &str, written: Option<&str>| -> Result<Option<String>> {
-            let Some(written) = written else { return Ok(None) };
-            let wrong = || Error::failed(format!("`--{name}` is no time: `{}`", one_line(written, 40))).with_exit(Exit::Usage);
-            let hint = "write a moment, like `2026-01-15T12:00:00Z`, or how long ago it was, like `90m`, `2h` or `7d`";
-            Ok(Some(rfc3339(moment(written, now).ok_or_else(|| wrong().hint(hint))?)))
+            written.map(|written| Ok(rfc3339(time(name, written, now)?))).transpose()
         };
         let (since, until) = (time("since", self.since.as_deref())?, time("until", self.until.as_deref())?);
         let own = [
@@ -59,6 +56,13 @@ impl Filter {
         ];
         Ok(own.iter().chain(more).filter_map(|(name, value)| Some((*name, (*value)?.to_owned()))).collect())
     }
+}
+
+/// The time that `--name` says.
+pub(super) fn time(name: &str, written: &str, now: Timestamp) -> Result<Timestamp> {
+    let wrong = || Error::failed(format!("`--{name}` is no time: `{}`", one_line(written, 40))).with_exit(Exit::Usage);
+    let hint = "write a moment, like `2026-01-15T12:00:00Z`, or how long ago it was, like `90m`, `2h` or `7d`";
+    moment(written, now).ok_or_else(|| wrong().hint(hint).into())
 }
 
 /// A time as a person writes it.

@@ -106,6 +106,12 @@ mod tests {
         max_body_bytes = "2MiB"
         verify = "signature"
 
+        [sources.manus.reconcile]
+        interval = "2m"
+        grace = "1m"
+        horizon = "7days"
+        backfill = "0s"
+
         [destinations.log]
         kind = "log"
         include = "summary"

@@ -25,7 +25,7 @@ use crate::store::model::StoredEvent;
 use crate::task::Fetched;
 use crate::template::nearest;
 use crate::text::one_line;
-use crate::worker::{self, Known};
+use crate::worker::{self, Known, Place};
 
 /// The most characters of one text that are shown; `--json` shows all.
 const MOST: usize = 4_000;
@@ -135,16 +135,16 @@ async fn fetch(client: &Client, config: &Config, clock: &Clock, id: &str) -> Res
     };
     let task = match task_id.filter(|_| source.ends(&event.kind) && source.fetches()) {
         Some(task_id) => fetched(client, &name, &task_id).await,
-        None => return Ok(worker::envelope(&source, &event, Known::NotAsked, false)),
+        None => return Ok(worker::envelope(&source, &event, Known::NotAsked, Place::default())),
     };
-    Ok(worker::envelope(&source, &event, task.as_ref().map_or(Known::FromWebhook, Known::Fetched), false))
+    Ok(worker::envelope(&source, &event, task.as_ref().map_or(Known::FromWebhook, Known::Fetched), Place::default()))
 }
 
 /// The task as it was last fetched, if it was.
 async fn fetched(client: &Client, source: &str, task_id: &str) -> Option<Fetched> {
     let mut shown = client.get(&["tasks", source, task_id], &[]).await.ok()?;
     let task = serde_json::from_value(shown["task"].take()).ok()?;
-    Some(Fetched { task, files: serde_json::from_value(shown["files"].take()).unwrap_or_default(), raw: String::new() })
+    Some(Fetched { task, files: serde_json::from_value(shown["files"].take()).unwrap_or_default(), ..Fetched::default() })
 }
 
 fn try_out(envelope: &Envelope, routes: &Routes, destinations: &BTreeMap<String, Destination>) -> Value {

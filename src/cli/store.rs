@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
-use super::{Context, Error, Exit, Result, output, runtime};
+use super::{Context, Error, Exit, Result, again, output, runtime};
 use crate::archive::Archive;
 use crate::clock::Clock;
 use crate::config::Config;
@@ -44,10 +44,14 @@ enum Command {
     /// Put a backup in the place of the store, while no taskhook runs
     ///
     /// The present store is put aside under another name. Whatever the backup does not show as done may have been handed on since: it gets an
-    /// attempt of unknown outcome, and `on_unknown` of its destination says whether it is sent again.
+    /// attempt of unknown outcome, and `on_unknown` of its destination says whether it is sent again. Stops of tasks that no webhook told are
+    /// looked for from now on: those since the backup may have been handed on.
     Restore {
         /// The backup
         file: PathBuf,
+        /// Also look for stops since this time: an RFC 3339 time, or how long ago (`2h`)
+        #[arg(long, value_name = "TIME")]
+        redeliver_since: Option<String>,
         /// Print what was done as JSON
         #[arg(long)]
         json: bool,
@@ -90,9 +94,13 @@ pub(super) fn run(args: &Args, context: &mut Context<'_>) -> Result {
             writeln!(context.err, "Backed up {events} event(s), {bytes}, as of {}, into {}.", made.at, made.file.display())?;
             Ok(writeln!(context.err, "The files of tasks are not in it: the archive (`archive.url`) has them.")?)
         }
-        Command::Restore { file, json } => {
+        Command::Restore { file, redeliver_since, json } => {
+            let since = match redeliver_since {
+                Some(written) => again::time("redeliver-since", written, now)?,
+                None => now,
+            };
             let mut work = || {
-                let mut restore = care::restore(&config, file, now, &mut tell)?;
+                let mut restore = care::restore(&config, file, now, &mut tell)?.redelivering_since(since);
                 while restore.step(&mut tell)? {}
                 Ok(restore.done().clone())
             };

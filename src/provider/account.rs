@@ -9,10 +9,13 @@ use std::time::Duration;
 use futures_util::future::BoxFuture;
 use serde_json::Value;
 
-use super::{ApiError, Budget, Created, Kept, KeyAnswer, Listed, NewTask, Probe, Reading, Refusal, Request, Webhook};
+use super::{
+    ApiError, Budget, Created, Kept, KeyAnswer, ListPage, Listed, NewTask, Probe, Reading, Reconcile, Recovered, Refusal,
+    Request, Webhook,
+};
 use crate::event::{Facts, Verification};
 use crate::signature::rsa::PublicKey;
-use crate::task::Fetched;
+use crate::task::{Fetched, Stop};
 
 /// What a verb comes to that asks the provider's API.
 pub type Answered<'a, T> = BoxFuture<'a, Result<T, ApiError>>;
@@ -109,6 +112,31 @@ pub trait Account: fmt::Debug + Send + Sync {
     /// The newest tasks of the account, one page of at most 100.
     fn recent_tasks(&self) -> Answered<'_, Vec<Listed>> {
         unsupported("list", "this provider has no list of tasks")
+    }
+
+    /// How stops are found that no webhook told; `None` where a provider does not tell turns apart.
+    fn reconcile(&self) -> Option<&Reconcile> {
+        None
+    }
+
+    /// A page of the account's tasks: those that were made or changed last, or those behind `cursor`.
+    fn tasks<'a>(&'a self, _cursor: Option<&'a str>) -> Answered<'a, ListPage> {
+        unsupported("list", "this provider has no list of tasks")
+    }
+
+    /// The ends of the newest turns of a task, the oldest first.
+    fn stops<'a>(&'a self, _task_id: &'a str) -> Answered<'a, Vec<Stop>> {
+        unsupported("stops", "this provider does not tell turns apart")
+    }
+
+    /// The task as it stood at the stop `anchor`, from the answers in `raw` ([`Fetched::raw`]); `None` where they do not show that.
+    fn turn(&self, _task_id: &str, _raw: &str, _anchor: &str) -> Option<Fetched> {
+        None
+    }
+
+    /// The event that a webhook should have been, and whether one may have told of the same; `None` for what is no stop.
+    fn recovered(&self, _task: &Listed, _stop: &Stop, _event_id: &str, _may_repeat: bool) -> Option<Recovered> {
+        None
     }
 
     /// Asks whether our key proves the task ours.

@@ -2,7 +2,7 @@
 //!
 //! What must hold: in any minute at most `requests_per_minute` calls; proving at most a fifth of them, so that a flood of
 //! foreign events cannot keep the tasks that are ours waiting; and who matters more goes first: fetches of proven tasks, then
-//! answers that a person gave, then proof. Waiting is on our clock, so that tests do not wait. Where several processes share a store, one
+//! answers that a person gave, then proof, then reconciliation. Waiting is on our clock, so that tests do not wait. Where several processes share a store, one
 //! of them counts the calls of an account, and whoever counts them next begins with none: so no minute has more in all.
 
 use std::collections::HashMap;
@@ -25,6 +25,8 @@ pub enum Use {
     Answer,
     /// Finding out whether a task is ours.
     Prove,
+    /// Finding stops that no webhook told.
+    Reconcile,
 }
 
 /// How long whoever wants a call waits that another process counts: its work is, as a rule, that process's too.
@@ -67,7 +69,7 @@ pub struct Budget {
     /// Whether another process counts the calls of this account now.
     closed: AtomicBool,
     /// How many wait, by [`Use`].
-    waiting: [AtomicUsize; 3],
+    waiting: [AtomicUsize; 4],
 }
 
 struct Limits {

@@ -220,7 +220,7 @@ impl super::Account for Account {
     fn told(&self, event: &Kept<'_>) -> Option<Fetched> {
         let Event { payload, job_id, .. } = Event::of(event.body);
         let (task, files) = convert(job_id?, &payload);
-        Some(Fetched { task, files, raw: payload.to_string() })
+        Some(Fetched { task, files, raw: payload.to_string(), ..Fetched::default() })
     }
 
     fn kinds(&self) -> &'static [&'static str] {
@@ -252,7 +252,7 @@ impl Account {
             None => return Err(nonsense("it is no job")),
         }
         let (task, files) = convert(job_id.to_owned(), &value);
-        Ok(Fetched { task, files, raw: raw.trim().to_owned() })
+        Ok(Fetched { task, files, raw: raw.trim().to_owned(), ..Fetched::default() })
     }
 }
 

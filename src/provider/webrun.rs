@@ -277,7 +277,7 @@ impl super::Account for Account {
             // The framing of text and CSV is not documented: bare, or as a string of JSON.
             let message = raw.as_str().map_or_else(|| String::from_utf8_lossy(event.body).into_owned(), ToOwned::to_owned);
             let task = Task { id, complete: true, ..answered(self.config.output, message, State::Finished) };
-            return Some(Fetched { task, files: Vec::new(), raw: raw.to_string() });
+            return Some(Fetched { task, files: Vec::new(), raw: raw.to_string(), ..Fetched::default() });
         }
         let body = serde_json::from_slice::<Value>(event.body).ok()?;
         Some(convert(self.config.output, id, &body))
@@ -324,7 +324,7 @@ impl Account {
             return Err(ApiError::Nonsense { call: TASK, status: Some(200), reason });
         }
         let Fetched { task, files, .. } = convert(self.config.output, task_id.to_owned(), &value);
-        Ok(Fetched { task, files, raw: mask(&raw).replace(&session, &masked(&session)) })
+        Ok(Fetched { task, files, raw: mask(&raw).replace(&session, &masked(&session)), ..Fetched::default() })
     }
 }
 

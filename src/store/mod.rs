@@ -34,6 +34,7 @@ mod copy;
 mod error;
 pub mod model;
 mod postgres;
+mod reconcile;
 mod shared;
 mod sqlite;
 pub mod upkeep;

@@ -3,6 +3,7 @@
 mod again;
 mod file;
 mod held;
+mod stop;
 
 use bytes::Bytes;
 use jiff::Timestamp;
@@ -11,6 +12,7 @@ use uuid::Uuid;
 pub use self::again::{Act, Discarded, Like, Matching, Replayed, Retried, STEP, Select};
 pub use self::file::{FileRow, NewFile, Progress, TURN_EVENTS, Told, Waiting};
 pub use self::held::{Bundle, Held, Queue};
+pub use self::stop::{Acquainted, Claim, OpenTask, Reconciled, UNCLAIMED};
 use crate::clock;
 use crate::event::Verification;
 use crate::task::Fetched;
@@ -217,6 +219,8 @@ pub struct Finish {
     pub task: TaskNews,
     /// What becomes of the events that waited.
     pub moves: Vec<Move>,
+    /// Stops of it that events told of.
+    pub claims: Vec<Claim>,
     /// Files of it that are to be archived.
     pub files: Vec<NewFile>,
     /// Of an archive job: the newest event that it saw waiting, by [`StoredEvent::seq`]. A newer one is looked at at once.
@@ -234,6 +238,8 @@ pub struct TaskNews {
     pub proof: Option<&'static str>,
     /// It was fetched.
     pub fetched: Option<Box<Fetched>>,
+    /// Up to which time of the provider every stop of it is an event's.
+    pub looked_at: Option<Timestamp>,
     /// The provider no longer knows it.
     pub deleted: bool,
     /// The provider said that our key cannot see it.
@@ -262,6 +268,8 @@ pub enum Stage {
         told: Told,
         /// It goes before something that came earlier.
         out_of_order: bool,
+        /// It may tell of what another one told.
+        may_repeat: bool,
     },
     /// It is done with; these are its deliveries, which may be none.
     Done(Vec<NewDelivery>),

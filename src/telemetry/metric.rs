@@ -43,6 +43,8 @@ pub mod name {
     pub const DEGRADED: &str = "taskhook_degraded";
     /// Gauge.
     pub const STORE_FREE_BYTES: &str = "taskhook_store_free_bytes";
+    /// Counter, by `source`.
+    pub const RECOVERED: &str = "taskhook_recovered_events_total";
     /// Counter, by `what` (`events`, `tasks`).
     pub const REMOVED: &str = "taskhook_removed_total";
 }
@@ -75,6 +77,7 @@ pub const METRICS: &[(&str, Kind, &str)] = &[
     (name::FILE_BYTES, Kind::Counter, "Bytes of the files that were archived, by source."),
     (name::DEGRADED, Kind::Gauge, "1 while a part is degraded."),
     (name::STORE_FREE_BYTES, Kind::Gauge, "Free space on the disk of the store."),
+    (name::RECOVERED, Kind::Counter, "Events made of stops that no webhook told, by source."),
     (name::REMOVED, Kind::Counter, "What retention removed, by what it was."),
 ];
 

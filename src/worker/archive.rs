@@ -16,7 +16,7 @@ use futures_util::stream::FuturesUnordered;
 use jiff::Timestamp;
 
 use super::Environment;
-use super::dispatch::{self, Known};
+use super::dispatch::{self, Known, Place};
 use super::entry::new_files;
 use super::lease::end;
 use super::prove::{complain, part};
@@ -77,6 +77,8 @@ struct Found {
     rows: Vec<FileRow>,
     waiting: Vec<Waiting>,
     fetched: Option<Fetched>,
+    /// Its task as it stood at the stops that waiting events tell of, where it has gone on since.
+    turns: HashMap<String, Fetched>,
     /// How often contents were deleted from the archive so far, where a file is to be saved.
     deletions: i64,
 }
@@ -147,7 +149,8 @@ impl Turn<'_> {
                     Some(task_id) => store.fetched(source, task_id).await?,
                     None => None,
                 };
-                Ok::<_, crate::store::Error>(Found { rows, waiting, fetched, deletions })
+                let turns = self.turns(&waiting, fetched.as_ref()).await?;
+                Ok::<_, crate::store::Error>(Found { rows, waiting, fetched, turns, deletions })
             };
             match looked.await {
                 Ok(found) => return found,
@@ -160,6 +163,28 @@ impl Turn<'_> {
         }
     }
 
+    /// The task as it stood at stops that it has gone on from since, as far as what is kept of it shows that.
+    async fn turns(
+        &self,
+        waiting: &[Waiting],
+        fetched: Option<&Fetched>,
+    ) -> Result<HashMap<String, Fetched>, crate::store::Error> {
+        let mut turns = HashMap::new();
+        let (Some(fetched), Some(task_id)) = (fetched, self.task_id) else { return Ok(turns) };
+        let told = waiting.iter().filter(|waiting| waiting.told == Told::Fetched).filter_map(|waiting| waiting.anchor.as_ref());
+        let earlier: BTreeSet<_> = told.filter(|anchor| Some(*anchor) != fetched.stands_at.as_ref()).collect();
+        if earlier.is_empty() {
+            return Ok(turns);
+        }
+        let raw = self.environment.store.raw(self.source.name(), task_id).await?.unwrap_or_default();
+        for anchor in earlier {
+            if let Some(turn) = self.source.turn(task_id, &raw, anchor) {
+                turns.insert(anchor.clone(), turn);
+            }
+        }
+        Ok(turns)
+    }
+
     /// The events that wait no more, and when the first of the others does not.
     fn moves(&mut self, found: &Found, now: Timestamp) -> (Vec<Move>, Option<Timestamp>) {
         let environment = self.environment;
@@ -170,14 +195,17 @@ impl Turn<'_> {
             let event = &waiting.event;
             let known = match (waiting.told, &found.fetched) {
                 (Told::Nothing, _) => Known::NotAsked,
-                (Told::Fetched, Some(fetched)) => Known::Fetched(fetched),
+                (Told::Fetched, Some(fetched)) => {
+                    let turn = waiting.anchor.as_ref().and_then(|anchor| found.turns.get(anchor));
+                    Known::Fetched(turn.unwrap_or(fetched))
+                }
                 _ => Known::FromWebhook,
             };
             let held_until = clock::after(waiting.since, environment.archive.config().wait);
             let behind_until = clock::after(event.received_at, self.source.order_wait());
             let waits = !pending.is_empty() && now < held_until && {
                 let stand = self.stands.entry(event.seq).or_insert_with(|| {
-                    let envelope = dispatch::with_files(environment, self.source, event, known, false, &found.rows);
+                    let envelope = dispatch::with_files(environment, self.source, event, known, Place::default(), &found.rows);
                     let keys = keys_of(&envelope.files).into_iter().collect();
                     Stand { keys, waits: environment.routes.wait_for_files(&envelope) }
                 });
@@ -189,7 +217,8 @@ impl Turn<'_> {
                 Some(_) if now < behind_until => behind_until,
                 behind => {
                     let out_of_order = waiting.out_of_order || behind.is_some();
-                    let envelope = dispatch::with_files(environment, self.source, event, known, out_of_order, &found.rows);
+                    let place = Place { out_of_order, may_repeat: waiting.may_repeat };
+                    let envelope = dispatch::with_files(environment, self.source, event, known, place, &found.rows);
                     let to = dispatch::deliveries(environment, self.source, event, &envelope);
                     moves.push(Move { event: event.seq, to });
                     continue;

@@ -4,11 +4,20 @@ use serde_json::Value;
 use uuid::Uuid;
 
 use super::Environment;
-use crate::event::Facts;
+use crate::event::{Facts, Verification};
 use crate::provider::{Kept, Source};
 use crate::route::{Envelope, Event};
 use crate::store::model::{FileRow, NewDelivery, Stage, StoredEvent, Told};
 use crate::task::{Fetched, File, FileStatus, Message, State, Task};
+
+/// Where an event stands among others.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Place {
+    /// It goes before something that came earlier.
+    pub out_of_order: bool,
+    /// It may tell of what another one told.
+    pub may_repeat: bool,
+}
 
 /// What is known of an event's task.
 #[derive(Clone, Copy, Debug)]
@@ -49,10 +58,10 @@ pub(super) fn with_files(
     source: &Source,
     event: &StoredEvent,
     task: Known<'_>,
-    out_of_order: bool,
+    place: Place,
     rows: &[FileRow],
 ) -> Envelope {
-    let mut envelope = envelope(source, event, task, out_of_order);
+    let mut envelope = envelope(source, event, task, place);
     FileRow::tell(&mut envelope.files, rows);
     let now = environment.clock.now();
     for file in envelope.files.iter_mut().filter(|file| file.status == FileStatus::Archived) {
@@ -88,7 +97,7 @@ pub(super) fn deliveries(environment: &Environment, source: &Source, event: &Sto
 
 /// The envelope of `event`, as far as it and its task tell it.
 #[must_use]
-pub fn envelope(source: &Source, event: &StoredEvent, task: Known<'_>, out_of_order: bool) -> Envelope {
+pub fn envelope(source: &Source, event: &StoredEvent, task: Known<'_>, place: Place) -> Envelope {
     let facts = source.tell(&kept(event));
     let stopped = source.ends(&facts.kind);
     // An event may tell the whole task by itself.
@@ -105,6 +114,7 @@ pub fn envelope(source: &Source, event: &StoredEvent, task: Known<'_>, out_of_or
             None => (None, attached(&facts)),
         },
     };
+    let (recovered, payload) = (event.verification == Verification::Api, payload(&event.body));
     Envelope {
         id: event.id,
         kind: facts.kind.clone(),
@@ -112,12 +122,12 @@ pub fn envelope(source: &Source, event: &StoredEvent, task: Known<'_>, out_of_or
         provider: event.provider.clone(),
         received_at: event.received_at,
         verification: event.verification,
-        recovered: false,
+        recovered,
         replayed: event.replay > 0,
-        may_repeat: false,
-        out_of_order,
+        may_repeat: place.may_repeat || (recovered && payload["may_repeat"] == true),
+        out_of_order: place.out_of_order,
         collision_of: event.collision_of,
-        event: Event { facts, valid: source.is_valid(&event.body), payload: payload(&event.body) },
+        event: Event { facts, valid: source.is_valid(&event.body), payload },
         task,
         files,
     }

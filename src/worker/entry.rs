@@ -4,7 +4,7 @@
 //! several events tell of is one.
 
 use super::Environment;
-use super::dispatch::{self, Known};
+use super::dispatch::{self, Known, Place};
 use crate::provider::Source;
 use crate::store::model::{NewFile, Stage, StoredEvent, Told};
 use crate::task::{File, keys_of};
@@ -30,9 +30,9 @@ impl Entry {
         source: &Source,
         event: &StoredEvent,
         task: Known<'_>,
-        out_of_order: bool,
+        place: Place,
     ) -> Stage {
-        let envelope = dispatch::with_files(environment, source, event, task, out_of_order, &[]);
+        let envelope = dispatch::with_files(environment, source, event, task, place, &[]);
         let files = if environment.archive.is_on() { envelope.files.as_slice() } else { &[] };
         if files.is_empty() && !self.behind {
             return dispatch::deliveries(environment, source, event, &envelope);
@@ -43,13 +43,13 @@ impl Entry {
                 self.files.push(file);
             }
         }
-        Stage::Archive { told: task.told(), out_of_order }
+        Stage::Archive { told: task.told(), out_of_order: place.out_of_order, may_repeat: place.may_repeat }
     }
 
     /// Where an event goes that is replayed, and whose task was fetched before: what is known of it and of its files is enough.
     pub(super) fn again(&mut self) -> Stage {
         self.behind = true;
-        Stage::Archive { told: Told::Fetched, out_of_order: false }
+        Stage::Archive { told: Told::Fetched, out_of_order: false, may_repeat: false }
     }
 
     /// The files of all of them.

@@ -1,8 +1,9 @@
 //! Fetching a task that stopped, once for all its events that wait, and handing them on in the order they came.
 //!
 //! What must hold: a paid result is never kept back for ever. What cannot be fetched within `fetch_patience` goes out as its
-//! webhook told it, marked `task.complete = false`; background jobs hold it for at most `background_wait`; and what stands
-//! behind such a one waits for at most `order_wait`, then goes first, marked `out_of_order`.
+//! webhook told it, marked `task.complete = false`, and so does what the provider does not show within [`SHOWN_WITHIN`]; background jobs
+//! hold it for at most `background_wait`; and what stands behind such a one waits for at most `order_wait`, then goes first, marked
+//! `out_of_order`.
 
 use std::time::Duration;
 
@@ -11,14 +12,21 @@ use jiff::Timestamp;
 use super::entry::Entry;
 use super::lease::{end, task_work};
 use super::prove::{complain, part};
+use super::turns::{Turn, Turns};
 use super::{Environment, dispatch};
 use crate::clock;
+use crate::event::Facts;
 use crate::provider::{ApiError, Source, Use};
-use crate::store::model::{Finish, Job, JobKind, Lease, Move, Setback, StoredEvent, TaskNews};
+use crate::retry::LADDER;
+use crate::store::model::{Finish, Job, JobKind, Lease, Move, Setback, Stage, StoredEvent, TaskNews};
 use crate::task::Fetched;
 
 /// How often a task with background jobs is looked at again.
 const BACKGROUND_EVERY: Duration = Duration::from_secs(30);
+/// How long a stop is waited for that the provider does not show yet: its API may lag behind its webhooks.
+const SHOWN_WITHIN: Duration = Duration::from_mins(2);
+/// How often it is looked for.
+const SHOWN_EVERY: Duration = Duration::from_secs(15);
 /// The least time that a fetch gets once it has begun.
 const FETCH_TIME: Duration = Duration::from_secs(30);
 
@@ -28,7 +36,7 @@ pub(super) async fn run(environment: &Environment, source: &Source, job: Job) {
     let Some((Some(task_id), known, waiting)) = task_work(job.work) else { return };
     let entry = Entry::new(known.archiving);
     let Some(last) = waiting.iter().rfind(|event| source.ends(&event.kind)) else {
-        return hand_on(environment, source, lease, TaskNews::default(), entry, waiting).await;
+        return hand_on(environment, source, lease, TaskNews::default(), None, entry, waiting).await;
     };
     let patience = clock::after(made_at, source.fetch_patience());
     let begun = tokio::select! {
@@ -42,7 +50,7 @@ pub(super) async fn run(environment: &Environment, source: &Source, job: Job) {
             source = source.name(), task_id = ?task_id,
             "`requests_per_minute` left no call for the task in time; its events go out incomplete"
         );
-        return hand_on(environment, source, lease, TaskNews::default(), entry, waiting).await;
+        return hand_on(environment, source, lease, TaskNews::default(), None, entry, waiting).await;
     }
     let (now, last) = (environment.clock.now(), dispatch::kept(last));
     let fetched = tokio::select! {
@@ -55,20 +63,35 @@ pub(super) async fn run(environment: &Environment, source: &Source, job: Job) {
     match fetched {
         Ok(fetched) => {
             environment.health.recover(&part(source));
-            let news = TaskNews { fetched: Some(Box::new(fetched)), ..TaskNews::default() };
-            hand_on(environment, source, lease, news, entry, waiting).await;
+            let claims = match source.reconcile() {
+                Some(_) => environment.store.claims(source.name(), &task_id).await.map(Some),
+                None => Ok(None),
+            };
+            let claims = match claims {
+                Ok(claims) => claims,
+                Err(error) => {
+                    tracing::warn!(source = source.name(), error = %error, "whose the stops of a task are cannot be read, will try again: {error}");
+                    let setback = Setback { reason: error.to_string(), ..Setback::default() };
+                    let due = clock::after(now, LADDER[0]);
+                    end(environment, JobKind::Fetch, || environment.store.retry(lease, now, due, setback.clone())).await;
+                    return;
+                }
+            };
+            let turns = claims.map(|claims| Turns::new(source, &task_id, &fetched, claims));
+            let news = TaskNews { fetched: Some(Box::new(fetched.clone())), ..TaskNews::default() };
+            hand_on(environment, source, lease, news, turns, entry, waiting).await;
         }
         Err(ApiError::NotFound { .. }) => {
             tracing::info!(source = source.name(), task_id = ?task_id, "the task is gone; its events go out as their webhooks told them");
             let news = TaskNews { deleted: true, ..TaskNews::default() };
-            hand_on(environment, source, lease, news, entry, waiting).await;
+            hand_on(environment, source, lease, news, None, entry, waiting).await;
         }
         Err(error) if error.degrades() => {
             let wait = complain(environment, source, lease.attempt, &error);
             let now = environment.clock.now();
             if now >= patience {
                 tracing::warn!(source = source.name(), task_id = ?task_id, "the task could not be fetched in time; its events go out incomplete");
-                return hand_on(environment, source, lease, TaskNews::default(), entry, waiting).await;
+                return hand_on(environment, source, lease, TaskNews::default(), None, entry, waiting).await;
             }
             let setback = Setback { reason: error.to_string(), ..Setback::default() };
             let due = clock::after(now, wait).min(patience);
@@ -88,7 +111,8 @@ async fn hand_on(
     environment: &Environment,
     source: &Source,
     lease: Lease,
-    news: TaskNews,
+    mut news: TaskNews,
+    mut turns: Option<Turns<'_>>,
     mut entry: Entry,
     waiting: Vec<StoredEvent>,
 ) {
@@ -99,32 +123,47 @@ async fn hand_on(
     let mut again_at: Option<Timestamp> = None;
     for event in waiting {
         let stopped = source.ends(&event.kind);
+        let facts = source.tell(&dispatch::kept(&event));
+        let turn = turns.as_mut().filter(|_| stopped).map(|turns| turns.of(&event, &facts));
         let held_until = clock::after(event.received_at, source.background_wait());
+        let shown_until = clock::after(event.received_at, SHOWN_WITHIN);
         let behind_until = clock::after(event.received_at, source.order_wait());
-        if stopped && now < held_until && works_on(source, &event, fetched) {
+        let newest = matches!(turn, None | Some(Turn::Newest));
+        if stopped && newest && now < held_until && works_on(&facts, fetched) {
             let next = again_at.unwrap_or_else(|| clock::after(now, BACKGROUND_EVERY));
             again_at = Some(next.min(held_until));
+        } else if matches!(turn, Some(Turn::NotShown { .. })) && now < shown_until {
+            let next = clock::after(now, SHOWN_EVERY);
+            again_at = Some(again_at.map_or(next, |again| again.min(next)).min(shown_until));
+        } else if matches!(turn, Some(Turn::Told)) {
+            tracing::info!(source = source.name(), task_id = ?event.task_id, event = %event.id, "another event told of this stop");
+            moves.push(Move { event: event.seq, to: Stage::Done(Vec::new()) });
         } else if let Some(next) = again_at
             && now < behind_until
         {
             // It stays behind the one that is held.
             again_at = Some(next.min(behind_until));
         } else {
-            let task = match fetched {
+            let task = match (&turn, fetched) {
                 _ if !stopped => dispatch::Known::NotAsked,
-                Some(fetched) => dispatch::Known::Fetched(fetched),
-                None => dispatch::Known::FromWebhook,
+                (Some(Turn::Earlier(turn)), _) => dispatch::Known::Fetched(turn),
+                (None | Some(Turn::Newest), Some(fetched)) => dispatch::Known::Fetched(fetched),
+                _ => dispatch::Known::FromWebhook,
             };
-            let to = entry.next(environment, source, &event, task, again_at.is_some());
+            let may_repeat = matches!(turn, Some(Turn::NotShown { doubtful: true }));
+            let place = dispatch::Place { out_of_order: again_at.is_some(), may_repeat };
+            let to = entry.next(environment, source, &event, task, place);
             moves.push(Move { event: event.seq, to });
         }
     }
-    let finish = Finish { moves, again_at, files: entry.files(), task: news, ..Finish::default() };
+    let claims = turns.as_ref().map(Turns::claims).unwrap_or_default();
+    let all = turns.is_some_and(|turns| turns.all_are_claimed());
+    news.looked_at = news.fetched.as_ref().and_then(|fetched| fetched.task.updated_at).filter(|_| all);
+    let finish = Finish { moves, again_at, claims, files: entry.files(), task: news, ..Finish::default() };
     end(environment, JobKind::Fetch, || environment.store.finish(lease, now, finish.clone())).await;
 }
 
-/// Whether the turn that `event` ends goes on in the background. A question is never held back: it waits for a person.
-fn works_on(source: &Source, event: &StoredEvent, fetched: Option<&Fetched>) -> bool {
-    fetched.is_some_and(|fetched| fetched.task.background)
-        && source.tell(&dispatch::kept(event)).stop_reason.as_deref() != Some("ask")
+/// Whether the turn that an event of these facts ends goes on in the background. A question is never held back: it waits for a person.
+fn works_on(facts: &Facts, fetched: Option<&Fetched>) -> bool {
+    fetched.is_some_and(|fetched| fetched.task.background) && facts.stop_reason.as_deref() != Some("ask")
 }

@@ -23,6 +23,8 @@ mod lease;
 mod pace;
 mod places;
 mod prove;
+mod reconcile;
+mod turns;
 
 use std::collections::{BTreeMap, HashMap};
 use std::pin::pin;
@@ -35,7 +37,7 @@ use tokio::task::{Id, JoinError, JoinSet};
 use tokio_util::sync::CancellationToken;
 
 use self::breaker::Breaker;
-pub use self::dispatch::{Known, envelope};
+pub use self::dispatch::{Known, Place, envelope};
 use self::pace::Pace;
 use crate::archive::Archive;
 use crate::clock::{self, Clock};
@@ -43,7 +45,7 @@ use crate::destination::Destination;
 use crate::provider::Source;
 use crate::retry::{self, LADDER};
 use crate::route::Routes;
-use crate::store::model::{Claimed, Job, JobKind, Lease, Setback};
+use crate::store::model::{Claimed, Job, JobKind, Lease, Queue, Setback};
 use crate::store::{self, Store};
 use crate::telemetry::Health;
 
@@ -80,6 +82,8 @@ pub struct Worker {
     paces: HashMap<String, Pace>,
     holdings: holdings::Holdings,
     jump: jump::Jump,
+    /// When each source is reconciled next, by the clock's running time; `None` if it is not done here.
+    rounds: Option<HashMap<String, Duration>>,
     running: JoinSet<()>,
     slots: HashMap<Id, Slot>,
     /// How deliveries went; at most one message for each that runs.
@@ -96,6 +100,8 @@ struct Slot {
     queue: String,
     /// Whether it asks the provider whether tasks are ours.
     asks: bool,
+    /// Whether it looks for stops that no webhook told; then it holds no job.
+    reconciles: bool,
     leases: Vec<Lease>,
 }
 
@@ -116,10 +122,18 @@ impl Worker {
             paces,
             holdings: holdings::Holdings::default(),
             jump: jump::Jump::default(),
+            rounds: None,
             running: JoinSet::new(),
             slots: HashMap::new(),
             outcomes: unbounded_channel(),
         }
+    }
+
+    /// The same, which also looks for stops that no webhook told.
+    #[must_use]
+    pub fn reconciling(mut self) -> Self {
+        self.rounds = Some(HashMap::new());
+        self
     }
 
     /// Works until `stop`; then ends what runs, for at most `drain`, and hands the rest back.
@@ -176,6 +190,7 @@ impl Worker {
         let environment = Arc::clone(&self.environment);
         self.jump.follow(&environment).await?;
         self.hold().await?;
+        self.reconcile();
         let capacities = self.capacities();
         if capacities.is_empty() {
             return Ok(self.alarm());
@@ -236,6 +251,24 @@ impl Worker {
         Ok([next_due, self.alarm()].into_iter().flatten().min())
     }
 
+    /// Begins the rounds that are due.
+    fn reconcile(&mut self) {
+        let (environment, now) = (Arc::clone(&self.environment), self.environment.clock.elapsed());
+        let Some(rounds) = &mut self.rounds else { return };
+        for (name, source) in &environment.sources {
+            let Some(config) = source.reconcile() else { continue };
+            let under_way = self.slots.values().any(|slot| slot.reconciles && slot.queue == *name);
+            if under_way || !self.holdings.has(&Queue::Source(name.clone())) || rounds.get(name).is_some_and(|at| *at > now) {
+                continue;
+            }
+            rounds.insert(name.clone(), now + config.interval);
+            let (environment, source) = (Arc::clone(&environment), Arc::clone(source));
+            let task = self.running.spawn(async move { reconcile::run(&environment, &source).await });
+            let slot = Slot { kind: JobKind::Prove, queue: name.clone(), asks: true, reconciles: true, leases: Vec::new() };
+            self.slots.insert(task.id(), slot);
+        }
+    }
+
     /// Runs `work` on `jobs` as a task.
     fn start<W, F>(&mut self, asks: bool, jobs: Vec<Job>, work: W)
     where
@@ -244,7 +277,7 @@ impl Worker {
     {
         let Some(first) = jobs.first() else { return };
         let leases = jobs.iter().map(|job| job.lease).collect();
-        let slot = Slot { kind: first.kind, queue: first.queue.clone(), asks, leases };
+        let slot = Slot { kind: first.kind, queue: first.queue.clone(), asks, reconciles: false, leases };
         let environment = Arc::clone(&self.environment);
         let leases = slot.leases.clone();
         let work = work(Arc::clone(&environment), jobs);

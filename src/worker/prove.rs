@@ -307,8 +307,11 @@ async fn go_on(
                 return Move { event: event.seq, to: entry.again() };
             }
             behind |= asks;
-            let to =
-                if behind { Stage::Fetch } else { entry.next(environment, source, &event, dispatch::Known::NotAsked, false) };
+            let to = if behind {
+                Stage::Fetch
+            } else {
+                entry.next(environment, source, &event, dispatch::Known::NotAsked, dispatch::Place::default())
+            };
             Move { event: event.seq, to }
         })
         .collect();

@@ -19,6 +19,7 @@ mod kill;
 mod magic_hour;
 mod readme;
 mod receive;
+mod reconcile;
 mod replicas;
 mod retention;
 mod senders;

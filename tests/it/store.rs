@@ -18,6 +18,7 @@ mod replicas;
 mod restore;
 mod server;
 mod sql;
+mod stops;
 mod upkeep;
 
 use std::path::{Path, PathBuf};

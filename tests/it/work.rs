@@ -72,6 +72,14 @@ pub(crate) async fn run(harness: &Harness, task_id: &str) {
     }
 }
 
+/// What a person says to a task at its provider.
+pub(crate) async fn say(harness: &Harness, task: &str, text: &str) {
+    let body = json!({"task_id": task, "message": {"content": text}});
+    let url = format!("{}/v2/task.sendMessage", harness.manus.base_url());
+    let said = harness.client().post(url).header("x-manus-api-key", KEY).json(&body).send().await.expect("an answer");
+    assert_eq!(said.status(), 200);
+}
+
 /// The types of the events that `crm` got, in the order in which they came.
 pub(crate) fn types(crm: &Recorder) -> Vec<String> {
     crm.bodies().iter().map(|body| body["type"].as_str().expect("a type").to_owned()).collect()

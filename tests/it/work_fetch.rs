@@ -7,7 +7,7 @@ use taskhook::simulator::Times;
 use taskhook::simulator::manus::{ApiFault, End, Faults, Plan, Turn, WrongAnswer};
 
 use crate::harness::{Harness, KEY, Recorder};
-use crate::work::{calls, every_call, pass, refuse, run, setup, start, stopped, types};
+use crate::work::{calls, every_call, pass, refuse, run, say, setup, start, types};
 
 /// The last body that `crm` got.
 fn last(crm: &Recorder) -> Value {
@@ -99,13 +99,24 @@ async fn a_question_comes_with_its_options_and_a_confirmation_with_its_schema() 
 async fn one_fetch_serves_all_events_of_a_task_that_wait() {
     let crm = Recorder::start().await;
     let mut harness = start(setup(&crm, "")).await;
-    let task = harness.manus.create_task(KEY, Plan::ask("Which one?"));
+    let task = harness.manus.create_task(KEY, Plan::new([Turn::finish("One."), Turn::finish("Two."), Turn::finish("Three.")]));
     run(&harness, &task).await;
-    harness.accept(&stopped("another", &task)).await;
-    harness.accept(&stopped("a third", &task)).await;
+    for _ in 0..2 {
+        say(&harness, &task, "And then?").await;
+        run(&harness, &task).await;
+    }
     harness.drain().await;
     assert_eq!(types(&crm), ["task_created", "task_stopped", "task_stopped", "task_stopped"]);
     assert_eq!((calls(&harness, "task.detail"), calls(&harness, "task.listMessages")), (1, 1));
+    // Each has its own turn, though all of them were over when it was fetched.
+    let turns: Vec<_> = crm.bodies().iter().skip(1).map(last_words).collect();
+    assert_eq!(turns, ["One.", "Two.", "Three."]);
+}
+
+/// The last message of the task in `body`.
+fn last_words(body: &Value) -> String {
+    let messages = body["task"]["messages"].as_array().expect("messages");
+    messages.last().expect("a message")["text"].as_str().expect("a text").to_owned()
 }
 
 #[tokio::test]

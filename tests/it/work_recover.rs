@@ -134,6 +134,7 @@ async fn a_when_that_fails_on_an_event_makes_a_dead_letter() {
     harness.manus.step(&task).await;
     harness.accept(&stopped("e1", &task)).await;
     harness.drain().await;
+    harness.advance(Duration::from_mins(2)).await;
     let dead = harness.list("events?state=dead").await;
     let stop = dead.iter().find(|event| event["type"] == "task_stopped").expect("the stop is dead");
     assert!(stop["reason"].as_str().expect("a reason").starts_with("route_error: route `#1`: `when` fails"), "{stop}");
@@ -186,6 +187,9 @@ async fn a_collision_is_an_event_of_its_own_that_names_the_first() {
     let again = harness.deliver(&other).await;
     assert_eq!((status(&again), json(&again)), (200, json!({"status": "duplicate", "id": second})));
     harness.drain().await;
+    // Neither is merged with the other. The task has no stop for either: that is waited for.
+    assert_eq!(crm.recorded().len(), 0);
+    harness.advance(Duration::from_mins(2)).await;
     let collisions: Vec<_> = crm.bodies().into_iter().map(|mut body| body["collision_of"].take()).collect();
     assert_eq!(collisions, [Value::Null, json!(first)]);
     assert_eq!(harness.event(&second).await["collision_of"], json!(first));

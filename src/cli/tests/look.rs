@@ -109,6 +109,7 @@ fn empty_lists_say_what_to_do_next() {
 fn an_event_is_listed_and_shown_by_the_beginning_of_its_id() {
     let site = Site::start(&[]);
     let task = site.manus.create_task(super::site::KEY, Plan::new([Turn::finish("4")]).titled("What is 2 + 2?"));
+    site.end_unheard();
     site.emit(stopped(&task, "What is 2 + 2?"));
     let done = |list: &serde_json::Value| list["data"][0]["state"] == "done";
     let list = site.json_once(&["events", "list", "--json"], done);
@@ -155,19 +156,24 @@ fn an_event_is_listed_and_shown_by_the_beginning_of_its_id() {
         }
         "#);
         insta::assert_snapshot!(hide(&site.shell(&["tasks", "list"]).1), @"
-        TASK                    AGE  SOURCE  STATE    CREDITS  TITLE
-        TASK-ID-TASK-ID-TASK-I   0s  manus   running           What is 2 + 2?
+        TASK                    AGE  SOURCE  STATE     CREDITS  TITLE
+        TASK-ID-TASK-ID-TASK-I   0s  manus   finished        5  What is 2 + 2?
         ");
         insta::assert_snapshot!(hide(&site.shell(&["tasks", "show", &task]).1), @"
-        task:       TASK-ID-TASK-ID-TASK-I
-        source:     manus
-        title:      What is 2 + 2?
-        url:        https://manus.im/app/TASK-ID-TASK-ID-TASK-I
-        state:      running
-        model:      manus-1.6
-        proven by:  listed, at TIME
-        first seen: TIME
-        fetched:    TIME
+        task:        TASK-ID-TASK-ID-TASK-I
+        source:      manus
+        title:       What is 2 + 2?
+        url:         https://manus.im/app/TASK-ID-TASK-ID-TASK-I
+        state:       finished
+        stop reason: finish
+        credits:     5
+        model:       manus-1.6
+        proven by:   listed, at TIME
+        first seen:  TIME
+        fetched:     TIME
+
+        last answer:
+        4
 
         EVENT          AGE  SOURCE  TYPE          TASK                    STATE
         EVENT-ID-SHRT   0s  manus   task_stopped  TASK-ID-TASK-ID-TASK-I  done
@@ -238,6 +244,7 @@ fn hostile_text_does_nothing_to_a_terminal() {
     let title = format!("{HOSTILE}{}", "x".repeat(1 << 20));
     let plan = Plan::new([Turn::finish(HOSTILE)]).titled(&title);
     let task = site.manus.create_task(super::site::KEY, plan);
+    site.end_unheard();
     site.emit(stopped(&task, &title));
     site.emit(json!({"event_id": HOSTILE, "event_type": HOSTILE, "task_detail": {"task_id": HOSTILE}}));
     site.json_once(&["events", "list", "--json"], |list| list["data"][1]["state"] == "done");

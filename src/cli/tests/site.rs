@@ -223,6 +223,14 @@ impl Site {
         self.env.iter().find(|(known, _)| known == name).unwrap().1.clone()
     }
 
+    /// Lets the simulator's tasks end, and no webhook tell of it.
+    pub(in crate::cli) fn end_unheard(&self) {
+        use crate::simulator::manus::{Faults, Times};
+        self.manus.set_faults(Faults { drop: Times::Always, ..Faults::default() });
+        self.block_on(self.manus.finish_all());
+        self.manus.set_faults(Faults::default());
+    }
+
     /// A command line that must succeed, its JSON.
     pub(in crate::cli) fn json(&self, arguments: &[&str]) -> serde_json::Value {
         let (exit, out, err) = self.shell(arguments);

@@ -40,7 +40,7 @@ fn unknown_keys_name_their_place_and_the_nearest_key() {
     error: taskhook.toml:10:1: unknown key `sources.manus.api_kye`
     hint: the nearest key is `sources.manus.api_key`
     error: taskhook.toml:11:1: unknown key `sources.manus.zzz`
-    hint: the keys here are `api_version`, `api_key`, `base_url`, `public_key_file`, `requests_per_minute`, `ownership`, `quarantine_after`, `fetch_patience`, `order_wait`, `background_wait`, `fetch`, `timeout`, `allow_ips`, `max_body_bytes`, `path_token`, `schema_file`, `verify`
+    hint: the keys here are `api_version`, `api_key`, `base_url`, `public_key_file`, `requests_per_minute`, `ownership`, `quarantine_after`, `fetch_patience`, `order_wait`, `background_wait`, `fetch`, `reconcile`, `timeout`, `allow_ips`, `max_body_bytes`, `path_token`, `schema_file`, `verify`
     error: taskhook.toml:15:1: unknown key `destinations.crm.secrt_file`
     hint: the nearest key is `destinations.crm.secret_file`
     error: taskhook.toml:18:1: unknown key `routes[0].wen`
@@ -81,8 +81,8 @@ fn wrong_types_are_all_told_at_once_without_the_values_of_secrets() {
     error: taskhook.toml:11:1: `admin.token` must be text, not a whole number
     error: environment variable `TASKHOOK__STORE__MIN_FREE_BYTES`: `store.min_free_bytes` must be a size such as "64MiB", not "-1"
     hint: the default is `256MiB`
-    error: taskhook.toml:17:16: unknown key `sources.manus.reconcile`
-    hint: the keys here are `api_version`, `api_key`, `base_url`, `public_key_file`, `requests_per_minute`, `ownership`, `quarantine_after`, `fetch_patience`, `order_wait`, `background_wait`, `fetch`, `timeout`, `allow_ips`, `max_body_bytes`, `path_token`, `schema_file`, `verify`
+    error: taskhook.toml:18:1: unknown key `sources.manus.reconcile.x`
+    hint: the keys here are `interval`, `grace`, `horizon`, `backfill`
     error: taskhook.toml:14:1: `sources.manus.api_key` must be text, not a list
     error: taskhook.toml:16:1: `sources.manus.requests_per_minute` must be a whole number, not -1
     error: taskhook.toml:15:1: `sources.manus.verify` must be "signature" or "authorization" or "none"

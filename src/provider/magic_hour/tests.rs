@@ -174,7 +174,7 @@ fn an_event_tells_the_whole_job() {
             {"url": "https://images.magichour.ai/id/output-1.png"}]}});
     let body = body.to_string();
     let reading = read(body.as_bytes());
-    let Fetched { task, files, raw } = source.told(&kept(&reading, body.as_bytes())).unwrap();
+    let Fetched { task, files, raw, .. } = source.told(&kept(&reading, body.as_bytes())).unwrap();
     assert_eq!((task.id.as_str(), task.title.as_deref(), task.state), ("clx1", Some("A cat"), State::Finished));
     assert_eq!((task.credits, task.model.as_deref(), task.complete, task.error), (Some(5.0), Some("AI_IMAGE"), true, None));
     assert_eq!(task.created_at, Some("2024-10-19T05:16:19.027Z".parse().unwrap()));

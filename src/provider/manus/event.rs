@@ -4,11 +4,12 @@
 //! and keeps Manus's own word. Fields are looked for where real events have them (inside `task_detail` or `progress_detail`)
 //! and then where the tables of the v1 pages put them (at the top).
 
-use serde_json::Value;
+use serde_json::{Value, json};
 
-use super::convert::{count, file, items, member, strings, text};
-use crate::event::{Attachment, Facts, TASK_CREATED, TASK_PROGRESS, TASK_STOPPED, UNKNOWN, body_id};
-use crate::task::{Question, QuestionKind};
+use super::convert::{count, file, items, member, stop_reason, strings, text};
+use crate::event::{Attachment, Facts, TASK_CREATED, TASK_FAILED, TASK_PROGRESS, TASK_STOPPED, UNKNOWN, body_id};
+use crate::provider::{Listed, Recovered};
+use crate::task::{Question, QuestionKind, State, Stop};
 
 /// The task that Manus names in its test request at registration.
 pub const PING_TASK: &str = "test_task_id";
@@ -38,6 +39,7 @@ pub fn read(body: &[u8]) -> Heard {
         Some(TASK_CREATED) if task_id.is_some() => TASK_CREATED,
         Some(TASK_PROGRESS) if task_id.is_some() => TASK_PROGRESS,
         Some(TASK_STOPPED) if task_id.is_some() => TASK_STOPPED,
+        Some(TASK_FAILED) if task_id.is_some() => TASK_FAILED,
         _ => UNKNOWN,
     };
     let message = places.text(&["message"]);
@@ -57,6 +59,19 @@ pub fn read(body: &[u8]) -> Heard {
     };
     let ping = event.get("task_detail").and_then(|detail| detail.get("task_id")).and_then(Value::as_str) == Some(PING_TASK);
     Heard { facts, ping }
+}
+
+/// The event that a webhook should have been, or could not be since there is none for a failure; `None` for what is no stop.
+pub(super) fn recovered(task: &Listed, stop: &Stop, event_id: &str, may_repeat: bool) -> Option<Recovered> {
+    let reason = stop_reason(stop.state)?;
+    let kind = if stop.state == State::Failed { TASK_FAILED } else { TASK_STOPPED };
+    let detail = json!({
+        "task_id": task.task_id, "task_title": task.title, "task_url": task.url, "message": stop.text, "stop_reason": reason,
+    });
+    Some(Recovered {
+        kind,
+        body: json!({"event_id": event_id, "event_type": kind, "task_detail": detail, "may_repeat": may_repeat}).to_string(),
+    })
 }
 
 /// Where a field may be, the likeliest place first.

@@ -17,15 +17,19 @@ use std::time::Duration;
 
 use futures_util::future::BoxFuture;
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 
 use super::account::Answered;
 use super::rest::Access;
 use super::settings::{Common, Settings};
-use super::{Budget, Created, Error, Kept, KeyAnswer, Listed, NewTask, Probe, Reading, Refusal, Request, Start, Switch, Webhook};
-use crate::event::{Facts, TASK_STOPPED, Verification};
+use super::{
+    Budget, Created, Error, Kept, KeyAnswer, ListPage, Listed, NewTask, Probe, Reading, Reconcile, Recovered, Refusal, Request,
+    Start, Switch, Webhook,
+};
+use crate::event::{Facts, TASK_FAILED, TASK_STOPPED, Verification};
 use crate::setting::Secret;
 use crate::signature::rsa::PublicKey;
-use crate::task::Fetched;
+use crate::task::{Fetched, Stop};
 use api::Api;
 
 /// The keys that hold secrets.
@@ -63,6 +67,8 @@ pub struct Config {
     pub background_wait: Duration,
     /// Whether tasks are fetched.
     pub fetch: Switch,
+    /// How stops are found that no webhook told.
+    pub reconcile: Reconcile,
     /// The time limit of one call of the API.
     #[serde(with = "humantime_serde")]
     pub timeout: Duration,
@@ -82,6 +88,7 @@ impl Default for Config {
             order_wait: Duration::from_mins(5),
             background_wait: Duration::from_hours(1),
             fetch: Switch::On,
+            reconcile: Reconcile::default(),
             timeout: Duration::from_secs(10),
         }
     }
@@ -139,6 +146,7 @@ impl Settings for Config {
                     .to_owned(),
             );
         }
+        wrong.extend(self.reconcile.check());
         wrong.extend(self.access().check());
         wrong
     }
@@ -192,7 +200,7 @@ impl super::Account for Account {
     }
 
     fn ends(&self, kind: &str) -> bool {
-        kind == TASK_STOPPED
+        matches!(kind, TASK_STOPPED | TASK_FAILED)
     }
 
     fn order_wait(&self) -> Duration {
@@ -250,10 +258,41 @@ impl super::Account for Account {
     }
 
     fn recent_tasks(&self) -> Answered<'_, Vec<Listed>> {
+        Box::pin(async {
+            let page = match self.config.api_version {
+                ApiVersion::V1 => v1::tasks(&self.api, "created_at", None).await,
+                ApiVersion::V2 => v2::tasks(&self.api, None).await,
+            };
+            Ok(page?.tasks)
+        })
+    }
+
+    fn reconcile(&self) -> Option<&Reconcile> {
+        self.fetches().then_some(&self.config.reconcile)
+    }
+
+    fn tasks<'a>(&'a self, cursor: Option<&'a str>) -> Answered<'a, ListPage> {
         match self.config.api_version {
-            ApiVersion::V1 => Box::pin(v1::recent_tasks(&self.api)),
-            ApiVersion::V2 => Box::pin(v2::recent_tasks(&self.api)),
+            ApiVersion::V1 => Box::pin(v1::tasks(&self.api, "updated_at", cursor)),
+            ApiVersion::V2 => Box::pin(v2::tasks(&self.api, cursor)),
         }
+    }
+
+    fn stops<'a>(&'a self, task_id: &'a str) -> Answered<'a, Vec<Stop>> {
+        match self.config.api_version {
+            ApiVersion::V1 => Box::pin(v1::stops(&self.api, task_id)),
+            ApiVersion::V2 => Box::pin(v2::stops(&self.api, task_id)),
+        }
+    }
+
+    fn turn(&self, task_id: &str, raw: &str, anchor: &str) -> Option<Fetched> {
+        let raw: Value = serde_json::from_str(raw).ok()?;
+        // Answers of the other version may be there, from before the configuration was changed.
+        if raw.get("detail").is_some() { v2::turn(task_id, &raw, anchor) } else { v1::turn(task_id, &raw, anchor) }
+    }
+
+    fn recovered(&self, task: &Listed, stop: &Stop, event_id: &str, may_repeat: bool) -> Option<Recovered> {
+        event::recovered(task, stop, event_id, may_repeat)
     }
 
     fn probe<'a>(&'a self, task_id: &'a str) -> Answered<'a, Probe> {

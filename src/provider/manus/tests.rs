@@ -732,8 +732,8 @@ fn any_answer() -> impl Strategy<Value = Value> {
 proptest! {
     #[test]
     fn any_answer_can_be_read(task in any_answer(), events in proptest::collection::vec(any_answer(), 0..6)) {
-        let read = [super::v1::convert(ID.to_owned(), &task), super::v2::convert(ID.to_owned(), &task, events)];
-        for (task, files) in read {
+        let read = [super::v1::convert(ID.to_owned(), &task), super::v2::convert(ID.to_owned(), &task, &events)];
+        for Fetched { task, files, .. } in read {
             prop_assert_eq!(&task.id, ID);
             prop_assert!(task.messages.iter().flat_map(|message| &message.files).all(|file| *file < files.len()));
             prop_assert!(task.question.is_some() == (task.state == State::Waiting));

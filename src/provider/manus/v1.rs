@@ -5,10 +5,10 @@ use reqwest::Method;
 use serde_json::{Value, json};
 
 use super::api::{Api, Call, Reply, path_segment};
-use super::convert::{content, error_text, file, items, member, number, stop_reason, text, time};
-use crate::provider::{ApiError, Created, Listed, NewTask, Probe, Use, Webhook};
+use super::convert::{content, error_text, file, is_true, items, member, number, stop_reason, text, time};
+use crate::provider::{ApiError, Created, ListPage, Listed, NewTask, Probe, Use, Webhook};
 use crate::signature::rsa::PublicKey;
-use crate::task::{Fetched, File, Message, Question, QuestionKind, State, Task};
+use crate::task::{Fetched, File, Message, Question, QuestionKind, State, Stop, Task};
 
 const TASK: Call = Call::v1("GET /v1/tasks/{id}");
 const TASKS: Call = Call::v1("GET /v1/tasks");
@@ -34,18 +34,22 @@ pub(super) fn key_in(call: Call, value: &Value) -> Result<PublicKey, ApiError> {
     PublicKey::from_pem(&pem).map_err(|reason| call.nonsense(format!("its `public_key` is of no use: {reason}")))
 }
 
-pub(super) async fn recent_tasks(api: &Api) -> Result<Vec<Listed>, ApiError> {
-    let query = [("limit", "100"), ("order", "desc"), ("orderBy", "created_at")];
+/// The tasks that were made or changed last, as `by` says, or those behind `cursor`. The caller has taken its place in the budget.
+pub(super) async fn tasks(api: &Api, by: &str, cursor: Option<&str>) -> Result<ListPage, ApiError> {
+    let mut query = vec![("limit", "100"), ("order", "desc"), ("orderBy", by)];
+    query.extend(cursor.map(|cursor| ("after", cursor)));
     let request = api.request(TASKS, Method::GET, "/v1/tasks").query(&query);
     let reply = api.call(TASKS, None, request).await?;
     if !reply.value.get("data").is_some_and(Value::is_array) {
         return Err(TASKS.nonsense("there is no list `data` in it"));
     }
-    Ok(items(&reply.value, "data").iter().filter_map(listed).collect())
+    let next = text(&reply.value, &["last_id"]).filter(|next| is_true(&reply.value, "has_more") && cursor != Some(next));
+    let tasks: Vec<_> = items(&reply.value, "data").iter().filter_map(listed).collect();
+    Ok(ListPage { reaches: tasks.iter().filter_map(|task| task.updated_at).min(), tasks, next })
 }
 
 fn listed(of: &Value) -> Option<Listed> {
-    let (task, _) = convert(text(of, &["id", "task_id"])?, of);
+    let Fetched { task, .. } = convert(text(of, &["id", "task_id"])?, of);
     Some(Listed {
         task_id: task.id,
         state: task.state,
@@ -67,8 +71,31 @@ pub(super) async fn probe(api: &Api, task_id: &str) -> Result<Probe, ApiError> {
 
 pub(super) async fn fetch(api: &Api, task_id: &str) -> Result<Fetched, ApiError> {
     let reply = task(api, task_id).await?;
-    let (task, files) = convert(task_id.to_owned(), &reply.value);
-    Ok(Fetched { task, files, raw: format!(r#"{{"task":{}}}"#, reply.raw.trim()) })
+    let fetched = convert(task_id.to_owned(), &reply.value);
+    Ok(Fetched { raw: format!(r#"{{"task":{}}}"#, reply.raw.trim()), ..fetched })
+}
+
+/// The end of its newest turn, if it is at one: version 1 shows no others. The caller has taken its place in the budget.
+pub(super) async fn stops(api: &Api, task_id: &str) -> Result<Vec<Stop>, ApiError> {
+    let reply = task(api, task_id).await?;
+    Ok(convert(task_id.to_owned(), &reply.value).stops)
+}
+
+/// The task as it stood at the stop `anchor`, from the answer in `raw`; `None` where that does not show it.
+pub(super) fn turn(task_id: &str, raw: &Value, anchor: &str) -> Option<Fetched> {
+    let (word, last) = anchor.split_once(':')?;
+    let mut of = raw.get("task")?.clone();
+    let output = of.get_mut("output")?.as_array_mut()?;
+    let end = output.iter().position(|item| text(item, &["id"]).as_deref() == Some(last))?;
+    output.truncate(end + 1);
+    of["status"] = word.into();
+    Some(convert(task_id.to_owned(), &of))
+}
+
+/// What the stop of a task is known by that ended so: its status, and the last of its output.
+fn anchor(of: &Value) -> String {
+    let last = items(of, "output").last().and_then(|item| text(item, &["id"]));
+    format!("{}:{}", text(of, &["status"]).unwrap_or_default(), last.unwrap_or_default())
 }
 
 /// A task, checked to be this one. The caller has taken its place in the budget.
@@ -87,7 +114,7 @@ async fn task(api: &Api, task_id: &str) -> Result<Reply, ApiError> {
 }
 
 /// A task of version 1, in our words.
-pub(super) fn convert(id: String, of: &Value) -> (Task, Vec<File>) {
+pub(super) fn convert(id: String, of: &Value) -> Fetched {
     let nothing = Value::Null;
     let metadata = of.get("metadata").unwrap_or(&nothing);
     let mut files = Vec::new();
@@ -101,11 +128,11 @@ pub(super) fn convert(id: String, of: &Value) -> (Task, Vec<File>) {
         Some("pending" | "waiting" | "running") => State::Running,
         _ => State::Unknown,
     };
-    let question = (state == State::Waiting).then(|| Question {
-        kind: QuestionKind::Message,
-        text: asked.map(|message| message.text.clone()),
-        ..Question::default()
-    });
+    let at = time(of, "updated_at");
+    let said = asked.map(|message| message.text.clone());
+    let ended = !matches!(state, State::Running | State::Unknown);
+    let stop = ended.then(|| Stop { anchor: anchor(of), state, at, text: said.clone() });
+    let question = (state == State::Waiting).then(|| Question { kind: QuestionKind::Message, text: said, ..Question::default() });
     let error = || error_text(of, "error").or_else(|| error_text(of, "incomplete_details"));
     let mut task = Task {
         id,
@@ -115,7 +142,7 @@ pub(super) fn convert(id: String, of: &Value) -> (Task, Vec<File>) {
         stop_reason: stop_reason(state),
         model: text(of, &["model"]),
         created_at: time(of, "created_at"),
-        updated_at: time(of, "updated_at"),
+        updated_at: at,
         credits: number(of, "credit_usage"),
         complete: true,
         question,
@@ -124,7 +151,8 @@ pub(super) fn convert(id: String, of: &Value) -> (Task, Vec<File>) {
         ..Task::default()
     };
     task.bound_messages();
-    (task, files)
+    let stands_at = stop.as_ref().map(|stop| stop.anchor.clone());
+    Fetched { task, files, stands_at, stops: stop.into_iter().collect(), ..Fetched::default() }
 }
 
 fn message(of: &Value, files: &mut Vec<File>) -> Option<Message> {

@@ -9,9 +9,9 @@ use serde_json::{Value, json};
 use super::api::{Api, Call, Reply, is_id};
 use super::convert::{content, file, is_true, items, member, number, stop_reason, strings, text, time};
 use super::v1::{created, key_in, webhook};
-use crate::provider::{ApiError, Created, Listed, NewTask, Probe, Use, Webhook};
+use crate::provider::{ApiError, Created, ListPage, Listed, NewTask, Probe, Use, Webhook};
 use crate::signature::rsa::PublicKey;
-use crate::task::{Fetched, File, Message, Question, QuestionKind, State, Task};
+use crate::task::{Fetched, File, Message, Question, QuestionKind, State, Stop, Task};
 
 const DETAIL: Call = Call::v2("task.detail");
 const LIST: Call = Call::v2("task.list");
@@ -32,9 +32,19 @@ pub(super) async fn public_key(api: &Api) -> (Result<PublicKey, ApiError>, Optio
     (reply.and_then(|reply| key_in(PUBLIC_KEY, &reply.value)), skew)
 }
 
-pub(super) async fn recent_tasks(api: &Api) -> Result<Vec<Listed>, ApiError> {
-    let reply = api.call(LIST, None, get(api, LIST, &[("limit", "100"), ("order", "desc")])).await?;
-    Ok(list(LIST, &reply.value, "data")?.iter().filter_map(listed).collect())
+/// The newest tasks, or those behind `cursor`. The caller has taken its place in the budget.
+pub(super) async fn tasks(api: &Api, cursor: Option<&str>) -> Result<ListPage, ApiError> {
+    let mut query = vec![("limit", "100"), ("order", "desc")];
+    query.extend(cursor.map(|cursor| ("cursor", cursor)));
+    let reply = api.call(LIST, None, get(api, LIST, &query)).await?;
+    let tasks: Vec<_> = list(LIST, &reply.value, "data")?.iter().filter_map(listed).collect();
+    let next = text(&reply.value, &["next_cursor"]).filter(|next| has_more(&reply.value) && cursor != Some(next));
+    Ok(ListPage { reaches: tasks.iter().filter_map(|task| task.created_at).min(), tasks, next })
+}
+
+/// Whether a page says that more follow.
+fn has_more(page: &Value) -> bool {
+    if member(page, &["has_more"]).is_some() { is_true(page, "has_more") } else { text(page, &["next_cursor"]).is_some() }
 }
 
 fn listed(of: &Value) -> Option<Listed> {
@@ -73,7 +83,7 @@ pub(super) async fn fetch(api: &Api, task_id: &str) -> Result<Fetched, ApiError>
             _ => return Err(MESSAGES.nonsense("there is no list `messages` in it")),
         }
         let next = text(&page.value, &["next_cursor"]);
-        let more = if member(&page.value, &["has_more"]).is_some() { is_true(&page.value, "has_more") } else { next.is_some() };
+        let more = has_more(&page.value);
         size += page.raw.len();
         pages.push(page.raw);
         if !more {
@@ -85,10 +95,39 @@ pub(super) async fn fetch(api: &Api, task_id: &str) -> Result<Fetched, ApiError>
         }
         cursor = next;
     };
-    let (mut task, files) = convert(task_id.to_owned(), &detail.value["task"], in_order(events));
-    task.complete = complete;
+    let mut fetched = convert(task_id.to_owned(), &detail.value["task"], &in_order(events));
+    fetched.task.complete = complete;
     let pages: Vec<_> = pages.iter().map(|page| page.trim()).collect();
-    Ok(Fetched { task, files, raw: format!(r#"{{"detail":{},"messages":[{}]}}"#, detail.raw.trim(), pages.join(",")) })
+    Ok(Fetched { raw: format!(r#"{{"detail":{},"messages":[{}]}}"#, detail.raw.trim(), pages.join(",")), ..fetched })
+}
+
+/// The ends of the newest turns: those that the newest 200 events show. The caller has taken its place in the budget.
+pub(super) async fn stops(api: &Api, task_id: &str) -> Result<Vec<Stop>, ApiError> {
+    if !is_id(task_id) {
+        return Err(ApiError::NotFound { call: MESSAGES.name });
+    }
+    let query = [("task_id", task_id), ("limit", "200"), ("order", "desc")];
+    let mut reply = api.call(MESSAGES, None, get(api, MESSAGES, &query)).await?;
+    match reply.value.get_mut("messages").map(Value::take) {
+        Some(Value::Array(events)) => Ok(Talk::of(&in_order(events)).stops),
+        _ => Err(MESSAGES.nonsense("there is no list `messages` in it")),
+    }
+}
+
+/// The task as it stood at the stop `anchor`, from the answers in `raw`; `None` where they do not show that.
+pub(super) fn turn(task_id: &str, raw: &Value, anchor: &str) -> Option<Fetched> {
+    let pages = raw.get("messages")?.as_array()?;
+    let events = in_order(pages.iter().flat_map(|page| items(page, "messages")).cloned().collect());
+    let last = events.iter().position(|event| text(event, &["id"]).as_deref() == Some(anchor))?;
+    // What the stop made is told behind it.
+    let made =
+        events[last + 1..].iter().take_while(|event| text(event, &["type"]).as_deref() == Some("structured_output_result"));
+    let end = last + 1 + made.count();
+    let mut detail = raw.get("detail")?.get("task")?.clone();
+    detail["status"] = events[last].get("status_update")?.get("agent_status")?.clone();
+    // Of this turn nothing is known to run any more.
+    detail.as_object_mut()?.remove("has_running_background_jobs");
+    Some(convert(task_id.to_owned(), &detail, &events[..end]))
 }
 
 /// `task.detail`, checked to be about this task. The caller has taken its place in the budget.
@@ -152,11 +191,8 @@ fn state(status: Option<&str>) -> State {
 }
 
 /// A task of version 2 and its events (oldest first), in our words.
-pub(super) fn convert(id: String, of: &Value, events: Vec<Value>) -> (Task, Vec<File>) {
-    let mut heard = Talk::default();
-    for event in events {
-        heard.hear(&event);
-    }
+pub(super) fn convert(id: String, of: &Value, events: &[Value]) -> Fetched {
+    let heard = Talk::of(events);
     let state = match (state(text(of, &["status"]).as_deref()), state(heard.status.as_deref())) {
         (State::Finished, _) | (State::Unknown, State::Finished) if heard.user_stop => State::Stopped,
         (State::Unknown, told) => told,
@@ -181,7 +217,15 @@ pub(super) fn convert(id: String, of: &Value, events: Vec<Value>) -> (Task, Vec<
         ..Task::default()
     };
     task.bound_messages();
-    (task, heard.files)
+    let ended = !matches!(state, State::Running | State::Unknown);
+    let stands_at = heard.stops.last().filter(|stop| ended && !heard.open && stop.state == state);
+    Fetched {
+        stands_at: stands_at.map(|stop| stop.anchor.clone()),
+        task,
+        files: heard.files,
+        stops: heard.stops,
+        ..Fetched::default()
+    }
 }
 
 /// What a conversation comes to.
@@ -200,9 +244,21 @@ struct Talk {
     error: Option<String>,
     /// Whether the last thing that anybody did was to stop the task by hand.
     user_stop: bool,
+    /// The ends of its turns.
+    stops: Vec<Stop>,
+    /// Whether anything was said or begun since the last of them.
+    open: bool,
 }
 
 impl Talk {
+    fn of(events: &[Value]) -> Self {
+        let mut heard = Self::default();
+        for event in events {
+            heard.hear(event);
+        }
+        heard
+    }
+
     fn hear(&mut self, event: &Value) {
         let kind = text(event, &["type"]).unwrap_or_default();
         let payload = event.get(&kind).unwrap_or(&Value::Null);
@@ -224,19 +280,46 @@ impl Talk {
                 self.user_stop = false;
                 self.error = Some(content(payload)).filter(|said| !said.is_empty()).or_else(|| text(payload, &["error_type"]));
             }
-            "status_update" => self.status_update(payload),
+            "status_update" => {
+                self.status_update(payload);
+                self.stop(event, payload);
+            }
             "structured_output_result" => {
                 let part = |name: &str| payload.get(name).cloned().unwrap_or_default();
                 self.structured = Some(json!({"success": part("success"), "value": part("value"), "error": part("error")}));
             }
-            "user_stop" => self.user_stop = true,
+            "user_stop" => {
+                self.user_stop = true;
+                // It may be told behind the stop that it made.
+                if let Some(stop) = self.stops.last_mut().filter(|stop| !self.open && stop.state == State::Finished) {
+                    stop.state = State::Stopped;
+                }
+            }
             // Steps, plans and what is yet to be invented: kept in the raw answer.
             _ => {}
         }
     }
 
+    /// Notes the end of a turn, if the update is one. What only says again where the task stands is none.
+    fn stop(&mut self, event: &Value, payload: &Value) {
+        let state = match state(text(payload, &["agent_status"]).as_deref()) {
+            State::Running => {
+                self.open = true;
+                return;
+            }
+            State::Unknown => return,
+            State::Finished if self.user_stop => State::Stopped,
+            state => state,
+        };
+        let again = !self.open && self.stops.last().is_some_and(|stop| stop.state == state);
+        if let Some(anchor) = text(event, &["id"]).filter(|_| !again) {
+            self.stops.push(Stop { anchor, state, at: time(event, "timestamp"), text: self.said.clone() });
+        }
+        self.open = false;
+    }
+
     fn message(&mut self, role: &str, event: &Value, payload: &Value) {
-        self.user_stop = false;
+        (self.user_stop, self.open) = (false, true);
         let id = text(event, &["id"]);
         let mut positions = Vec::new();
         let parts = items(payload, "content").iter().filter(|part| member(part, &["file_url", "url", "filename"]).is_some());

@@ -66,7 +66,7 @@ pub(super) fn convert(output: Output, id: String, of: &Value) -> Fetched {
     if let Some(message) = task.messages.first_mut() {
         message.files = (0..files.len()).collect();
     }
-    Fetched { task, files, raw: mask(&of.to_string()) }
+    Fetched { task, files, raw: mask(&of.to_string()), ..Fetched::default() }
 }
 
 /// `CODE: message`, or what there is of it.

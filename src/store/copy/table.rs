@@ -117,12 +117,28 @@ pub(in crate::store) const TABLES: &[Table] = &[
             ("credits", Real),
             ("first_seen_at", Time),
             ("fetched_at", Time),
+            ("looked_at", Time),
+            ("polled_at", Time),
         ],
     )
     .numbered(),
+    Table::new(
+        "stops",
+        &[
+            ("source", Text),
+            ("task_id", Text),
+            ("anchor", Text),
+            ("state", Text),
+            ("at", Time),
+            ("event", Id),
+            ("recovered", Flag),
+            ("claimed_at", Time),
+        ],
+    ),
+    Table::new("reconciled", &[("source", Text), ("since", Time), ("read_at", Time), ("compared_at", Time)]),
     Table::new("task_events", &[("task", Number), ("event", Number)]),
     Table::new("open_events", &[("subject", Number), ("event", Number), ("state", Text), ("reason", Text), ("reasons", Texts)]),
-    Table::new("fetched_tasks", &[("task_seq", Number), ("task", Text), ("files", Text), ("raw", Text)]),
+    Table::new("fetched_tasks", &[("task_seq", Number), ("task", Text), ("files", Text), ("raw", Text), ("anchor", Text)]),
     Table::new(
         "jobs",
         &[
@@ -195,7 +211,10 @@ pub(in crate::store) const TABLES: &[Table] = &[
         ],
     )
     .numbered(),
-    Table::new("archiving", &[("event", Number), ("subject", Number), ("told", Text), ("since", Time), ("out_of_order", Flag)]),
+    Table::new(
+        "archiving",
+        &[("event", Number), ("subject", Number), ("told", Text), ("since", Time), ("out_of_order", Flag), ("may_repeat", Flag)],
+    ),
     Table::new("unwanted_files", &[("sha256", Text), ("since", Time)]),
     Table::new("replays", &[("event", Number), ("replay", Number), ("asked_at", Time)]),
     Table::new("paused", &[("destination", Text), ("since", Time)]),

@@ -47,6 +47,10 @@ pub struct Waiting {
     pub since: Timestamp,
     /// It goes before something that came earlier.
     pub out_of_order: bool,
+    /// It may tell of what another one told.
+    pub may_repeat: bool,
+    /// The stop that it tells of, see [`crate::task::Stop::anchor`].
+    pub anchor: Option<String>,
 }
 
 /// The most events that an archive job looks at in a turn, and moves on in one transaction.

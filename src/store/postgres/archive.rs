@@ -50,6 +50,7 @@ pub(super) struct Entry {
     pub(super) subject: i64,
     pub(super) told: Told,
     pub(super) out_of_order: bool,
+    pub(super) may_repeat: bool,
 }
 
 /// Lets events wait for files, each of its source.
@@ -58,16 +59,19 @@ pub(super) async fn enter(tx: &Tx, entries: &[(&str, Entry)], at: Timestamp) -> 
         return Ok(());
     }
     tx.run(
-        "INSERT INTO archiving (event, subject, told, out_of_order, since) SELECT event, subject, told, out_of_order, $5 \
-         FROM unnest($1::bigint[], $2::bigint[], $3::text[], $4::boolean[]) AS entry (event, subject, told, out_of_order) \
+        "INSERT INTO archiving (event, subject, told, out_of_order, may_repeat, since) \
+         SELECT event, subject, told, out_of_order, may_repeat, $5 \
+         FROM unnest($1::bigint[], $2::bigint[], $3::text[], $4::boolean[], $6::boolean[]) \
+         AS entry (event, subject, told, out_of_order, may_repeat) \
          ON CONFLICT (event) DO UPDATE SET subject = excluded.subject, told = excluded.told, since = excluded.since, \
-         out_of_order = excluded.out_of_order",
+         out_of_order = excluded.out_of_order, may_repeat = excluded.may_repeat",
         args![
             column(entries, |(_, entry)| entry.event),
             column(entries, |(_, entry)| entry.subject),
             column(entries, |(_, entry)| entry.told.as_str()),
             column(entries, |(_, entry)| entry.out_of_order),
             at,
+            column(entries, |(_, entry)| entry.may_repeat),
         ],
     )
     .await?;
@@ -237,7 +241,8 @@ fn file_row(row: &Row) -> FileRow {
 async fn waiting(tx: &Tx, subject: i64) -> Result<Vec<Waiting>, Error> {
     let rows = tx
         .rows(
-            "SELECT event, told, since, out_of_order FROM archiving WHERE subject = $1 ORDER BY event LIMIT $2",
+            "SELECT event, told, since, out_of_order, may_repeat, (SELECT anchor FROM events JOIN stops ON stops.event = events.id \
+             WHERE events.seq = archiving.event LIMIT 1) FROM archiving WHERE subject = $1 ORDER BY event LIMIT $2",
             args![subject, number(TURN_EVENTS)],
         )
         .await?;
@@ -246,7 +251,8 @@ async fn waiting(tx: &Tx, subject: i64) -> Result<Vec<Waiting>, Error> {
     let waits = events.into_iter().filter_map(|event| {
         let row = known.remove(&event.seq)?;
         let told = row.get::<_, &str>(1).parse().unwrap_or(Told::Webhook);
-        Some(Waiting { told, since: row.get(2), out_of_order: row.get(3), event })
+        let (out_of_order, may_repeat) = (row.get(3), row.get(4));
+        Some(Waiting { event, told, since: row.get(2), out_of_order, may_repeat, anchor: row.get(5) })
     });
     Ok(waits.collect())
 }
@@ -255,7 +261,7 @@ async fn waiting(tx: &Tx, subject: i64) -> Result<Vec<Waiting>, Error> {
 async fn fetched(tx: &Tx, source: &str, task_id: &str) -> Result<Option<Fetched>, Error> {
     let found = tx
         .maybe(
-            "SELECT task, files FROM tasks JOIN fetched_tasks ON task_seq = seq WHERE source = $1 AND task_id = $2",
+            "SELECT task, files, anchor FROM tasks JOIN fetched_tasks ON task_seq = seq WHERE source = $1 AND task_id = $2",
             args![source, &*clean(task_id)],
         )
         .await?;
@@ -263,7 +269,7 @@ async fn fetched(tx: &Tx, source: &str, task_id: &str) -> Result<Option<Fetched>
     let (Ok(task), Ok(files)) = (serde_json::from_str::<Task>(row.get(0)), serde_json::from_str::<Vec<File>>(row.get(1))) else {
         return Ok(None);
     };
-    Ok(Some(Fetched { task, files, raw: String::new() }))
+    Ok(Some(Fetched { task, files, stands_at: row.get(2), ..Fetched::default() }))
 }
 
 /// The key `name` of our own; `candidate` if there is none yet. Of replicas that start together, one is first.

@@ -14,7 +14,7 @@ use tokio::task::JoinSet;
 use super::lane::Attempt;
 use super::session::{Sessions, Tx, args, clean, transact};
 use super::work::{Held, begin_anew, delete_job, held, learn, stage_of, take_steps};
-use super::{Postgres, archive, lane, lock};
+use super::{Postgres, archive, lane, lock, reconcile};
 use crate::store::Error;
 use crate::store::model::{Finish, JobKind, Lease, Setback};
 
@@ -154,6 +154,8 @@ async fn finish(tx: &Tx, finished: &[Done<'_>], now: Timestamp) -> Result<(), Er
     let steps =
         finished.iter().flat_map(|(_, job, finish)| finish.moves.iter().map(|step| (job.queue.as_str(), job.subject, step)));
     take_steps(tx, &steps.collect::<Vec<_>>(), now).await?;
+    let claims = finished.iter().flat_map(|(_, job, finish)| finish.claims.iter().map(|claim| (job.subject, claim)));
+    reconcile::claim(tx, &claims.collect::<Vec<_>>(), now).await?;
     for (_, job, finish) in finished {
         archive::register(tx, &job.queue, job.subject, &finish.files, true, now).await?;
     }

@@ -32,6 +32,7 @@ pub(super) mod look;
 mod open;
 mod pause;
 mod read;
+mod reconcile;
 mod rejection;
 mod retention;
 mod session;

@@ -73,9 +73,10 @@ pub(super) async fn take_steps(tx: &Tx, steps: &[Step<'_>], now: Timestamp) -> R
                 moved.push((subject, event, "fetching", None));
                 fetched.push((*queue, subject));
             }
-            Stage::Archive { told, out_of_order } => {
+            Stage::Archive { told, out_of_order, may_repeat } => {
                 moved.push((subject, event, "archiving", None));
-                archived.push((*queue, archive::Entry { event, subject, told: *told, out_of_order: *out_of_order }));
+                let (told, out_of_order, may_repeat) = (*told, *out_of_order, *may_repeat);
+                archived.push((*queue, archive::Entry { event, subject, told, out_of_order, may_repeat }));
             }
             Stage::Quarantine(reason) => moved.push((subject, event, "quarantined", Some(&**reason))),
             Stage::Dead(reason) => moved.push((subject, event, "dead", Some(&**reason))),
@@ -174,43 +175,47 @@ pub(super) async fn learn(tx: &Tx, news: &[(i64, &TaskNews)], at: Timestamp) -> 
         let sql = "UPDATE tasks SET deleted_at = coalesce(deleted_at, $2) WHERE seq = ANY($1) AND proof IS NOT NULL";
         tx.run(sql, args![deleted, at]).await?;
     }
-    let fetched: Vec<_> = news.iter().filter_map(|(task, news)| Some((*task, news.fetched.as_deref()?))).collect();
+    let fetched: Vec<_> =
+        news.iter().filter_map(|(task, news)| Some((*task, news.fetched.as_deref()?, news.looked_at))).collect();
     keep_fetched(tx, &fetched, at).await
 }
 
-/// Keeps tasks as they were fetched, each once.
-async fn keep_fetched(tx: &Tx, fetched: &[(i64, &Fetched)], at: Timestamp) -> Result<(), Error> {
+/// Keeps tasks as they were fetched, each once, and up to when all their stops are accounted for.
+async fn keep_fetched(tx: &Tx, fetched: &[(i64, &Fetched, Option<Timestamp>)], at: Timestamp) -> Result<(), Error> {
     if fetched.is_empty() {
         return Ok(());
     }
-    let tasks = column(fetched, |(task, _)| *task);
+    let tasks = column(fetched, |(task, ..)| *task);
     tx.run(
         "UPDATE tasks SET state = told.state, title = coalesce(told.title, tasks.title), url = coalesce(told.url, tasks.url), \
-         stop_reason = told.stop_reason, credits = coalesce(told.credits, tasks.credits), fetched_at = $7 \
-         FROM unnest($1::bigint[], $2::text[], $3::text[], $4::text[], $5::text[], $6::float8[]) \
-         AS told (task, state, title, url, stop_reason, credits) WHERE tasks.seq = told.task",
+         stop_reason = told.stop_reason, credits = coalesce(told.credits, tasks.credits), fetched_at = $7, \
+         looked_at = greatest(tasks.looked_at, told.looked_at) \
+         FROM unnest($1::bigint[], $2::text[], $3::text[], $4::text[], $5::text[], $6::float8[], $8::timestamptz[]) \
+         AS told (task, state, title, url, stop_reason, credits, looked_at) WHERE tasks.seq = told.task",
         args![
             tasks,
-            column(fetched, |(_, told)| told.task.state.as_str()),
-            column(fetched, |(_, told)| tidy(told.task.title.as_deref())),
-            column(fetched, |(_, told)| tidy(told.task.url.as_deref())),
-            column(fetched, |(_, told)| tidy(told.task.stop_reason.as_deref())),
-            column(fetched, |(_, told)| told.task.credits),
+            column(fetched, |(_, told, _)| told.task.state.as_str()),
+            column(fetched, |(_, told, _)| tidy(told.task.title.as_deref())),
+            column(fetched, |(_, told, _)| tidy(told.task.url.as_deref())),
+            column(fetched, |(_, told, _)| tidy(told.task.stop_reason.as_deref())),
+            column(fetched, |(_, told, _)| told.task.credits),
             at,
+            column(fetched, |(.., looked_at)| *looked_at),
         ],
     )
     .await?;
     let (mut wholes, mut files, mut raws) = (Vec::new(), Vec::new(), Vec::new());
-    for (_, told) in fetched {
+    for (_, told, _) in fetched {
         let json = |value: Result<String, serde_json::Error>| value.map_err(|error| Error::Database(error.to_string()));
         wholes.push(json(serde_json::to_string(&told.task))?);
         files.push(json(serde_json::to_string(&told.files))?);
         raws.push(told.raw.as_str());
     }
     tx.run(
-        "INSERT INTO fetched_tasks (task_seq, task, files, raw) SELECT * FROM unnest($1::bigint[], $2::text[], $3::text[], $4::text[]) \
-         ON CONFLICT (task_seq) DO UPDATE SET task = excluded.task, files = excluded.files, raw = excluded.raw",
-        args![tasks, wholes, files, raws],
+        "INSERT INTO fetched_tasks (task_seq, task, files, raw, anchor) \
+         SELECT * FROM unnest($1::bigint[], $2::text[], $3::text[], $4::text[], $5::text[]) ON CONFLICT (task_seq) \
+         DO UPDATE SET task = excluded.task, files = excluded.files, raw = excluded.raw, anchor = excluded.anchor",
+        args![tasks, wholes, files, raws, column(fetched, |(_, told, _)| tidy(told.stands_at.as_deref()))],
     )
     .await
     .map(drop)

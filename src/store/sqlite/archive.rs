@@ -13,20 +13,22 @@ use crate::store::Error;
 use crate::store::model::{FileRow, Finish, JobKind, Lease, NewFile, Progress, TURN_EVENTS, Told, Waiting, text};
 use crate::task::{Fetched, File, FileStatus, Task};
 
-/// Lets an event wait for files: which, how its task is known, and whether it goes before something that came earlier.
-pub(super) fn enter(
-    connection: &Connection,
-    source: &str,
-    subject: i64,
-    (event, told, out_of_order): (i64, Told, bool),
-    at: &str,
-) -> Result<(), Error> {
-    move_event(connection, subject, event, "archiving", None)?;
+/// An event that waits for files: how its task is known, whether it goes before something that came earlier, and may repeat another.
+pub(super) struct Entry {
+    pub(super) event: i64,
+    pub(super) told: Told,
+    pub(super) out_of_order: bool,
+    pub(super) may_repeat: bool,
+}
+
+/// Lets an event wait for files.
+pub(super) fn enter(connection: &Connection, source: &str, subject: i64, entry: &Entry, at: &str) -> Result<(), Error> {
+    move_event(connection, subject, entry.event, "archiving", None)?;
     connection
         .prepare_cached(
-            "INSERT OR REPLACE INTO archiving (event, subject, told, since, out_of_order) VALUES (?1, ?2, ?3, ?4, ?5)",
+            "INSERT OR REPLACE INTO archiving (event, subject, told, since, out_of_order, may_repeat) VALUES (?1, ?2, ?3, ?4, ?5, ?6)",
         )?
-        .execute(params![event, subject, told.as_str(), at, out_of_order])?;
+        .execute(params![entry.event, subject, entry.told.as_str(), at, entry.out_of_order, entry.may_repeat])?;
     add_job(connection, JobKind::Archive.as_str(), source, subject, at)
 }
 
@@ -178,32 +180,41 @@ fn file_row(row: &Row<'_>) -> rusqlite::Result<FileRow> {
 
 /// The events of a subject that wait, the first [`TURN_EVENTS`] in the order of acceptance.
 pub(super) fn waiting(connection: &Connection, subject: i64) -> Result<Vec<Waiting>, Error> {
-    let rows: Vec<(i64, String, String, bool)> = connection
-        .prepare_cached("SELECT event, told, since, out_of_order FROM archiving WHERE subject = ?1 ORDER BY event LIMIT ?2")?
-        .query_map(params![subject, TURN_EVENTS], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?)))?
+    type Waits = (i64, String, String, bool, bool, Option<String>);
+    let rows: Vec<Waits> = connection
+        .prepare_cached(
+            "SELECT event, told, since, out_of_order, may_repeat, (SELECT anchor FROM events JOIN stops ON stops.event = events.id \
+             WHERE events.seq = archiving.event LIMIT 1) FROM archiving WHERE subject = ?1 ORDER BY event LIMIT ?2",
+        )?
+        .query_map(params![subject, TURN_EVENTS], |row| {
+            Ok((row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?, row.get(4)?, row.get(5)?))
+        })?
         .collect::<Result<_, _>>()?;
     let mut waiting = Vec::with_capacity(rows.len());
-    for (event, told, since, out_of_order) in rows {
+    for (event, told, since, out_of_order, may_repeat, anchor) in rows {
         let Some(event) = stored(connection, event)? else { continue };
         let since = since.parse().unwrap_or(event.received_at);
-        waiting.push(Waiting { told: told.parse().unwrap_or(Told::Webhook), since, out_of_order, event });
+        let told = told.parse().unwrap_or(Told::Webhook);
+        waiting.push(Waiting { event, told, since, out_of_order, may_repeat, anchor });
     }
     Ok(waiting)
 }
 
 /// A task and its files as last fetched.
 pub(super) fn fetched(connection: &Connection, source: &str, task_id: &str) -> Result<Option<Fetched>, Error> {
-    let found: Option<(Option<String>, Option<String>)> = connection
-        .prepare_cached("SELECT task, files FROM tasks JOIN fetched_tasks ON task_seq = seq WHERE source = ?1 AND task_id = ?2")?
-        .query_row(params![source, task_id], |row| Ok((row.get(0)?, row.get(1)?)))
+    let found: Option<(Option<String>, Option<String>, Option<String>)> = connection
+        .prepare_cached(
+            "SELECT task, files, anchor FROM tasks JOIN fetched_tasks ON task_seq = seq WHERE source = ?1 AND task_id = ?2",
+        )?
+        .query_row(params![source, task_id], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)))
         .optional()?;
-    let Some((Some(task), files)) = found else { return Ok(None) };
+    let Some((Some(task), files, stands_at)) = found else { return Ok(None) };
     let (Ok(task), Ok(files)) =
         (serde_json::from_str::<Task>(&task), serde_json::from_str::<Vec<File>>(files.as_deref().unwrap_or("[]")))
     else {
         return Ok(None);
     };
-    Ok(Some(Fetched { task, files, raw: String::new() }))
+    Ok(Some(Fetched { task, files, stands_at, ..Fetched::default() }))
 }
 
 /// The key `name` of our own; `candidate` if there is none yet.

@@ -18,6 +18,7 @@ mod lane;
 mod measure;
 mod open;
 mod read;
+mod reconcile;
 mod rejection;
 pub(super) mod restore;
 mod retention;

@@ -18,7 +18,7 @@ use rusqlite::config::DbConfig;
 use rusqlite::{Connection, OptionalExtension as _, params};
 
 use super::backup::{Trouble, copy, database_error, file_error, same_file, sync_folder, verify};
-use super::{intake, open};
+use super::{intake, open, reconcile};
 use crate::store::Error;
 use crate::store::care::{Progress, Restored, Tell};
 use crate::store::model::text;
@@ -34,6 +34,8 @@ pub struct Restore {
     /// The store to be.
     coming: PathBuf,
     now: Timestamp,
+    /// What stopped before is left alone.
+    since: Timestamp,
     next: Step,
     done: Restored,
     _lock: File,
@@ -67,11 +69,19 @@ impl Restore {
         let events = verify(backup, backup, "", false)?;
         let coming = beside(store, ".restoring");
         let done = Restored { store: store.to_owned(), events, ..Restored::default() };
-        let restore =
-            Self { store: store.to_owned(), backup: backup.to_owned(), coming, now, next: Step::Copy, done, _lock: lock };
+        let (store, backup) = (store.to_owned(), backup.to_owned());
+        let restore = Self { store, backup, coming, now, since: now, next: Step::Copy, done, _lock: lock };
         // What a restore that was killed left.
         restore.discard();
         Ok(restore)
+    }
+
+    /// The same; stops that no webhook told are handed on if they came after `since`. Else it is those after the restore: what came between
+    /// the backup and now, the store that is replaced may have handed on.
+    #[must_use]
+    pub fn redelivering_since(mut self, since: Timestamp) -> Self {
+        self.since = since;
+        self
     }
 
     /// Does the next step; false when there is none.
@@ -150,6 +160,7 @@ impl Restore {
         let transaction = connection.transaction().map_err(wrap)?;
         intake::catch_up(&transaction, self.now)?;
         let detail = format!("restored from a backup of {at}: it may have been sent since");
+        reconcile::begin_anew(&transaction, self.since)?;
         let marked = doubt(&transaction, &detail, self.now).map_err(wrap)?;
         transaction.commit().map_err(wrap)?;
         connection.close().map_err(|(_, error)| wrap(error))?;

@@ -7,7 +7,7 @@ use jiff::Timestamp;
 use rusqlite::{Connection, OptionalExtension as _, params};
 
 use super::append::add_job;
-use super::{archive, lane};
+use super::{archive, lane, reconcile};
 use crate::store::Error;
 use crate::store::model::{Finish, JobKind, Lease, Move, Proof, Released, Setback, Stage, TaskNews, text};
 use crate::task::Fetched;
@@ -41,6 +41,7 @@ pub(super) fn finish(connection: &Connection, lease: Lease, now: Timestamp, fini
     for step in &finish.moves {
         take_step(connection, &queue, subject, step, now)?;
     }
+    reconcile::claim(connection, subject, &finish.claims, &at)?;
     archive::register(connection, &queue, subject, &finish.files, true, &at)?;
     if !still_waiting(connection, subject, stage_of(&kind))? {
         return delete_job(connection, lease);
@@ -73,9 +74,9 @@ pub(super) fn take_step(connection: &Connection, queue: &str, subject: i64, step
             move_event(connection, subject, step.event, "fetching", None)?;
             add_job(connection, JobKind::Fetch.as_str(), queue, subject, &at)
         }
-        Stage::Archive { told, out_of_order } => {
-            let event = (step.event, *told, *out_of_order);
-            archive::enter(connection, queue, subject, event, &at)
+        Stage::Archive { told, out_of_order, may_repeat } => {
+            let event = archive::Entry { event: step.event, told: *told, out_of_order: *out_of_order, may_repeat: *may_repeat };
+            archive::enter(connection, queue, subject, &event, &at)
         }
         Stage::Quarantine(reason) => move_event(connection, subject, step.event, "quarantined", Some(reason)),
         Stage::Dead(reason) => move_event(connection, subject, step.event, "dead", Some(reason)),
@@ -139,16 +140,20 @@ pub(super) fn learn(connection: &Connection, task: i64, news: &TaskNews, at: &st
     }
     if let Some(fetched) = &news.fetched {
         let json = |value: Result<String, serde_json::Error>| value.map_err(|error| Error::Database(error.to_string()));
-        let Fetched { task: told, files, raw } = &**fetched;
+        let Fetched { task: told, files, raw, stands_at, .. } = &**fetched;
+        let looked_at = news.looked_at.map(text);
         connection
             .prepare_cached(
                 "UPDATE tasks SET state = ?2, title = coalesce(?3, title), url = coalesce(?4, url), stop_reason = ?5, \
-                 credits = coalesce(?6, credits), fetched_at = ?7 WHERE seq = ?1",
+                 credits = coalesce(?6, credits), fetched_at = ?7, \
+                 looked_at = max(coalesce(looked_at, ?8), coalesce(?8, looked_at)) WHERE seq = ?1",
             )?
-            .execute(params![task, told.state.as_str(), told.title, told.url, told.stop_reason, told.credits, at])?;
+            .execute(params![task, told.state.as_str(), told.title, told.url, told.stop_reason, told.credits, at, looked_at])?;
         connection
-            .prepare_cached("INSERT OR REPLACE INTO fetched_tasks (task_seq, task, files, raw) VALUES (?1, ?2, ?3, ?4)")?
-            .execute(params![task, json(serde_json::to_string(told))?, json(serde_json::to_string(files))?, raw])?;
+            .prepare_cached(
+                "INSERT OR REPLACE INTO fetched_tasks (task_seq, task, files, raw, anchor) VALUES (?1, ?2, ?3, ?4, ?5)",
+            )?
+            .execute(params![task, json(serde_json::to_string(told))?, json(serde_json::to_string(files))?, raw, stands_at])?;
     }
     Ok(())
 }

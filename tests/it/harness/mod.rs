@@ -37,7 +37,7 @@ use tokio::net::TcpSocket;
 use tokio_util::sync::CancellationToken;
 
 pub(crate) use destination::{Recorded, Recorder, Reply, closed_address};
-pub(crate) use setup::{Setup, merge, refusal, reserve};
+pub(crate) use setup::{Setup, Work, merge, refusal, reserve};
 pub(crate) use slack::{CHANNEL, Mood, Slack, TOKEN};
 pub(crate) use smtp::{LOGIN, Manner, Smtp};
 pub(crate) use wire::{Wire, code, json, status};
@@ -63,7 +63,7 @@ pub(crate) struct Harness {
     /// The configuration, laid over the harness's own.
     toml: String,
     keys: bool,
-    by_itself: bool,
+    work: Work,
     names: Names,
     leftover: bool,
     folder: TempDir,
@@ -85,6 +85,11 @@ impl Harness {
 
     pub(crate) fn app(&self) -> &App {
         self.app.as_ref().expect("the program runs")
+    }
+
+    /// What requests to servers beside it are made by.
+    pub(crate) fn client(&self) -> &reqwest::Client {
+        &self.client
     }
 
     pub(crate) fn store(&self) -> &Store {
@@ -155,7 +160,8 @@ impl Harness {
         };
         let (result, ()) =
             within("the end of the worker", async { tokio::join!(stopping, Box::pin(worker.run(stop.clone(), drain))) }).await;
-        self.worker = Some(Worker::new(Arc::clone(&self.app().environment)));
+        let worker = Worker::new(Arc::clone(&self.app().environment));
+        self.worker = Some(if self.work == Work::Reconciling { worker.reconciling() } else { worker });
         result
     }
 
@@ -177,6 +183,9 @@ impl Harness {
         assert!(self.app.is_none(), "it runs");
         let mut app = within("the start", setup::launch(self)).await;
         (self.worker, self.keeper, self.upkeep) = (app.worker.take(), app.keeper.take(), app.upkeep.take());
+        if self.work == Work::Reconciling {
+            self.worker = self.worker.take().map(Worker::reconciling);
+        }
         if self.keys {
             let names: Vec<_> = app.environment.sources.keys().cloned().collect();
             for name in names {

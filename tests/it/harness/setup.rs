@@ -43,12 +43,23 @@ api_key = "sk-test"
 base_url = "{manus}"
 "#;
 
+/// Who has the work of a program done.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Work {
+    /// The test, when it says so.
+    ByHand,
+    /// The test as well; what no webhook told is looked for.
+    Reconciling,
+    /// The program.
+    ByItself,
+}
+
 /// A program that has not been started.
 pub(crate) struct Setup {
     toml: String,
     begin: Timestamp,
     keys: bool,
-    by_itself: bool,
+    work: Work,
     names: Names,
     simulator: Box<dyn FnOnce(&mut Options)>,
 }
@@ -56,7 +67,7 @@ pub(crate) struct Setup {
 impl Setup {
     pub(crate) fn new() -> Self {
         let begin = BEGIN.parse().expect("a time");
-        Self { toml: TOML.to_owned(), begin, keys: true, by_itself: false, names: Names::System, simulator: Box::new(|_| {}) }
+        Self { toml: TOML.to_owned(), begin, keys: true, work: Work::ByHand, names: Names::System, simulator: Box::new(|_| {}) }
     }
 
     /// Lays `toml` over the configuration, table by table.
@@ -79,7 +90,13 @@ impl Setup {
 
     /// Lets the program work by itself, instead of [`Harness::drain`].
     pub(crate) fn by_itself(mut self) -> Self {
-        self.by_itself = true;
+        self.work = Work::ByItself;
+        self
+    }
+
+    /// Looks for stops that no webhook told, as the program does when it works by itself.
+    pub(crate) fn reconciling(mut self) -> Self {
+        self.work = Work::Reconciling;
         self
     }
 
@@ -121,7 +138,7 @@ impl Setup {
             client: http::client(PATIENCE),
             toml: self.toml,
             keys: self.keys,
-            by_itself: self.by_itself,
+            work: self.work,
             names: self.names,
             leftover: false,
             folder: tempfile::tempdir().expect("a folder"),
@@ -194,7 +211,7 @@ pub(super) async fn launch(harness: &Harness) -> App {
             format: Format::Text,
             output: harness.log.clone(),
             names: harness.names.clone(),
-            by_itself: harness.by_itself,
+            by_itself: harness.work == Work::ByItself,
         };
         // On the heap: a future that holds this one would be too large for a stack.
         match Box::pin(App::start(&config, start)).await {

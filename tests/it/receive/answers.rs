@@ -9,7 +9,9 @@ use super::*;
 #[tokio::test]
 async fn a_verified_event_is_accepted_and_then_a_duplicate() {
     let mut harness = Harness::new().await;
-    let event = stopped("e1", &harness.manus.create_task(crate::harness::KEY, Plan::finish("4")));
+    let task = harness.manus.create_task(crate::harness::KEY, Plan::finish("4"));
+    harness.manus.finish_all().await;
+    let event = stopped("e1", &task);
     let answer = harness.deliver(&event).await;
     assert_eq!(answer.header("content-type"), Some("application/json"));
     let first = json(&answer);

@@ -156,9 +156,9 @@ async fn a_store_in_order_passes_and_each_fault_is_found() {
         ("DELETE FROM task_events WHERE event = 2", "not among those of its task"),
         ("INSERT INTO attempts VALUES (99, 1, 'x', 'x', 'failed', NULL)", "an attempt is left"),
         ("UPDATE open_events SET state = 'archiving'", "not written down since when"),
-        ("INSERT INTO archiving VALUES (1, 1, 'x', 'x', 0)", "and does not"),
+        ("INSERT INTO archiving (event, subject, told, since, out_of_order) VALUES (1, 1, 'x', 'x', 0)", "and does not"),
         ("UPDATE open_events SET state = 'lost'", "does not know"),
-        ("INSERT INTO fetched_tasks VALUES (99, '{}', '[]', '')", "a fetched task is left"),
+        ("INSERT INTO fetched_tasks (task_seq, task, files, raw) VALUES (99, '{}', '[]', '')", "a fetched task is left"),
         (
             "INSERT INTO files (subject, key, event, name, status, first_seen_at) VALUES (1, 'k', 1, 'n', 'pending', 'x')",
             "to be saved",

@@ -108,6 +108,9 @@ async fn full() -> Full {
          INSERT INTO files (subject, key, event, name, url, size_bytes, sha256, status, first_seen_at, ended_at) VALUES \
          (1, 'k', 1, 'Bericht \u{fc}ber.md', 'https://x', 7, 'd6b6', 'archived', '2026-01-15T12:00:00.000Z', '2026-01-15T12:00:01.000Z'); \
          INSERT INTO archiving (event, subject, told, since, out_of_order) VALUES (1, 1, 'fetched', '2026-01-15T12:00:00.000Z', 1); \
+         INSERT INTO stops (source, task_id, anchor, state, at, event, recovered, claimed_at) VALUES ('manus', 't1', 'a1', 'finished', \
+         '2026-01-15T11:59:59.000Z', '019bc185-0000-7000-8000-000000000001', 1, '2026-01-15T12:00:00.000Z'); \
+         INSERT INTO reconciled (source, since, read_at) VALUES ('manus', '2026-01-15T12:00:00.000Z', '2026-01-15T12:02:00.000Z'); \
          INSERT INTO unwanted_files (sha256, since) VALUES ('aa', '2026-01-15T12:00:00.000Z'); \
          INSERT INTO erased_keys (key, event, erased_at) VALUES (X'000102030405060708090a0b0c0d0e0f', \
          '019bc185-0000-7000-8000-000000000001', '2026-01-15T12:00:00.000Z'); \

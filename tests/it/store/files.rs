@@ -37,7 +37,7 @@ impl Database {
         let job = self.claim_one(JobKind::Prove, "manus", now).await;
         let seq = waiting(&job)[0];
         let files = files.into_iter().map(|file| NewFile { event: seq, ..file }).collect();
-        let moves = vec![Move { event: seq, to: Stage::Archive { told: Told::Fetched, out_of_order: false } }];
+        let moves = vec![Move { event: seq, to: Stage::Archive { told: Told::Fetched, out_of_order: false, may_repeat: false } }];
         assert!(self.store().finish(job.lease, now, Finish { moves, files, ..Finish::default() }).await.unwrap());
         (id, seq)
     }

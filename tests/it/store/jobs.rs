@@ -263,7 +263,7 @@ async fn what_is_learnt_of_a_task_is_known_to_its_next_job(database: Database) {
 
     let fetch = database.claim_one(JobKind::Fetch, "manus", at(5)).await;
     let task = Task { id: "t1".into(), title: Some("Title".into()), credits: Some(22.0), ..Task::default() };
-    let fetched = Fetched { task, files: Vec::new(), raw: json!({"raw": true}).to_string() };
+    let fetched = Fetched { task, files: Vec::new(), raw: json!({"raw": true}).to_string(), ..Fetched::default() };
     let news = TaskNews { fetched: Some(Box::new(fetched)), ..TaskNews::default() };
     let moves = vec![Move { event: 1, to: Stage::Done(Vec::new()) }];
     assert!(database.store().finish(fetch.lease, at(6), Finish { task: news, moves, ..Finish::default() }).await.unwrap());

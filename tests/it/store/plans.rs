@@ -338,7 +338,7 @@ async fn archiving(large: &mut Large) {
     large.look("finish of files");
     let job = large.claim(JobKind::Prove, "manus", Which::Any).await;
     let event = waiting(&job)[0];
-    let moves = vec![Move { event, to: Stage::Archive { told: Told::Fetched, out_of_order: false } }];
+    let moves = vec![Move { event, to: Stage::Archive { told: Told::Fetched, out_of_order: false, may_repeat: false } }];
     let files = vec![NewFile { event, ..renewed }];
     assert!(large.store.finish(job.lease, at(0), Finish { moves, files, ..Finish::default() }).await.unwrap());
     large.look("finish of a proof whose files are archived");

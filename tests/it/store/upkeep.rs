@@ -196,7 +196,7 @@ async fn to_be_saved(database: &Database, event_id: &str, task: &str) -> (Lease,
         size_bytes: Some(7),
         refused: None,
     };
-    let moves = vec![Move { event, to: Stage::Archive { told: Told::Fetched, out_of_order: false } }];
+    let moves = vec![Move { event, to: Stage::Archive { told: Told::Fetched, out_of_order: false, may_repeat: false } }];
     assert!(database.store().finish(job.lease, at(0), Finish { moves, files: vec![file], ..Finish::default() }).await.unwrap());
     let job = database.claim_one(JobKind::Archive, "manus", at(0)).await;
     let Work::Files { subject, .. } = job.work else { panic!("{job:?}") };

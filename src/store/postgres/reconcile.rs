@@ -1,0 +1,211 @@
+//! Which event told of which stop of a task, and how far sources are reconciled.
+//!
+//! What must hold: a stop is one event's. Who claims it first keeps it; claims of a task are made by its one fetch job, under its lock.
+
+use std::collections::HashMap;
+
+use aws_lc_rs::digest::{SHA256, digest};
+use jiff::Timestamp;
+
+use super::Postgres;
+use super::claim::stored;
+use super::session::{Tx, args, clean, column, number, transact};
+use crate::event::hex;
+use crate::store::Error;
+use crate::store::model::{Acquainted, Claim, OpenTask, Reconciled, StoredEvent, UNCLAIMED};
+use crate::task::State;
+
+impl Postgres {
+    pub(in crate::store) async fn claims(&self, source: &str, task_id: &str) -> Result<Vec<Claim>, Error> {
+        transact!(self.work(), Read, |tx| claims(&tx, source, task_id))
+    }
+
+    pub(in crate::store) async fn claim_stop(
+        &self,
+        source: &str,
+        task_id: &str,
+        told: Claim,
+        now: Timestamp,
+    ) -> Result<(), Error> {
+        transact!(self.work(), Write, |tx| claim_one(&tx, source, task_id, &told, now))
+    }
+
+    pub(in crate::store) async fn unclaimed(
+        &self,
+        source: &str,
+        task_id: &str,
+        kinds: &[&str],
+    ) -> Result<Vec<StoredEvent>, Error> {
+        transact!(self.work(), Read, |tx| unclaimed(&tx, source, task_id, kinds))
+    }
+
+    pub(in crate::store) async fn raw(&self, source: &str, task_id: &str) -> Result<Option<String>, Error> {
+        transact!(self.work(), Read, |tx| raw(&tx, source, task_id))
+    }
+
+    pub(in crate::store) async fn reconciled(&self, source: &str, since: Timestamp) -> Result<Reconciled, Error> {
+        transact!(self.work(), Write, |tx| reconciled(&tx, source, since))
+    }
+
+    pub(in crate::store) async fn note_read(&self, source: &str, at: Timestamp, whole: bool) -> Result<(), Error> {
+        transact!(self.work(), Write, |tx| note_read(&tx, source, at, whole))
+    }
+
+    pub(in crate::store) async fn acquainted(&self, source: &str, task_ids: Vec<String>) -> Result<Vec<Acquainted>, Error> {
+        transact!(self.work(), Read, |tx| acquainted(&tx, source, &task_ids))
+    }
+
+    pub(in crate::store) async fn looked(
+        &self,
+        source: &str,
+        task_id: &str,
+        updated_at: Option<Timestamp>,
+        polled: Option<Timestamp>,
+    ) -> Result<(), Error> {
+        transact!(self.work(), Write, |tx| looked(&tx, source, task_id, updated_at, polled))
+    }
+
+    pub(in crate::store) async fn open_tasks(&self, source: &str, limit: usize) -> Result<Vec<OpenTask>, Error> {
+        transact!(self.work(), Read, |tx| open_tasks(&tx, source, limit))
+    }
+
+    pub(in crate::store) async fn forget_stops(&self, before: Timestamp) -> Result<(), Error> {
+        transact!(self.work(), Write, |tx| forget_stops(&tx, before))
+    }
+}
+
+/// Writes down which events told of which stops, each of its task. A stop that is claimed stays whose it is.
+pub(super) async fn claim(tx: &Tx, claims: &[(i64, &Claim)], at: Timestamp) -> Result<(), Error> {
+    if claims.is_empty() {
+        return Ok(());
+    }
+    tx.run(
+        "INSERT INTO stops (source, task_id, anchor, state, at, event, recovered, claimed_at) \
+         SELECT tasks.source, tasks.task_id, told.anchor, told.state, told.at, told.event, told.recovered, $7 \
+         FROM unnest($1::bigint[], $2::text[], $3::text[], $4::timestamptz[], $5::uuid[], $6::boolean[]) \
+         AS told (task, anchor, state, at, event, recovered) JOIN tasks ON tasks.seq = told.task \
+         ON CONFLICT (source, task_id, anchor) DO NOTHING",
+        args![
+            column(claims, |(task, _)| *task),
+            column(claims, |(_, claim)| clean(&claim.anchor).into_owned()),
+            column(claims, |(_, claim)| claim.state.as_str()),
+            column(claims, |(_, claim)| claim.at),
+            column(claims, |(_, claim)| claim.event),
+            column(claims, |(_, claim)| claim.recovered),
+            at,
+        ],
+    )
+    .await
+    .map(drop)
+}
+
+async fn claim_one(tx: &Tx, source: &str, task_id: &str, told: &Claim, at: Timestamp) -> Result<(), Error> {
+    let sql = "SELECT seq FROM tasks WHERE source = $1 AND task_id = $2";
+    let Some(task) = tx.maybe(sql, args![source, &*clean(task_id)]).await? else { return Ok(()) };
+    claim(tx, &[(task.get(0), told)], at).await
+}
+
+async fn unclaimed(tx: &Tx, source: &str, task_id: &str, kinds: &[&str]) -> Result<Vec<StoredEvent>, Error> {
+    let rows = tx
+        .rows(
+            "SELECT events.seq FROM tasks JOIN task_events ON task_events.task = tasks.seq JOIN events ON events.seq = task_events.event \
+             WHERE tasks.source = $1 AND tasks.task_id = $2 AND events.type = ANY($3) AND verification <> 'api' \
+             AND NOT EXISTS (SELECT 1 FROM stops WHERE stops.event = events.id) ORDER BY events.seq DESC LIMIT $4",
+            args![source, &*clean(task_id), kinds.to_vec(), number(UNCLAIMED)],
+        )
+        .await?;
+    stored(tx, column(&rows, |row| row.get(0))).await
+}
+
+async fn claims(tx: &Tx, source: &str, task_id: &str) -> Result<Vec<Claim>, Error> {
+    let sql =
+        "SELECT anchor, state, at, event, recovered FROM stops WHERE source = $1 AND task_id = $2 ORDER BY claimed_at, anchor";
+    let rows = tx.rows(sql, args![source, &*clean(task_id)]).await?;
+    let claim = |row: &tokio_postgres::Row| Claim {
+        anchor: row.get(0),
+        state: row.get::<_, &str>(1).parse().unwrap_or(State::Unknown),
+        at: row.get(2),
+        event: row.get(3),
+        recovered: row.get(4),
+    };
+    Ok(rows.iter().map(claim).collect())
+}
+
+async fn raw(tx: &Tx, source: &str, task_id: &str) -> Result<Option<String>, Error> {
+    let sql = "SELECT raw FROM tasks JOIN fetched_tasks ON task_seq = seq WHERE source = $1 AND task_id = $2";
+    Ok(tx.maybe(sql, args![source, &*clean(task_id)]).await?.map(|row| row.get(0)))
+}
+
+async fn reconciled(tx: &Tx, source: &str, since: Timestamp) -> Result<Reconciled, Error> {
+    tx.run("INSERT INTO reconciled (source, since) VALUES ($1, $2) ON CONFLICT (source) DO NOTHING", args![source, since])
+        .await?;
+    let row = tx.row("SELECT since, read_at, compared_at FROM reconciled WHERE source = $1", args![source]).await?;
+    Ok(Reconciled { since: row.get(0), read_at: row.get(1), compared_at: row.get(2) })
+}
+
+async fn note_read(tx: &Tx, source: &str, at: Timestamp, whole: bool) -> Result<(), Error> {
+    let sql = "UPDATE reconciled SET read_at = $2, compared_at = CASE WHEN $3 THEN $2 ELSE compared_at END WHERE source = $1";
+    tx.run(sql, args![source, at, whole]).await.map(drop)
+}
+
+async fn acquainted(tx: &Tx, source: &str, task_ids: &[String]) -> Result<Vec<Acquainted>, Error> {
+    let ids = column(task_ids, |id| clean(id).into_owned());
+    let digests = column(task_ids, |id| hex(digest(&SHA256, id.as_bytes()).as_ref()));
+    let rows = tx
+        .rows(
+            "SELECT listed.place, looked_at, EXISTS (SELECT 1 FROM open_events WHERE open_events.subject = tasks.seq \
+             AND open_events.state IN ('proving', 'fetching', 'archiving')) \
+             OR EXISTS (SELECT 1 FROM intake JOIN events ON events.seq = intake.event WHERE events.task_id = listed.id \
+             AND events.source = $1), EXISTS (SELECT 1 FROM erased_tasks WHERE erased_tasks.source = $1 \
+             AND erased_tasks.task_id = listed.digest) \
+             FROM unnest($2::text[], $3::text[]) WITH ORDINALITY AS listed (id, digest, place) \
+             LEFT JOIN tasks ON tasks.task_id = listed.id AND tasks.source = $1",
+            args![source, ids, digests],
+        )
+        .await?;
+    let mut known: HashMap<i64, Acquainted> = HashMap::new();
+    for row in &rows {
+        known.insert(row.get(0), Acquainted { looked_at: row.get(1), busy: row.get(2), erased: row.get(3) });
+    }
+    Ok((1..=number(task_ids.len())).map(|place| known.remove(&place).unwrap_or_default()).collect())
+}
+
+async fn looked(
+    tx: &Tx,
+    source: &str,
+    task_id: &str,
+    updated_at: Option<Timestamp>,
+    polled: Option<Timestamp>,
+) -> Result<(), Error> {
+    tx.run(
+        "UPDATE tasks SET looked_at = greatest(looked_at, $3::timestamptz), polled_at = coalesce($4::timestamptz, polled_at) \
+         WHERE source = $1 AND task_id = $2",
+        args![source, &*clean(task_id), updated_at, polled],
+    )
+    .await
+    .map(drop)
+}
+
+async fn open_tasks(tx: &Tx, source: &str, limit: usize) -> Result<Vec<OpenTask>, Error> {
+    let rows = tx
+        .rows(
+            "SELECT task_id, title, url, first_seen_at, polled_at FROM tasks WHERE source = $1 AND deleted_at IS NULL \
+             AND (state IS NULL OR state IN ('running', 'waiting')) AND (proof IN ('created', 'tracked') \
+             OR (proof IS NOT NULL AND EXISTS (SELECT 1 FROM task_events WHERE task_events.task = tasks.seq))) \
+             ORDER BY polled_at NULLS FIRST LIMIT $2",
+            args![source, number(limit)],
+        )
+        .await?;
+    let open = |row: &tokio_postgres::Row| OpenTask {
+        task_id: row.get(0),
+        title: row.get(1),
+        url: row.get(2),
+        first_seen_at: row.get(3),
+        polled_at: row.get(4),
+    };
+    Ok(rows.iter().map(open).collect())
+}
+
+async fn forget_stops(tx: &Tx, before: Timestamp) -> Result<(), Error> {
+    tx.run("DELETE FROM stops WHERE claimed_at < $1", args![before]).await.map(drop)
+}

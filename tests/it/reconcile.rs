@@ -1,0 +1,399 @@
+//! What was never announced is found, once; and what stopped before is left alone.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use serde_json::{Value, json};
+use taskhook::simulator::Times;
+use taskhook::simulator::manus::{ApiFault, End, Faults, Plan, Turn, WrongAnswer};
+
+use crate::harness::{Harness, KEY, Recorder};
+use crate::work::{calls, every_call, refuse, say, setup, start, stopped};
+
+/// As long as a round waits for the next one.
+const INTERVAL: Duration = Duration::from_mins(2);
+
+/// A program that looks for stops, and has read the list once; no webhook comes.
+async fn deaf(crm: &Recorder, config: &str) -> Harness {
+    let mut harness = start(setup(crm, "").config(config).reconciling()).await;
+    harness.drain().await;
+    harness.manus.set_faults(dropping());
+    // What stops at the very moment of the start was there before.
+    harness.advance(Duration::from_secs(1)).await;
+    harness
+}
+
+fn dropping() -> Faults {
+    Faults { drop: Times::Always, ..Faults::default() }
+}
+
+/// Of each delivery its task, its type, why it stopped, and its last message.
+fn told(crm: &Recorder) -> Vec<(String, String, String, String)> {
+    let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+    let words =
+        |body: &Value| text(&body["task"]["messages"].as_array().and_then(|all| all.last()).unwrap_or(&Value::Null)["text"]);
+    crm.bodies()
+        .iter()
+        .filter(|body| body["event"]["stop_reason"].is_string())
+        .map(|body| (text(&body["event"]["task_id"]), text(&body["type"]), text(&body["event"]["stop_reason"]), words(body)))
+        .collect()
+}
+
+#[tokio::test]
+async fn with_every_webhook_lost_each_stop_is_handed_on_once() {
+    for version in ["v1", "v2"] {
+        let crm = Recorder::start().await;
+        let mut harness = deaf(&crm, &format!("[sources.manus]\napi_version = \"{version}\"\n")).await;
+        let mut expected = BTreeSet::new();
+        for number in 0..200 {
+            let (end, kind, reason) = match number % 5 {
+                0 => (End::Ask { question: "A or B?".to_owned(), options: Vec::new() }, "task_stopped", "ask"),
+                1 => (End::Fail { error: "no browser".to_owned() }, "task_failed", "error"),
+                2 if version == "v2" => (End::UserStop, "task_stopped", "user"),
+                _ => (Turn::finish(format!("Answer {number}.")).end, "task_stopped", "finish"),
+            };
+            let task = harness.manus.create_task(KEY, Plan::new([Turn::new(end)]));
+            expected.insert((task, kind.to_owned(), reason.to_owned()));
+        }
+        harness.manus.finish_all().await;
+        // A webhook might still come.
+        harness.drain().await;
+        assert_eq!(crm.recorded().len(), 0, "{version}");
+        harness.advance(INTERVAL).await;
+        let found: Vec<_> = told(&crm).into_iter().map(|(task, kind, reason, _)| (task, kind, reason)).collect();
+        assert_eq!((found.len(), found.into_iter().collect::<BTreeSet<_>>()), (200, expected), "{version}");
+        let bodies = crm.bodies();
+        assert!(bodies.iter().all(|body| body["recovered"] == true && body["verification"] == "api"), "{version}");
+        assert!(bodies.iter().all(|body| body["task"]["complete"] == true && body["may_repeat"] == false), "{version}");
+        let failed = bodies.iter().find(|body| body["type"] == "task_failed").expect("one that failed");
+        assert_eq!((&failed["task"]["state"], &failed["task"]["stop_reason"]), (&json!("failed"), &json!("error")), "{version}");
+        // And never again: not in the next rounds, and not when all of them are compared.
+        let lists = calls(&harness, "listMessages");
+        for _ in 0..3 {
+            harness.advance(INTERVAL).await;
+        }
+        assert_eq!(calls(&harness, "listMessages"), lists, "{version}: what was looked at is not looked at again");
+        harness.advance(Duration::from_hours(1)).await;
+        harness.restart().await;
+        harness.drain().await;
+        assert_eq!(crm.recorded().len(), 200, "{version}");
+    }
+}
+
+#[tokio::test]
+async fn a_first_start_leaves_alone_what_stopped_before() {
+    let crm = Recorder::start().await;
+    let mut harness = setup(&crm, "").reconciling().prepare().await;
+    harness.manus.set_faults(dropping());
+    let tasks: Vec<_> = (0..3000).map(|_| harness.manus.create_task(KEY, Plan::finish("Long ago."))).collect();
+    harness.manus.finish_all().await;
+    harness.clock.advance(jiff::SignedDuration::from_hours(1));
+    harness.start().await;
+    for _ in 0..3 {
+        harness.drain().await;
+        harness.advance(INTERVAL).await;
+    }
+    harness.advance(Duration::from_hours(1)).await;
+    assert_eq!((crm.recorded().len(), calls(&harness, "listMessages")), (0, 0));
+    // One of them goes on: what is new of it is found, and nothing else.
+    say(&harness, &tasks[2990], "And now?").await;
+    harness.manus.finish_all().await;
+    harness.advance(INTERVAL).await;
+    harness.advance(INTERVAL).await;
+    let found = told(&crm);
+    assert_eq!(found, [(tasks[2990].clone(), "task_stopped".into(), "finish".into(), "Done: And now?".into())]);
+    // Of one that is not among the newest, the hourly comparison finds it.
+    say(&harness, &tasks[5], "And now?").await;
+    harness.manus.finish_all().await;
+    harness.advance(Duration::from_hours(1)).await;
+    harness.advance(INTERVAL).await;
+    assert_eq!(told(&crm).iter().map(|(task, ..)| task).collect::<Vec<_>>(), [&tasks[2990], &tasks[5]]);
+}
+
+#[tokio::test]
+async fn backfill_says_how_old_a_stop_may_be_at_the_first_start() {
+    let crm = Recorder::start().await;
+    let config = "[sources.manus.reconcile]\nbackfill = \"30m\"\n";
+    let mut harness = setup(&crm, "").config(config).reconciling().prepare().await;
+    harness.manus.set_faults(dropping());
+    let _ = harness.manus.create_task(KEY, Plan::finish("An hour ago."));
+    harness.manus.finish_all().await;
+    harness.clock.advance(jiff::SignedDuration::from_mins(50));
+    let _ = harness.manus.create_task(KEY, Plan::finish("Ten minutes ago."));
+    harness.manus.finish_all().await;
+    harness.clock.advance(jiff::SignedDuration::from_mins(10));
+    harness.start().await;
+    harness.drain().await;
+    assert_eq!(told(&crm).into_iter().map(|(.., text)| text).collect::<Vec<_>>(), ["Ten minutes ago."]);
+}
+
+#[tokio::test]
+async fn a_stop_is_left_to_its_webhook_for_a_while() {
+    let crm = Recorder::start().await;
+    let mut harness = deaf(&crm, "").await;
+    harness.advance(Duration::from_secs(89)).await;
+    let _ = harness.manus.create_task(KEY, Plan::finish("Just now."));
+    harness.manus.finish_all().await;
+    // A round comes half a minute later: that is within the grace.
+    harness.advance(Duration::from_secs(30)).await;
+    assert_eq!((crm.recorded().len(), calls(&harness, "listMessages")), (0, 0));
+    harness.advance(INTERVAL).await;
+    assert_eq!(crm.recorded().len(), 1);
+}
+
+#[tokio::test]
+async fn a_webhook_that_comes_late_after_all_is_the_same_stop_only_if_it_says_the_same() {
+    let crm = Recorder::start().await;
+    let mut harness = deaf(&crm, "").await;
+    let task = harness.manus.create_task(KEY, Plan::finish("The answer."));
+    harness.manus.finish_all().await;
+    harness.advance(INTERVAL).await;
+    assert_eq!(crm.recorded().len(), 1);
+    harness.manus.set_faults(Faults::default());
+    let mut late = stopped("late", &task);
+    late["task_detail"]["message"] = json!("The answer.");
+    let late = harness.accept(&late).await;
+    harness.drain().await;
+    harness.advance(INTERVAL).await;
+    assert_eq!((crm.recorded().len(), &harness.event(&late).await["state"]), (1, &json!("done")));
+    // What says something else may be another stop, or the same: it is handed on, and says so.
+    harness.accept(&stopped("later", &task)).await;
+    harness.drain().await;
+    assert_eq!(crm.recorded().len(), 1);
+    harness.advance(INTERVAL).await;
+    let body = crm.bodies().pop().expect("a delivery");
+    assert_eq!(
+        (&body["may_repeat"], &body["recovered"], &body["task"]["complete"]),
+        (&json!(true), &json!(false), &json!(false))
+    );
+    assert_eq!(crm.recorded().len(), 2);
+}
+
+#[tokio::test]
+async fn a_stop_that_is_not_shown_yet_is_waited_for() {
+    let crm = Recorder::start().await;
+    let mut harness = start(setup(&crm, "")).await;
+    let task = harness.manus.create_task(KEY, Plan::finish("The answer."));
+    harness.manus.step(&task).await;
+    harness.drain().await;
+    crm.take();
+    // Its webhook is there before the API shows anything.
+    let mut early = stopped("early", &task);
+    early["task_detail"]["message"] = json!("The answer.");
+    harness.accept(&early).await;
+    harness.drain().await;
+    harness.advance(Duration::from_secs(20)).await;
+    assert_eq!(crm.recorded().len(), 0);
+    harness.manus.set_faults(dropping());
+    harness.manus.finish_all().await;
+    harness.advance(Duration::from_secs(20)).await;
+    let body = crm.bodies().pop().expect("a delivery");
+    assert_eq!((&body["task"]["state"], &body["task"]["complete"]), (&json!("finished"), &json!(true)));
+    // What is never shown goes out as it came.
+    let hanging = harness.manus.create_task(KEY, Plan::hang());
+    harness.accept(&stopped("alone", &hanging)).await;
+    harness.drain().await;
+    harness.advance(Duration::from_secs(100)).await;
+    assert_eq!(crm.recorded().len(), 1);
+    harness.advance(Duration::from_secs(20)).await;
+    let body = crm.bodies().pop().expect("a delivery");
+    assert_eq!(
+        (&body["task"]["complete"], &body["task"]["messages"][0]["text"]),
+        (&json!(false), &json!("As the webhook tells it."))
+    );
+}
+
+#[tokio::test]
+async fn a_lost_turn_is_found_and_shown_as_it_was() {
+    let crm = Recorder::start().await;
+    let mut harness = deaf(&crm, "").await;
+    let plan = Plan::new([Turn::finish("Done."), Turn::finish("Done."), Turn::finish("Done.")]);
+    let task = harness.manus.create_task(KEY, plan);
+    harness.manus.finish_all().await;
+    for _ in 0..2 {
+        harness.clock.advance(jiff::SignedDuration::from_secs(1));
+        say(&harness, &task, "Again.").await;
+        harness.manus.set_faults(Faults::default());
+        harness.manus.finish_all().await;
+    }
+    harness.drain().await;
+    // Two webhooks came, of three turns that say the same: each has the turn of its time.
+    let lengths = |crm: &Recorder| -> Vec<usize> {
+        let stops = crm.bodies().into_iter().filter(|body| body["type"] == "task_stopped");
+        stops.map(|body| body["task"]["messages"].as_array().expect("messages").len()).collect()
+    };
+    assert_eq!(lengths(&crm).len(), 2);
+    harness.advance(INTERVAL).await;
+    let mut all = lengths(&crm);
+    all.sort_unstable();
+    assert_eq!(all, [2, 4, 6], "each turn once");
+}
+
+#[tokio::test]
+async fn a_provider_that_says_no_is_asked_again_in_the_next_round() {
+    let silence = ApiFault { only: None, times: Times::Always, slow_ms: 3_600_000, answer: None };
+    let wrong = [
+        every_call(refuse(429)),
+        every_call(refuse(401)),
+        every_call(refuse(503)),
+        every_call(WrongAnswer::Html),
+        every_call(WrongAnswer::Half),
+        every_call(WrongAnswer::Lost),
+        Faults { api: vec![silence], ..Faults::default() },
+    ];
+    for faults in wrong {
+        let crm = Recorder::start().await;
+        let mut harness = deaf(&crm, "").await;
+        let _ = harness.manus.create_task(KEY, Plan::finish("The answer."));
+        harness.manus.finish_all().await;
+        harness.manus.set_faults(Faults { drop: Times::Always, ..faults.clone() });
+        crate::work::pass(&mut harness, 30, Duration::from_secs(10), |_| ()).await;
+        assert_eq!(crm.recorded().len(), 0, "{faults:?}");
+        harness.manus.set_faults(dropping());
+        crate::work::pass(&mut harness, 30, Duration::from_secs(10), |_| ()).await;
+        assert_eq!(crm.recorded().len(), 1, "{faults:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_task_that_is_in_no_list_is_asked_for_by_itself() {
+    let crm = Recorder::start().await;
+    let mut harness = start(setup(&crm, "").reconciling()).await;
+    let plan = Plan { hidden: true, ..Plan::finish("Hidden.") };
+    let task = harness.manus.create_task(KEY, plan);
+    // That it was made is heard, and that it ended is not.
+    harness.manus.step(&task).await;
+    harness.drain().await;
+    assert_eq!(crm.recorded().len(), 1);
+    harness.manus.set_faults(dropping());
+    harness.advance(Duration::from_secs(1)).await;
+    harness.manus.finish_all().await;
+    harness.advance(INTERVAL).await;
+    harness.advance(INTERVAL).await;
+    assert_eq!(told(&crm), [(task, "task_stopped".into(), "finish".into(), "Hidden.".into())]);
+    let calls_before = calls(&harness, "listMessages");
+    harness.advance(Duration::from_hours(1)).await;
+    assert_eq!(calls(&harness, "listMessages"), calls_before, "it has ended");
+}
+
+#[tokio::test]
+async fn what_went_out_without_its_stop_is_not_recovered_if_it_said_the_same() {
+    for (message, deliveries) in [("The answer.", 1), ("Something else.", 2)] {
+        let crm = Recorder::start().await;
+        let mut harness = deaf(&crm, "").await;
+        let task = harness.manus.create_task(KEY, Plan::finish("The answer."));
+        harness.manus.finish_all().await;
+        // The list proves it ours; then the provider falls ill, until nobody waits for it any more.
+        harness.manus.set_faults(Faults { api: vec![ApiFault::on("task.detail", Times::Always, refuse(503))], ..dropping() });
+        let mut webhook = stopped("e1", &task);
+        webhook["task_detail"]["message"] = json!(message);
+        harness.accept(&webhook).await;
+        crate::work::pass(&mut harness, 20, Duration::from_secs(10), |_| ()).await;
+        let bodies = crm.bodies();
+        assert_eq!((bodies.len(), &bodies[0]["task"]["complete"]), (1, &json!(false)), "{message}");
+        harness.manus.set_faults(dropping());
+        for _ in 0..3 {
+            harness.advance(INTERVAL).await;
+        }
+        assert_eq!(crm.recorded().len(), deliveries, "{message}");
+        let last = crm.bodies().pop().expect("a delivery");
+        assert_eq!((last["recovered"] == true, last["may_repeat"] == true), (deliveries == 2, deliveries == 2), "{message}");
+    }
+}
+
+#[tokio::test]
+async fn an_erased_task_is_not_found_again() {
+    let crm = Recorder::start().await;
+    let mut harness = deaf(&crm, "").await;
+    let task = harness.manus.create_task(KEY, Plan::finish("The answer."));
+    harness.manus.finish_all().await;
+    harness.advance(INTERVAL).await;
+    assert_eq!(crm.recorded().len(), 1);
+    let erased = harness.admin_post(&format!("/api/v1/tasks/manus/{task}/erase"), &json!({"dry_run": false})).await;
+    assert_eq!(crate::harness::json(&erased)["erased"], true);
+    harness.advance(Duration::from_hours(1)).await;
+    harness.advance(INTERVAL).await;
+    assert_eq!(crm.recorded().len(), 1);
+}
+
+#[tokio::test]
+async fn a_crash_anywhere_changes_nothing() {
+    // Dies after so many turns of the runtime, from the round that finds the stop to the delivery.
+    for turns in (0..400).step_by(8) {
+        let crm = Recorder::start().await;
+        let mut harness = deaf(&crm, "").await;
+        let task = harness.manus.create_task(KEY, Plan::finish("The answer."));
+        harness.manus.finish_all().await;
+        harness.clock.advance(jiff::SignedDuration::try_from(INTERVAL).expect("short"));
+        harness
+            .work_until(async {
+                for _ in 0..turns {
+                    tokio::task::yield_now().await;
+                }
+            })
+            .await;
+        harness.crash();
+        harness.start().await;
+        harness.drain().await;
+        harness.advance(INTERVAL).await;
+        harness.advance(INTERVAL).await;
+        let ids: BTreeSet<_> = crm.recorded().iter().map(|sent| sent.header("webhook-id").to_owned()).collect();
+        assert_eq!((ids.len(), told(&crm)[0].0.as_str()), (1, task.as_str()), "after {turns} turns");
+    }
+}
+
+/// One history: tasks of several turns that say the same, whose webhooks are lost, doubled, late and out of order at random.
+async fn history(seed: u64) {
+    let mut random = fastrand::Rng::with_seed(seed);
+    let crm = Recorder::start().await;
+    let mut harness = start(setup(&crm, "").reconciling()).await;
+    harness.drain().await;
+    harness.advance(Duration::from_secs(1)).await;
+    let mut turns: BTreeMap<String, usize> = BTreeMap::new();
+    for _ in 0..6 {
+        let count = random.usize(1..4);
+        let plan = Plan::new((0..count).map(|_| Turn::finish("Done.")));
+        turns.insert(harness.manus.create_task(KEY, plan), count);
+    }
+    for turn in 0..4 {
+        for (task, count) in &turns {
+            if turn >= *count {
+                continue;
+            }
+            let mut some = |chance: u32| Times::Next(u32::from(random.u32(0..100) < chance));
+            let faults = Faults { drop: some(40), duplicate: some(30), reorder: some(30), ..Faults::default() };
+            harness.manus.set_faults(faults);
+            if turn > 0 {
+                say(&harness, task, "Again.").await;
+            }
+            while harness.manus.step(task).await.is_some() {}
+        }
+        harness.manus.finish_all().await;
+        if random.bool() {
+            harness.drain().await;
+        }
+        harness.advance(Duration::from_secs(random.u64(1..300))).await;
+    }
+    harness.manus.set_faults(Faults::default());
+    for _ in 0..4 {
+        harness.advance(INTERVAL).await;
+    }
+    let mut found: BTreeMap<String, Vec<usize>> = turns.keys().map(|task| (task.clone(), Vec::new())).collect();
+    for body in crm.bodies().iter().filter(|body| body["type"] == "task_stopped" && body["may_repeat"] == false) {
+        let messages = body["task"]["messages"].as_array().expect("messages").len();
+        found.get_mut(body["event"]["task_id"].as_str().expect("a task")).expect("ours").push(messages);
+    }
+    for (task, count) in &turns {
+        let mut came = found.remove(task).expect("ours");
+        came.sort_unstable();
+        let expected: Vec<usize> = (1..=*count).map(|turn| 2 * turn).collect();
+        assert_eq!(came, expected, "seed {seed}: each turn of {task} once, as it was");
+    }
+}
+
+#[tokio::test]
+async fn whatever_becomes_of_webhooks_each_turn_is_handed_on_once() {
+    for seed in 0..25 {
+        history(seed).await;
+    }
+}

@@ -1,0 +1,165 @@
+//! Which event told of which stop, and how far sources are reconciled.
+
+use taskhook::store::model::{Acquainted, Claim, Proof, Reconciled, TaskNews};
+use taskhook::task::{Fetched, State, Task};
+
+use super::care::backup;
+use super::restore::end;
+use super::*;
+
+contract!(
+    a_stop_is_whose_it_was_first,
+    a_stop_is_remembered_longer_than_its_event_and_not_for_ever,
+    what_was_listed_is_known_by_what_was_seen_of_it,
+    what_may_be_at_work_is_told_and_the_longest_not_asked_for_first,
+    a_source_is_reconciled_from_its_first_time_on,
+    webhooks_that_went_out_without_a_stop_are_told,
+);
+
+fn claim(anchor: &str, event: Uuid) -> Claim {
+    Claim { anchor: anchor.to_owned(), state: State::Finished, at: Some(at(1)), event, recovered: false }
+}
+
+impl Database {
+    /// Ends the turn of a task that `event` told of, by fetching it; `accounted` says whether all of its stops are an event's.
+    async fn claims(&self, event_id: &str, task: &str, claims: Vec<Claim>, accounted: bool) -> Uuid {
+        let id = self.stopped(event_id, task).await;
+        let job = self.claim_one(JobKind::Prove, "manus", at(2)).await;
+        let moves = vec![Move { event: waiting(&job)[0], to: Stage::Fetch }];
+        let proof = TaskNews { proof: Some("listed"), ..TaskNews::default() };
+        assert!(self.store().finish(job.lease, at(2), Finish { moves, task: proof, ..Finish::default() }).await.unwrap());
+        let job = self.claim_one(JobKind::Fetch, "manus", at(2)).await;
+        let task = Task { id: task.to_owned(), state: State::Finished, updated_at: Some(at(1)), ..Task::default() };
+        let fetched = Fetched { task, raw: r#"{"raw":1}"#.to_owned(), stands_at: Some("a1".to_owned()), ..Fetched::default() };
+        let looked_at = accounted.then(|| at(1));
+        let news = TaskNews { fetched: Some(Box::new(fetched)), looked_at, ..TaskNews::default() };
+        let claims = claims.into_iter().map(|told| Claim { event: id, ..told }).collect();
+        let moves = vec![Move { event: waiting(&job)[0], to: Stage::Done(Vec::new()) }];
+        let finish = Finish { moves, claims, task: news, ..Finish::default() };
+        assert!(self.store().finish(job.lease, at(2), finish).await.unwrap());
+        id
+    }
+}
+
+async fn a_stop_is_whose_it_was_first(database: Database) {
+    let first = database.claims("e1", "t1", vec![claim("a1", Uuid::nil())], true).await;
+    let store = database.store();
+    let other = Uuid::now_v7();
+    store.claim_stop("manus", "t1", claim("a1", other), at(3)).await.unwrap();
+    store
+        .claim_stop("manus", "t1", Claim { state: State::Waiting, at: None, recovered: true, ..claim("a2\0", other) }, at(4))
+        .await
+        .unwrap();
+    let known = store.claims("manus", "t1").await.unwrap();
+    assert_eq!(known[0], claim("a1", first));
+    assert_eq!(
+        (known.len(), known[1].event, known[1].state, known[1].at, known[1].recovered),
+        (2, other, State::Waiting, None, true)
+    );
+    assert_eq!(store.claims("second", "t1").await.unwrap(), []);
+    assert_eq!(store.raw("manus", "t1").await.unwrap().as_deref(), Some(r#"{"raw":1}"#));
+    assert_eq!(store.raw("manus", "t2").await.unwrap(), None);
+    assert_eq!(store.fetched("manus", "t1").await.unwrap().unwrap().stands_at.as_deref(), Some("a1"));
+}
+
+async fn a_stop_is_remembered_longer_than_its_event_and_not_for_ever(database: Database) {
+    let event = database.claims("e1", "t1", vec![claim("a1", Uuid::nil())], true).await;
+    let store = database.store();
+    let removed = store.remove_events(vec![1], at(9)).await.unwrap();
+    assert_eq!((removed.events, store.event(&event.to_string()).await.unwrap().is_none()), (1, true));
+    assert_eq!(store.claims("manus", "t1").await.unwrap().len(), 1);
+    store.forget_stops(at(2)).await.unwrap();
+    assert_eq!(store.claims("manus", "t1").await.unwrap().len(), 1);
+    store.forget_stops(at(3)).await.unwrap();
+    assert_eq!(store.claims("manus", "t1").await.unwrap(), []);
+}
+
+async fn what_was_listed_is_known_by_what_was_seen_of_it(database: Database) {
+    let store = database.store();
+    database.claims("e1", "t1", Vec::new(), true).await;
+    database.claims("e2", "t2", Vec::new(), false).await;
+    let known = |ids: &[&str]| store.acquainted("manus", ids.iter().map(|id| (*id).to_owned()).collect());
+    let seen = |looked_at| Acquainted { looked_at, ..Acquainted::default() };
+    assert_eq!(known(&["t2", "t9", "t1"]).await.unwrap(), [seen(None), seen(None), seen(Some(at(1)))]);
+    store.looked("manus", "t2", Some(at(5)), None).await.unwrap();
+    store.looked("manus", "t2", Some(at(4)), Some(at(6))).await.unwrap();
+    store.looked("manus", "t2", None, None).await.unwrap();
+    assert_eq!(known(&["t2"]).await.unwrap(), [seen(Some(at(5)))], "it never goes back");
+    // An event that came of it may tell what is missing: before it was taken in, and while it is worked on.
+    database.stopped("e3", "t2").await;
+    assert!(known(&["t2"]).await.unwrap()[0].busy);
+    let job = database.claim_one(JobKind::Prove, "manus", at(7)).await;
+    assert!(known(&["t2"]).await.unwrap()[0].busy && !known(&["t1"]).await.unwrap()[0].busy);
+    assert!(database.finish(job.lease, at(7)).await || !waiting(&job).is_empty());
+    // One that a person had erased is known by nothing but that.
+    let erased = store.erase("manus", "t1", at(8)).await.unwrap();
+    assert_eq!(erased, taskhook::store::upkeep::Erased::Yes);
+    assert_eq!(known(&["t1"]).await.unwrap(), [Acquainted { erased: true, ..Acquainted::default() }]);
+    assert_eq!(store.claims("manus", "t1").await.unwrap(), []);
+}
+
+async fn what_may_be_at_work_is_told_and_the_longest_not_asked_for_first(database: Database) {
+    let store = database.store();
+    let proof = |task_id: &str, how| Proof { task_id: task_id.to_owned(), how, title: Some("A title".to_owned()), url: None };
+    store.record_proofs("manus", vec![proof("made", "created"), proof("old", "listed")], at(1)).await.unwrap();
+    store.track("manus", "told", "task", at(2)).await.unwrap();
+    database.claims("e1", "ended", Vec::new(), true).await;
+    let open = || async { store.open_tasks("manus", 9).await.unwrap() };
+    let ids = |open: Vec<taskhook::store::model::OpenTask>| open.into_iter().map(|task| task.task_id).collect::<Vec<_>>();
+    let first = open().await;
+    assert_eq!(
+        (first.len(), &first[0].title, first[0].first_seen_at, first[0].polled_at),
+        (2, &Some("A title".to_owned()), at(1), None)
+    );
+    store.looked("manus", "made", None, Some(at(7))).await.unwrap();
+    store.looked("manus", "told", None, Some(at(6))).await.unwrap();
+    assert_eq!(ids(open().await), ["told", "made"], "what was only in a list, or has ended, is not");
+    assert_eq!(store.open_tasks("manus", 1).await.unwrap().len(), 1);
+}
+
+async fn a_source_is_reconciled_from_its_first_time_on(database: Database) {
+    let store = database.store();
+    let first = store.reconciled("manus", at(5)).await.unwrap();
+    assert_eq!(first, Reconciled { since: at(5), read_at: None, compared_at: None });
+    store.note_read("manus", at(6), true).await.unwrap();
+    store.note_read("manus", at(7), false).await.unwrap();
+    let later = Reconciled { since: at(5), read_at: Some(at(7)), compared_at: Some(at(6)) };
+    assert_eq!(store.reconciled("manus", at(9)).await.unwrap(), later);
+    assert_eq!(store.reconciled("second", at(9)).await.unwrap().since, at(9));
+}
+
+async fn webhooks_that_went_out_without_a_stop_are_told(database: Database) {
+    let store = database.store();
+    let first = database.claims("e1", "t1", vec![claim("a1", Uuid::nil())], false).await;
+    let second = database.claims("e2", "t1", Vec::new(), false).await;
+    let unclaimed = store.unclaimed("manus", "t1", &[TASK_STOPPED]).await.unwrap();
+    assert_eq!(unclaimed.iter().map(|event| event.id).collect::<Vec<_>>(), [second]);
+    assert_ne!(first, second);
+    assert!(store.unclaimed("manus", "t1", &["task_created"]).await.unwrap().is_empty());
+    store.claim_stop("manus", "t1", claim("a2", second), at(3)).await.unwrap();
+    assert!(store.unclaimed("manus", "t1", &[TASK_STOPPED]).await.unwrap().is_empty());
+}
+
+#[tokio::test]
+async fn after_a_restore_what_stopped_before_is_left_alone() {
+    let mut database = Database::sqlite().await;
+    database.store().reconciled("manus", at(0)).await.unwrap();
+    database.store().note_read("manus", at(5), true).await.unwrap();
+    let file = database.folder().join("b.db");
+    backup(&database, &file);
+    end(&mut database).await;
+    let mut since = Vec::new();
+    for redeliver in [None, Some(at(100))] {
+        let mut restore = taskhook::store::care::restore(&database.config(), &file, at(3600), &mut |_| {}).unwrap();
+        if let Some(redeliver) = redeliver {
+            restore = restore.redelivering_since(redeliver);
+        }
+        while restore.step(&mut |_| {}).unwrap() {}
+        drop(restore);
+        database.open().await;
+        since.push(database.store().reconciled("manus", at(9999)).await.unwrap());
+        end(&mut database).await;
+    }
+    let anew = |since| Reconciled { since, read_at: None, compared_at: None };
+    assert_eq!(since, [anew(at(3600)), anew(at(100))]);
+}
