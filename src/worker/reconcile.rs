@@ -104,13 +104,19 @@ impl Round<'_> {
         self.poll(&seen, &known).await
     }
 
+    /// What stopped later than this may be recovered.
+    fn from(&self, known: &Reconciled, now: Timestamp) -> Timestamp {
+        clock::before(now, self.config.horizon).max(known.since)
+    }
+
     /// Looks at those of listed tasks that stand at a stop which may be nobody's.
     async fn compare(&self, tasks: &[Listed], known: &Reconciled) -> Result<(), Trouble> {
         let now = self.environment.clock.now();
+        let from = self.from(known, now);
         let changed = |task: &&Listed| {
             let stopped = !matches!(task.state, State::Running | State::Unknown);
             let at = task.updated_at.unwrap_or(now);
-            stopped && at > known.since && clock::after(at, self.config.grace) <= now
+            stopped && at > from && clock::after(at, self.config.grace) <= now
         };
         let changed: Vec<&Listed> = tasks.iter().filter(changed).collect();
         if changed.is_empty() {
@@ -172,13 +178,13 @@ impl Round<'_> {
         store.record_proofs(name, vec![proof], now).await?;
         // Read behind the stops: a webhook that claimed one meanwhile is seen.
         let claims = store.claims(name, &task.task_id).await?;
-        let horizon = clock::before(now, self.config.horizon).max(known.since);
+        let from = self.from(known, now);
         let (mut young, mut heard) = (false, None);
         for stop in stops.iter().filter(|stop| !claims.iter().any(|claim| claim.anchor == stop.anchor)) {
             let at = stop.at.or(task.updated_at).unwrap_or(now);
             if clock::after(at, self.config.grace) > now {
                 young = true;
-            } else if at > horizon {
+            } else if at > from {
                 if heard.is_none() {
                     heard = Some(store.unclaimed(name, &task.task_id, &[TASK_STOPPED, TASK_FAILED]).await?);
                 }

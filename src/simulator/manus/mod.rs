@@ -166,6 +166,21 @@ impl Manus {
         id
     }
 
+    /// Says something to a task that rests, and has it live its next turn to the end at once, of which no webhook tells. False if it takes no
+    /// more messages, or there is none.
+    #[expect(clippy::must_use_candidate, reason = "it makes a turn")]
+    pub fn take_turn(&self, task_id: &str, said: &str) -> bool {
+        let mut state = self.core.lock();
+        let Some(number) = state.number(task_id) else { return false };
+        if !state.say(number, said) {
+            return false;
+        }
+        while state.has_step(number) {
+            drop(state.live(number));
+        }
+        true
+    }
+
     /// Deletes a task, as somebody may do in the web app. False if there is none.
     #[expect(clippy::must_use_candidate, reason = "it deletes")]
     pub fn delete_task(&self, task_id: &str) -> bool {

@@ -27,7 +27,7 @@ const PACE: Duration = Duration::from_millis(4);
 const CALM: Duration = Duration::from_millis(40);
 /// How long to wait after a request that nobody took.
 const PAUSE: Duration = Duration::from_millis(3);
-/// One event in so many is the end of a task, which is fetched; the others are only handed on.
+/// One event in so many is the end of a turn of a task, which is fetched; the others are only handed on.
 const STOP_EVERY: u64 = 5;
 
 /// What events are about, and where they go.
@@ -153,8 +153,11 @@ impl Sender {
         // Ids are scattered, as the provider's are.
         let scattered = number.wrapping_mul(0x9e37_79b9_7f4a_7c15);
         let event = if self.made.is_multiple_of(STOP_EVERY) {
+            // Each is the end of a turn of its own, which the provider shows.
+            let said = format!("turn {number}");
+            self.work.manus.take_turn(task, &said);
             json!({"event_id": format!("task_stopped_{scattered:016x}"), "event_type": "task_stopped",
-                "task_detail": {"task_id": task, "task_title": "T", "message": "done", "stop_reason": "finish"}})
+                "task_detail": {"task_id": task, "task_title": "T", "message": format!("Done: {said}"), "stop_reason": "finish"}})
         } else {
             json!({"event_id": format!("task_progress_{scattered:016x}"), "event_type": "task_progress",
                 "progress_detail": {"task_id": task, "progress_type": "plan_update", "message": "a step"}})
