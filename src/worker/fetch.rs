@@ -18,7 +18,7 @@ use crate::clock;
 use crate::event::Facts;
 use crate::provider::{ApiError, Source, Use};
 use crate::retry::LADDER;
-use crate::store::model::{Finish, Job, JobKind, Lease, Move, Setback, Stage, StoredEvent, TaskNews};
+use crate::store::model::{Claim, Finish, Job, JobKind, Lease, Move, Setback, Stage, StoredEvent, TaskNews};
 use crate::task::Fetched;
 
 /// How often a task with background jobs is looked at again.
@@ -77,9 +77,8 @@ pub(super) async fn run(environment: &Environment, source: &Source, job: Job) {
                     return;
                 }
             };
-            let turns = claims.map(|claims| Turns::new(source, &task_id, &fetched, claims));
-            let news = TaskNews { fetched: Some(Box::new(fetched.clone())), ..TaskNews::default() };
-            hand_on(environment, source, lease, news, turns, entry, waiting).await;
+            let news = TaskNews { fetched: Some(Box::new(fetched)), ..TaskNews::default() };
+            hand_on(environment, source, lease, news, claims, entry, waiting).await;
         }
         Err(ApiError::NotFound { .. }) => {
             tracing::info!(source = source.name(), task_id = ?task_id, "the task is gone; its events go out as their webhooks told them");
@@ -112,12 +111,13 @@ async fn hand_on(
     source: &Source,
     lease: Lease,
     mut news: TaskNews,
-    mut turns: Option<Turns<'_>>,
+    claims: Option<Vec<Claim>>,
     mut entry: Entry,
     waiting: Vec<StoredEvent>,
 ) {
     let now = environment.clock.now();
     let fetched = news.fetched.as_deref();
+    let mut turns = claims.zip(fetched).map(|(claims, fetched)| Turns::new(source, &fetched.task.id, fetched, claims));
     let mut moves = Vec::new();
     // While something is held: when to look again.
     let mut again_at: Option<Timestamp> = None;
@@ -158,7 +158,7 @@ async fn hand_on(
     }
     let claims = turns.as_ref().map(Turns::claims).unwrap_or_default();
     let all = turns.is_some_and(|turns| turns.all_are_claimed());
-    news.looked_at = news.fetched.as_ref().and_then(|fetched| fetched.task.updated_at).filter(|_| all);
+    news.looked_at = fetched.and_then(|fetched| fetched.task.updated_at).filter(|_| all);
     let finish = Finish { moves, again_at, claims, files: entry.files(), task: news, ..Finish::default() };
     end(environment, JobKind::Fetch, || environment.store.finish(lease, now, finish.clone())).await;
 }
