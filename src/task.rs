@@ -41,6 +41,24 @@ pub enum State {
 }
 
 impl State {
+    /// Why a task stopped that stands so, in the word of events and envelopes; `None` where it has not, or never began.
+    #[must_use]
+    pub fn stop_reason(self) -> Option<&'static str> {
+        match self {
+            Self::Finished => Some("finish"),
+            Self::Waiting => Some("ask"),
+            Self::Failed => Some("error"),
+            Self::Stopped => Some("user"),
+            Self::Running | Self::Canceled | Self::Unknown => None,
+        }
+    }
+
+    /// Where a task stands that stopped for this reason; `None` for a word that is not known.
+    #[must_use]
+    pub fn of_stop(reason: &str) -> Option<Self> {
+        [Self::Finished, Self::Waiting, Self::Failed, Self::Stopped].into_iter().find(|state| state.stop_reason() == Some(reason))
+    }
+
     /// The word in the store, the API and the envelope.
     #[must_use]
     pub fn as_str(self) -> &'static str {

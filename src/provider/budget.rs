@@ -2,8 +2,9 @@
 //!
 //! What must hold: in any minute at most `requests_per_minute` calls; proving at most a fifth of them, so that a flood of
 //! foreign events cannot keep the tasks that are ours waiting; and who matters more goes first: fetches of proven tasks, then
-//! answers that a person gave, then proof, then reconciliation. Waiting is on our clock, so that tests do not wait. Where several processes share a store, one
-//! of them counts the calls of an account, and whoever counts them next begins with none: so no minute has more in all.
+//! answers that a person gave, then proof, then reconciliation. Waiting is on our clock, so that tests do not wait. Where several
+//! processes share a store, one of them counts the calls of an account, and whoever counts them next begins with none: so no minute has
+//! more in all.
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};

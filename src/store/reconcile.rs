@@ -22,7 +22,7 @@ impl Store {
         forward!(self.claim_stop(source, task_id, claim, now))
     }
 
-    /// Webhooks of a task, of these types, of which none is known to tell of a stop; the newest ones first.
+    /// Webhooks of a task, of these types, of which none is known to tell of a stop: the newest ones, in the order of acceptance.
     ///
     /// # Errors
     /// When the store could not be read.

@@ -152,11 +152,7 @@ fn as_told(facts: &Facts) -> Task {
         id: facts.task_id.clone().unwrap_or_default(),
         title: facts.title.clone(),
         url: facts.url.clone(),
-        state: match facts.stop_reason.as_deref() {
-            Some("finish") => State::Finished,
-            Some("ask") => State::Waiting,
-            _ => State::Unknown,
-        },
+        state: facts.stop_reason.as_deref().and_then(State::of_stop).unwrap_or_default(),
         stop_reason: facts.stop_reason.clone(),
         question: facts.question.clone(),
         structured_output: facts.structured_output.clone(),

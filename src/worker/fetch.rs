@@ -123,13 +123,13 @@ async fn hand_on(
     let mut again_at: Option<Timestamp> = None;
     for event in waiting {
         let stopped = source.ends(&event.kind);
-        let facts = source.tell(&dispatch::kept(&event));
-        let turn = turns.as_mut().filter(|_| stopped).map(|turns| turns.of(&event, &facts));
+        let facts = stopped.then(|| source.tell(&dispatch::kept(&event)));
+        let turn = turns.as_mut().zip(facts.as_ref()).map(|(turns, facts)| turns.of(&event, facts));
         let held_until = clock::after(event.received_at, source.background_wait());
         let shown_until = clock::after(event.received_at, SHOWN_WITHIN);
         let behind_until = clock::after(event.received_at, source.order_wait());
         let newest = matches!(turn, None | Some(Turn::Newest));
-        if stopped && newest && now < held_until && works_on(&facts, fetched) {
+        if newest && now < held_until && facts.as_ref().is_some_and(|facts| works_on(facts, fetched)) {
             let next = again_at.unwrap_or_else(|| clock::after(now, BACKGROUND_EVERY));
             again_at = Some(next.min(held_until));
         } else if matches!(turn, Some(Turn::NotShown { .. })) && now < shown_until {
@@ -156,7 +156,7 @@ async fn hand_on(
             moves.push(Move { event: event.seq, to });
         }
     }
-    let claims = turns.as_ref().map(Turns::claims).unwrap_or_default();
+    let claims = turns.as_ref().map(|turns| turns.claims().to_vec()).unwrap_or_default();
     let all = turns.is_some_and(|turns| turns.all_are_claimed());
     news.looked_at = fetched.and_then(|fetched| fetched.task.updated_at).filter(|_| all);
     let finish = Finish { moves, again_at, claims, files: entry.files(), task: news, ..Finish::default() };

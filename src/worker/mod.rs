@@ -45,7 +45,7 @@ use crate::destination::Destination;
 use crate::provider::Source;
 use crate::retry::{self, LADDER};
 use crate::route::Routes;
-use crate::store::model::{Claimed, Job, JobKind, Lease, Queue, Setback};
+use crate::store::model::{Claimed, Job, JobKind, Lease, Setback};
 use crate::store::{self, Store};
 use crate::telemetry::Health;
 
@@ -249,24 +249,6 @@ impl Worker {
             }
         }
         Ok([next_due, self.alarm()].into_iter().flatten().min())
-    }
-
-    /// Begins the rounds that are due.
-    fn reconcile(&mut self) {
-        let (environment, now) = (Arc::clone(&self.environment), self.environment.clock.elapsed());
-        let Some(rounds) = &mut self.rounds else { return };
-        for (name, source) in &environment.sources {
-            let Some(config) = source.reconcile() else { continue };
-            let under_way = self.slots.values().any(|slot| slot.reconciles && slot.queue == *name);
-            if under_way || !self.holdings.has(&Queue::Source(name.clone())) || rounds.get(name).is_some_and(|at| *at > now) {
-                continue;
-            }
-            rounds.insert(name.clone(), now + config.interval);
-            let (environment, source) = (Arc::clone(&environment), Arc::clone(source));
-            let task = self.running.spawn(async move { reconcile::run(&environment, &source).await });
-            let slot = Slot { kind: JobKind::Prove, queue: name.clone(), asks: true, reconciles: true, leases: Vec::new() };
-            self.slots.insert(task.id(), slot);
-        }
     }
 
     /// Runs `work` on `jobs` as a task.

@@ -13,6 +13,7 @@
 //! - Whoever matters more has the account's calls first.
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -20,12 +21,12 @@ use jiff::Timestamp;
 use uuid::Uuid;
 
 use super::prove::{complain, part};
-use super::{Environment, dispatch, turns};
+use super::{Environment, Slot, Worker, dispatch, turns};
 use crate::clock;
 use crate::event::{First, NewEvent, TASK_FAILED, TASK_STOPPED, Verification};
 use crate::provider::{ApiError, Listed, Reconcile, Source, Use};
 use crate::store;
-use crate::store::model::{Appended, Claim, Proof, Reconciled, StoredEvent};
+use crate::store::model::{Appended, Claim, JobKind, Proof, Queue, Reconciled, StoredEvent};
 use crate::task::{State, Stop};
 use crate::telemetry::name as metric;
 
@@ -58,8 +59,28 @@ impl From<store::Error> for Trouble {
     }
 }
 
+impl Worker {
+    /// Begins the rounds that are due.
+    pub(super) fn reconcile(&mut self) {
+        let (environment, now) = (Arc::clone(&self.environment), self.environment.clock.elapsed());
+        let Some(rounds) = &mut self.rounds else { return };
+        for (name, source) in &environment.sources {
+            let Some(config) = source.reconcile() else { continue };
+            let under_way = self.slots.values().any(|slot| slot.reconciles && slot.queue == *name);
+            if under_way || !self.holdings.has(&Queue::Source(name.clone())) || rounds.get(name).is_some_and(|at| *at > now) {
+                continue;
+            }
+            rounds.insert(name.clone(), now + config.interval);
+            let (environment, source) = (Arc::clone(&environment), Arc::clone(source));
+            let task = self.running.spawn(async move { run(&environment, &source).await });
+            let slot = Slot { kind: JobKind::Prove, queue: name.clone(), asks: true, reconciles: true, leases: Vec::new() };
+            self.slots.insert(task.id(), slot);
+        }
+    }
+}
+
 /// A round. What it could not do, the next one does.
-pub(super) async fn run(environment: &Environment, source: &Source) {
+async fn run(environment: &Environment, source: &Source) {
     let Some(config) = source.reconcile() else { return };
     match (Round { environment, source, config }).run().await {
         Ok(()) => environment.health.recover(&part(source)),
@@ -118,16 +139,20 @@ impl Round<'_> {
             let at = task.updated_at.unwrap_or(now);
             stopped && at > from && clock::after(at, self.config.grace) <= now
         };
-        let changed: Vec<&Listed> = tasks.iter().filter(changed).collect();
-        if changed.is_empty() {
+        self.look_at(tasks.iter().filter(changed).cloned().collect(), known, None).await
+    }
+
+    /// Looks at those of `tasks` of which more may be known now, and that nothing is being done about.
+    async fn look_at(&self, tasks: Vec<Listed>, known: &Reconciled, polled: Option<Timestamp>) -> Result<(), Trouble> {
+        if tasks.is_empty() {
             return Ok(());
         }
-        let ids = changed.iter().map(|task| task.task_id.clone()).collect();
+        let ids = tasks.iter().map(|task| task.task_id.clone()).collect();
         let acquainted = self.environment.store.acquainted(self.source.name(), ids).await?;
-        for (task, with) in changed.into_iter().zip(acquainted) {
+        for (task, with) in tasks.iter().zip(acquainted) {
             let looked_at = with.looked_at.is_some_and(|at| task.updated_at.is_some_and(|updated_at| at >= updated_at));
             if !looked_at && !with.busy && !with.erased {
-                self.look(task, known, None).await?;
+                self.look(task, known, polled).await?;
             }
         }
         Ok(())
@@ -142,24 +167,16 @@ impl Round<'_> {
             let pause = (age / 10).clamp(self.config.interval, POLL_MOST.max(self.config.interval));
             task.polled_at.is_none_or(|at| at > now || clock::after(at, pause) <= now)
         });
-        for task in due.take(POLLS) {
-            let ids = vec![task.task_id.clone()];
-            let with = store.acquainted(self.source.name(), ids).await?.pop().unwrap_or_default();
-            if with.busy || with.erased {
-                continue;
-            }
-            let task = Listed {
-                task_id: task.task_id,
-                state: State::Unknown,
-                background: false,
-                title: task.title,
-                url: task.url,
-                created_at: None,
-                updated_at: None,
-            };
-            self.look(&task, known, Some(now)).await?;
-        }
-        Ok(())
+        let listed = due.take(POLLS).map(|task| Listed {
+            task_id: task.task_id,
+            state: State::Unknown,
+            background: false,
+            title: task.title,
+            url: task.url,
+            created_at: None,
+            updated_at: None,
+        });
+        self.look_at(listed.collect(), known, Some(now)).await
     }
 
     /// Reads the stops of a task, and makes events of those that nobody told.
@@ -179,32 +196,31 @@ impl Round<'_> {
         // Read behind the stops: a webhook that claimed one meanwhile is seen.
         let claims = store.claims(name, &task.task_id).await?;
         let from = self.from(known, now);
-        let (mut young, mut heard) = (false, None);
-        for stop in stops.iter().filter(|stop| !claims.iter().any(|claim| claim.anchor == stop.anchor)) {
-            let at = stop.at.or(task.updated_at).unwrap_or(now);
-            if clock::after(at, self.config.grace) > now {
-                young = true;
-            } else if at > from {
-                if heard.is_none() {
-                    heard = Some(store.unclaimed(name, &task.task_id, &[TASK_STOPPED, TASK_FAILED]).await?);
-                }
-                self.recover(task, stop, heard.as_mut().unwrap_or(&mut Vec::new())).await?;
+        let at = |stop: &Stop| stop.at.or(task.updated_at).unwrap_or(now);
+        let nobodys = stops.iter().filter(|stop| !claims.iter().any(|claim| claim.anchor == stop.anchor));
+        let (old, young): (Vec<_>, Vec<_>) = nobodys.partition(|stop| clock::after(at(stop), self.config.grace) <= now);
+        let lost: Vec<_> = old.into_iter().filter(|stop| at(stop) > from).collect();
+        if !lost.is_empty() {
+            let mut heard = store.unclaimed(name, &task.task_id, &[TASK_STOPPED, TASK_FAILED]).await?;
+            for stop in lost {
+                self.recover(task, stop, at(stop), &mut heard).await?;
             }
         }
-        Ok(store.looked(name, &task.task_id, task.updated_at.filter(|_| !young), polled).await?)
+        Ok(store.looked(name, &task.task_id, task.updated_at.filter(|_| young.is_empty()), polled).await?)
     }
 
-    /// Makes the event of a stop; unless one of the webhooks that were `heard`, and went out without their stop, told of it.
-    async fn recover(&self, task: &Listed, stop: &Stop, heard: &mut Vec<StoredEvent>) -> Result<(), Trouble> {
+    /// Makes the event of a stop; unless one of the webhooks that were `heard` (the first of them first), and went out without their stop,
+    /// told of it. One that came before the stop cannot have.
+    async fn recover(&self, task: &Listed, stop: &Stop, at: Timestamp, heard: &mut Vec<StoredEvent>) -> Result<(), Trouble> {
         let (environment, source) = (self.environment, self.source);
         let facts = |event: &StoredEvent| source.tell(&dispatch::kept(event));
-        let of_kind = |event: &StoredEvent| turns::state(&facts(event)) == Some(stop.state);
-        if let Some(known) = heard.iter().rposition(|event| of_kind(event) && turns::say_the_same(&facts(event), stop)) {
+        let may_tell = |event: &StoredEvent| turns::may_tell_of(event, at) && turns::state(&facts(event)) == Some(stop.state);
+        if let Some(known) = heard.iter().position(|event| may_tell(event) && turns::say_the_same(&facts(event), stop)) {
             let event = heard.remove(known);
             let claim = Claim { anchor: stop.anchor.clone(), state: stop.state, at: stop.at, event: event.id, recovered: false };
             return Ok(environment.store.claim_stop(source.name(), &task.task_id, claim, environment.clock.now()).await?);
         }
-        let may_repeat = heard.iter().any(of_kind);
+        let may_repeat = heard.iter().any(may_tell);
         let event_id = turns::event_id(&task.task_id, &stop.anchor);
         let Some(made) = source.recovered(task, stop, &event_id, may_repeat) else { return Ok(()) };
         let event = NewEvent {

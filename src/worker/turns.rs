@@ -45,19 +45,20 @@ pub(super) struct Turns<'a> {
     source: &'a Source,
     task_id: &'a str,
     fetched: &'a Fetched,
-    known: Vec<Claim>,
-    new: Vec<Claim>,
+    claims: Vec<Claim>,
+    /// So many of them were made before.
+    known: usize,
 }
 
 impl<'a> Turns<'a> {
-    /// `known` are the claims that were made before.
-    pub(super) fn new(source: &'a Source, task_id: &'a str, fetched: &'a Fetched, known: Vec<Claim>) -> Self {
-        Self { source, task_id, fetched, known, new: Vec::new() }
+    /// `claims` are those that were made before.
+    pub(super) fn new(source: &'a Source, task_id: &'a str, fetched: &'a Fetched, claims: Vec<Claim>) -> Self {
+        Self { source, task_id, fetched, known: claims.len(), claims }
     }
 
     /// The claims that were made here.
-    pub(super) fn claims(&self) -> Vec<Claim> {
-        self.new.clone()
+    pub(super) fn claims(&self) -> &[Claim] {
+        &self.claims[self.known..]
     }
 
     /// Whether every stop that is shown is an event's.
@@ -66,12 +67,12 @@ impl<'a> Turns<'a> {
     }
 
     fn owner(&self, anchor: &str) -> Option<&Claim> {
-        self.known.iter().chain(&self.new).find(|claim| claim.anchor == anchor)
+        self.claims.iter().find(|claim| claim.anchor == anchor)
     }
 
     /// What `event`, which ends a turn, tells of.
     pub(super) fn of(&mut self, event: &StoredEvent, facts: &Facts) -> Turn {
-        let mine = self.known.iter().chain(&self.new).find(|claim| claim.event == event.id).map(|claim| claim.anchor.clone());
+        let mine = self.claims.iter().find(|claim| claim.event == event.id).map(|claim| claim.anchor.clone());
         if let Some(anchor) = mine {
             return self.at(&anchor);
         }
@@ -88,7 +89,7 @@ impl<'a> Turns<'a> {
         if of_kind.any(|stop| say_the_same(facts, stop) && recovered(stop)) {
             return Turn::Told;
         }
-        let doubtful = self.known.iter().chain(&self.new).any(|claim| claim.recovered && Some(claim.state) == state);
+        let doubtful = self.claims.iter().any(|claim| claim.recovered && Some(claim.state) == state);
         Turn::NotShown { doubtful }
     }
 
@@ -110,15 +111,14 @@ impl<'a> Turns<'a> {
             let of_kind = self.fetched.stops.iter().filter(move |stop| state.is_none_or(|state| stop.state == state));
             of_kind.filter(|stop| self.owner(&stop.anchor).is_none())
         };
-        let latest = clock::after(received_at, AHEAD);
-        let in_time = || free().filter(move |stop| stop.at.is_none_or(|at| at <= latest));
+        let in_time = || free().filter(move |stop| stop.at.is_none_or(|at| in_time(received_at, at)));
         let alike = |stop: &&Stop| say_the_same(facts, stop);
         in_time().find(alike).or_else(|| in_time().next_back()).or_else(|| free().find(alike))
     }
 
     fn claim(&mut self, event: &StoredEvent, stop: &Stop) -> Turn {
         let recovered = event.verification == Verification::Api;
-        self.new.push(Claim { anchor: stop.anchor.clone(), state: stop.state, at: stop.at, event: event.id, recovered });
+        self.claims.push(Claim { anchor: stop.anchor.clone(), state: stop.state, at: stop.at, event: event.id, recovered });
         self.at(&stop.anchor)
     }
 
@@ -136,13 +136,17 @@ impl<'a> Turns<'a> {
 
 /// Where a webhook says that its task stands.
 pub(super) fn state(facts: &Facts) -> Option<State> {
-    match facts.stop_reason.as_deref() {
-        Some("finish") => Some(State::Finished),
-        Some("ask") => Some(State::Waiting),
-        Some("error") => Some(State::Failed),
-        Some("user") => Some(State::Stopped),
-        _ => None,
-    }
+    State::of_stop(facts.stop_reason.as_deref()?)
+}
+
+/// Whether a webhook that was received then may tell of a stop at `at`.
+fn in_time(received_at: Timestamp, at: Timestamp) -> bool {
+    at <= clock::after(received_at, AHEAD)
+}
+
+/// Whether `event` may tell of a stop at `at`: it did not come before it.
+pub(super) fn may_tell_of(event: &StoredEvent, at: Timestamp) -> bool {
+    in_time(event.received_at, at)
 }
 
 /// Whether a webhook and a stop say the same, and something.

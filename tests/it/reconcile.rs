@@ -302,6 +302,36 @@ async fn what_went_out_without_its_stop_is_not_recovered_if_it_said_the_same() {
 }
 
 #[tokio::test]
+async fn a_webhook_of_an_earlier_turn_tells_of_no_later_one() {
+    let crm = Recorder::start().await;
+    let mut harness = deaf(&crm, "").await;
+    let task = harness.manus.create_task(KEY, Plan::new([Turn::finish("Done."), Turn::finish("Done.")]));
+    harness.manus.set_faults(Faults::default());
+    harness.manus.step(&task).await;
+    harness.drain().await;
+    crm.take();
+    // The provider is ill, so the first turn goes out without its stop; and for so long that the stop is past the horizon afterwards.
+    let ill = Faults { drop: Times::Always, ..every_call(refuse(503)) };
+    harness.manus.set_faults(ill);
+    harness.manus.finish_all().await;
+    let mut webhook = stopped("e1", &task);
+    webhook["task_detail"]["message"] = json!("Done.");
+    harness.accept(&webhook).await;
+    crate::work::pass(&mut harness, 20, Duration::from_secs(10), |_| ()).await;
+    assert_eq!(crm.recorded().len(), 1);
+    harness.advance(Duration::from_hours(24 * 7)).await;
+    harness.manus.set_faults(dropping());
+    say(&harness, &task, "Again.").await;
+    harness.manus.finish_all().await;
+    for _ in 0..3 {
+        harness.advance(INTERVAL).await;
+    }
+    assert_eq!(told(&crm).len(), 2, "the second turn is found, though an unmatched webhook says the same");
+    let last = crm.bodies().pop().expect("a delivery");
+    assert_eq!((&last["recovered"], &last["may_repeat"]), (&json!(true), &json!(false)));
+}
+
+#[tokio::test]
 async fn an_erased_task_is_not_found_again() {
     let crm = Recorder::start().await;
     let mut harness = deaf(&crm, "").await;

@@ -42,14 +42,7 @@ fn part(of: &Value) -> Option<String> {
 
 /// The word for why a task in this state stopped.
 pub(super) fn stop_reason(state: State) -> Option<String> {
-    let word = match state {
-        State::Finished => "finish",
-        State::Waiting => "ask",
-        State::Failed => "error",
-        State::Stopped => "user",
-        State::Running | State::Canceled | State::Unknown => return None,
-    };
-    Some(word.to_owned())
+    state.stop_reason().map(ToOwned::to_owned)
 }
 
 /// An error's text: a string, or the `message` of an object.

@@ -127,7 +127,7 @@ fn unclaimed(connection: &Connection, source: &str, task_id: &str, kinds: &[Stri
         )?
         .query_map(params![source, task_id, kinds, UNCLAIMED], |row| row.get(0))?
         .collect::<Result<_, _>>()?;
-    events.into_iter().filter_map(|event| stored(connection, event).transpose()).collect()
+    events.into_iter().rev().filter_map(|event| stored(connection, event).transpose()).collect()
 }
 
 fn claims(connection: &Connection, source: &str, task_id: &str) -> Result<Vec<Claim>, Error> {

@@ -160,9 +160,13 @@ impl Harness {
         };
         let (result, ()) =
             within("the end of the worker", async { tokio::join!(stopping, Box::pin(worker.run(stop.clone(), drain))) }).await;
-        let worker = Worker::new(Arc::clone(&self.app().environment));
-        self.worker = Some(if self.work == Work::Reconciling { worker.reconciling() } else { worker });
+        self.employ(Worker::new(Arc::clone(&self.app().environment)));
         result
+    }
+
+    /// Has `worker` do the work, as far as the setup says.
+    fn employ(&mut self, worker: Worker) {
+        self.worker = Some(if self.work == Work::Reconciling { worker.reconciling() } else { worker });
     }
 
     /// Stops in order.
@@ -182,9 +186,9 @@ impl Harness {
     pub(crate) async fn start(&mut self) {
         assert!(self.app.is_none(), "it runs");
         let mut app = within("the start", setup::launch(self)).await;
-        (self.worker, self.keeper, self.upkeep) = (app.worker.take(), app.keeper.take(), app.upkeep.take());
-        if self.work == Work::Reconciling {
-            self.worker = self.worker.take().map(Worker::reconciling);
+        (self.keeper, self.upkeep) = (app.keeper.take(), app.upkeep.take());
+        if let Some(worker) = app.worker.take() {
+            self.employ(worker);
         }
         if self.keys {
             let names: Vec<_> = app.environment.sources.keys().cloned().collect();
