@@ -3,6 +3,7 @@
 //! What must hold: a call that spends money is made once. If its answer is lost, that is said, and nobody tries again but a person.
 
 mod again;
+mod answer;
 pub mod erase;
 
 use std::collections::BTreeMap;
@@ -11,11 +12,13 @@ use std::sync::Arc;
 use tokio::sync::Notify;
 
 pub use self::again::{DestinationRow, Done, MANY, Many};
+pub use self::answer::{Given, Say, Wish};
 use crate::archive::Archive;
 use crate::clock::Clock;
 use crate::event::is_id;
 use crate::provider::{ApiError, Created, NewTask, Source};
 use crate::store::model::{Proof, Released};
+use crate::store::view::AnswerRow;
 use crate::store::{self, Store};
 use crate::telemetry::Health;
 use crate::text::one_line;
@@ -66,6 +69,34 @@ pub enum Error {
         "something of the task is being done at this moment, such as a fetch, a download or a delivery: try again in a moment"
     )]
     Busy,
+    /// It takes no answer now.
+    #[error("the task waits for nothing now: {0}")]
+    NotWaiting(&'static str),
+    /// It waits for an answer of the other kind.
+    #[error("the task waits for {waits}: use {instead}")]
+    OtherAnswer {
+        /// For what.
+        waits: String,
+        /// What gives that.
+        instead: &'static str,
+    },
+    /// It waits for something else by now.
+    #[error("the task does not wait for `{asked}` any more, but for `{now}`: look at it again")]
+    OtherQuestion {
+        /// What was to be answered.
+        asked: String,
+        /// What it waits for.
+        now: String,
+    },
+    /// The question was answered, or may have been.
+    #[error("{}", answered(.0))]
+    Answered(Box<AnswerRow>),
+    /// The input of a confirmation is not what is asked for.
+    #[error("the input does not fit what is asked for: {}", .0.join("; "))]
+    Input(Vec<String>),
+    /// What goes with a new task is too large.
+    #[error("the files are larger than {} MB in all: that is the most that the provider takes with a new task", MAX_ATTACHED / 1_000_000)]
+    TooLarge,
     /// Only an event in quarantine can be released.
     #[error("the event is not in quarantine: its state is `{0}`")]
     NotQuarantined(String),
@@ -103,9 +134,29 @@ pub enum Error {
         "{0}; the provider may have done it all the same, and it was not tried again, since it costs money: look there first"
     )]
     Unknown(ApiError),
+    /// This process ends.
+    #[error("it was cut off, and may have been done: {0}")]
+    CutOff(String),
     /// The store did not do it.
     #[error(transparent)]
     Store(#[from] store::Error),
+}
+
+/// The most bytes of files that go with a new task, in all. Manus takes 20 MB as `file_data` (its page of `task.create`).
+pub const MAX_ATTACHED: usize = 20_000_000;
+
+/// Why a question that has this answer takes no other.
+fn answered(answer: &AnswerRow) -> String {
+    let AnswerRow { kind, by, state, given_at, .. } = answer;
+    let given = format!("{kind} by {}, {given_at}", one_line(by, 80));
+    match state.as_str() {
+        "sent" => format!("this was answered already ({given}): a question is answered once"),
+        "sending" => format!("this is being answered at this moment ({given})"),
+        _ => format!(
+            "this may have been answered already ({given}), since the provider's answer was lost: look at the task there; if it still \
+             waits, answer again in so many words (`--again`)"
+        ),
+    }
 }
 
 /// Why an event in this state is not replayed.
@@ -114,6 +165,23 @@ fn why_not(state: &str) -> String {
         "ping" => "it is the provider's test request, which is never handed on".to_owned(),
         "quarantined" => "it is in quarantine, since nothing proves its task yours".to_owned(),
         _ => format!("it is still on its way, in the state `{state}`"),
+    }
+}
+
+/// What a call that costs money came to that failed.
+fn lost(error: ApiError) -> Error {
+    if error.outcome_unknown() { Error::Unknown(error) } else { Error::Provider(error) }
+}
+
+/// Does all of `work`, even if whoever asked for it hangs up: what was begun is written down.
+#[expect(clippy::disallowed_methods, reason = "whoever asked waits for it, and its panic goes on there")]
+async fn whole<T: Send + 'static>(work: impl Future<Output = Result<T, Error>> + Send + 'static) -> Result<T, Error> {
+    match tokio::spawn(work).await {
+        Ok(done) => done,
+        Err(error) => match error.try_into_panic() {
+            Ok(panic) => std::panic::resume_unwind(panic),
+            Err(error) => Err(Error::CutOff(error.to_string())),
+        },
     }
 }
 
@@ -157,17 +225,23 @@ impl Actions {
     /// # Errors
     /// [`Error::Provider`]; [`Error::Unknown`] where the answer was lost.
     pub async fn create_task(&self, source: Option<&str>, task: &NewTask) -> Result<(String, Created), Error> {
-        let source = self.source(source)?;
-        let lost = |error: ApiError| if error.outcome_unknown() { Error::Unknown(error) } else { Error::Provider(error) };
-        let created = source.create_task(task).await.map_err(lost)?;
-        let (title, url) = (created.title.clone(), created.url.clone());
-        let proof = Proof { task_id: created.task_id.clone(), how: "created", title, url };
-        // The task exists, whether or not this is kept: its list proves it as well, only later.
-        if let Err(error) = self.store.record_proofs(source.name(), vec![proof], self.clock.now()).await {
-            tracing::warn!(source = source.name(), error = %error, "that the task was created here was not kept: {error}");
+        let source = Arc::clone(self.source(source)?);
+        if task.attached() > MAX_ATTACHED {
+            return Err(Error::TooLarge);
         }
-        self.wake.notify_one();
-        Ok((source.name().to_owned(), created))
+        let (actions, task) = (self.clone(), task.clone());
+        whole(async move {
+            let created = source.create_task(&task).await.map_err(lost)?;
+            let (title, url) = (created.title.clone(), created.url.clone());
+            let proof = Proof { task_id: created.task_id.clone(), how: "created", title, url };
+            // The task exists, whether or not this is kept: its list proves it as well, only later.
+            if let Err(error) = actions.store.record_proofs(source.name(), vec![proof], actions.clock.now()).await {
+                tracing::warn!(source = source.name(), error = %error, "that the task was created here was not kept: {error}");
+            }
+            actions.wake.notify_one();
+            Ok((source.name().to_owned(), created))
+        })
+        .await
     }
 
     /// Writes down that a task is to be expected: it counts as ours, and is in the list of tasks before its first event.

@@ -5,7 +5,7 @@
 //! ```text
 //! provider ─POST─▶ receive ─▶ store ─▶ worker ─▶ provider API (prove, fetch) ─▶ archive ─▶ route ─▶ destination
 //!                    │ verify, append, 200  │ claim, do, finish, retry, bury
-//! admin (JSON API, metrics) reads the store and asks `action` for what a person wants: create a task, release an event
+//! admin (JSON API, metrics) reads the store and asks `action` for what a person wants: create or answer a task, release an event
 //! ```
 //!
 //! 1. [`server`] takes the connection, [`receive`] finds the source, reads the body, and has it verified by [`provider`] with
@@ -80,7 +80,9 @@
 //! | which replica works for what | `src/store/postgres/hold.rs`, `share.rs`; what that means for limits, `src/worker/holdings.rs` |
 //! | what waits while senders crowd | `src/store/sqlite/writer.rs`, `src/store/postgres/crowd.rs` |
 //! | when a task is ours, when it is quarantined | `src/worker/prove.rs` |
-//! | which stop of a task an event tells of | `src/worker/turns.rs`; what a stop is, `Talk` in `src/provider/manus/v2.rs` |
+//! | which stop of a task an event tells of | `src/worker/turns.rs`; what a stop is, `Talk` in `src/provider/manus/talk.rs` |
+//! | what is answered to a task, and why only once | `src/action/answer.rs`; which answer stands, `src/store/sqlite/answer.rs` |
+//! | what a task's timeline is joined from | `src/store/timeline.rs` |
 //! | what no webhook told, and how it is found | `src/worker/reconcile.rs`, `src/store/sqlite/reconcile.rs` |
 //! | what waits for what, and how long | `src/worker/fetch.rs`, `src/store/sqlite/lane.rs` |
 //! | what an event waits for files, and for how long | `src/worker/archive.rs` |

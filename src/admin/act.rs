@@ -11,7 +11,7 @@ use jiff::Timestamp;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use super::api::{Admin, ONLY_SOURCE, Refused, What};
+use super::api::{Admin, Refused, What};
 use crate::action::{MANY, Many};
 use crate::store::model::{Act, Like};
 
@@ -137,26 +137,4 @@ pub(super) async fn pause(State(admin): State<Arc<Admin>>, Path(name): Path<Stri
 pub(super) async fn resume(State(admin): State<Arc<Admin>>, Path(name): Path<String>) -> Result<Json<Value>, Refused> {
     let was_paused = admin.actions.resume(&name).await?;
     Ok(Json(json!({"name": name, "state": "ok", "was_paused": was_paused})))
-}
-
-/// What `POST /api/v1/tasks/{source}/{task_id}/erase` takes.
-#[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub(super) struct EraseTask {
-    /// Only count.
-    #[serde(default)]
-    dry_run: bool,
-}
-
-pub(super) async fn erase(
-    State(admin): State<Arc<Admin>>,
-    Path((source, task_id)): Path<(String, String)>,
-    body: Result<Json<EraseTask>, JsonRejection>,
-) -> Result<Response, Refused> {
-    let Json(wish) = body.map_err(|error| Refused::new(StatusCode::BAD_REQUEST, "body_invalid", error.body_text()))?;
-    let source = match source.as_str() {
-        ONLY_SOURCE => admin.actions.source(None)?.name().to_owned(),
-        _ => source,
-    };
-    Ok(Json(admin.actions.erase(&source, &task_id, wish.dry_run).await?).into_response())
 }

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use axum::extract::rejection::{JsonRejection, QueryRejection};
+use axum::extract::rejection::QueryRejection;
 use axum::extract::{Path, Query, Request, State};
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::middleware::{Next, from_fn_with_state};
@@ -10,12 +10,11 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use axum::{Json, Router};
 use jiff::Timestamp;
-use serde::{Deserialize, Serialize};
+use serde::Deserialize;
 use serde_json::{Value, json};
 
-use super::act;
+use super::{act, task};
 use crate::action::{self, Actions};
-use crate::provider::NewTask;
 use crate::setting::Secret;
 use crate::store::model::{JobKind, Like};
 use crate::store::view::{EventFilter, Page};
@@ -27,9 +26,6 @@ const MOST: usize = 500;
 
 /// The shortest beginning of an event's id that may stand for the whole: the first 8 digits are of the time, and tell 65 s apart.
 const SHORTEST: usize = 8;
-/// Stands for the name of a source where there is one only; it is no name that a source may have.
-pub(super) const ONLY_SOURCE: &str = "-";
-
 /// The admin API.
 #[derive(Clone)]
 pub struct Admin {
@@ -78,8 +74,9 @@ impl From<store::Error> for Refused {
 impl From<action::Error> for Refused {
     fn from(error: action::Error) -> Self {
         use action::Error::{
-            Busy, InFlight, NoDelivery, NoDestination, NoEvent, NoFilter, NoId, NoKind, NoSource, NoTask, NotDiscardable,
-            NotQuarantined, NotReplayable, NotRetryable, Provider, Store, Unknown, WhichSource,
+            Answered, Busy, CutOff, InFlight, Input, NoDelivery, NoDestination, NoEvent, NoFilter, NoId, NoKind, NoSource,
+            NoTask, NotDiscardable, NotQuarantined, NotReplayable, NotRetryable, NotWaiting, OtherAnswer, OtherQuestion,
+            Provider, Store, TooLarge, Unknown, WhichSource,
         };
         let (status, code) = match &error {
             NoSource(_) | NoEvent(_) | NoDelivery(_) | NoTask(_) => (StatusCode::NOT_FOUND, "not_found"),
@@ -97,6 +94,13 @@ impl From<action::Error> for Refused {
             NoKind { .. } => (StatusCode::BAD_REQUEST, "kind_unknown"),
             NoId => (StatusCode::BAD_REQUEST, "id_invalid"),
             NotQuarantined(_) => (StatusCode::CONFLICT, "not_quarantined"),
+            NotWaiting(_) => (StatusCode::CONFLICT, "not_waiting"),
+            OtherAnswer { .. } => (StatusCode::CONFLICT, "other_answer"),
+            OtherQuestion { .. } => (StatusCode::CONFLICT, "other_question"),
+            Answered(_) => (StatusCode::CONFLICT, "answered"),
+            Input(_) => (StatusCode::BAD_REQUEST, "input_invalid"),
+            TooLarge => (StatusCode::PAYLOAD_TOO_LARGE, "files_too_large"),
+            CutOff(_) => (StatusCode::SERVICE_UNAVAILABLE, "outcome_unknown"),
             Provider(_) => (StatusCode::BAD_GATEWAY, "provider_refused"),
             Unknown(_) => (StatusCode::BAD_GATEWAY, "outcome_unknown"),
             Store(_) => (StatusCode::SERVICE_UNAVAILABLE, "store_unavailable"),
@@ -122,10 +126,7 @@ impl Admin {
             .route("/api/v1/events/{id}/release", post(release))
             .route("/api/v1/events/{id}/replay", post(act::replay))
             .route("/api/v1/events/replay", post(act::replay_many))
-            .route("/api/v1/tasks", get(tasks).post(create_task))
-            .route("/api/v1/tasks/track", post(track))
-            .route("/api/v1/tasks/{source}/{task_id}", get(task))
-            .route("/api/v1/tasks/{source}/{task_id}/erase", post(act::erase))
+            .merge(task::routes())
             .route("/api/v1/deliveries", get(deliveries))
             .route("/api/v1/deliveries/{id}", get(act::delivery))
             .route("/api/v1/deliveries/{id}/retry", post(act::retry))
@@ -159,14 +160,14 @@ async fn authorize(State(admin): State<Arc<Admin>>, request: Request, next: Next
 /// `?limit=50&cursor=…` and what a list can be narrowed to.
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields, default)]
-struct Search {
+pub(super) struct Search {
     limit: Option<usize>,
     cursor: Option<String>,
-    source: Option<String>,
+    pub(super) source: Option<String>,
     #[serde(rename = "type")]
     kind: Option<String>,
     task: Option<String>,
-    state: Option<String>,
+    pub(super) state: Option<String>,
 }
 
 impl Search {
@@ -181,9 +182,9 @@ impl Search {
     }
 }
 
-type Asked = Result<Query<Search>, QueryRejection>;
+pub(super) type Asked = Result<Query<Search>, QueryRejection>;
 
-fn search(asked: Asked) -> Result<(Search, Page), Refused> {
+pub(super) fn search(asked: Asked) -> Result<(Search, Page), Refused> {
     let Query(search) = asked.map_err(|error| Refused::new(StatusCode::BAD_REQUEST, "query_invalid", error.body_text()))?;
     let page = search.page()?;
     Ok((search, page))
@@ -242,61 +243,6 @@ async fn release(State(admin): State<Arc<Admin>>, Path(id): Path<String>) -> Res
     let id = admin.whole_id(What::Event, id).await?;
     admin.actions.release(&id).await?;
     Ok(Json(json!({"id": id, "state": "proving"})))
-}
-
-async fn tasks(State(admin): State<Arc<Admin>>, asked: Asked) -> Result<Response, Refused> {
-    let (search, page) = search(asked)?;
-    Ok(Json(admin.store.tasks(search.source, page).await?).into_response())
-}
-
-async fn task(State(admin): State<Arc<Admin>>, Path((source, task_id)): Path<(String, String)>) -> Result<Response, Refused> {
-    let source = match source.as_str() {
-        ONLY_SOURCE => admin.actions.source(None)?.name().to_owned(),
-        _ => source,
-    };
-    let task = admin.store.task(&source, &task_id).await?.ok_or_else(|| Refused::absent("task"))?;
-    Ok(Json(task).into_response())
-}
-
-/// What `POST /api/v1/tasks` takes.
-#[derive(Debug, Deserialize, Serialize)]
-#[serde(deny_unknown_fields)]
-struct CreateTask {
-    #[serde(default)]
-    source: Option<String>,
-    prompt: String,
-    #[serde(default)]
-    profile: Option<String>,
-}
-
-async fn create_task(
-    State(admin): State<Arc<Admin>>,
-    body: Result<Json<CreateTask>, JsonRejection>,
-) -> Result<(StatusCode, Json<Value>), Refused> {
-    let Json(wish) = body.map_err(|error| Refused::new(StatusCode::BAD_REQUEST, "body_invalid", error.body_text()))?;
-    let task = NewTask { prompt: wish.prompt, profile: wish.profile };
-    let (source, created) = admin.actions.create_task(wish.source.as_deref(), &task).await?;
-    let body = json!({"source": source, "task_id": created.task_id, "title": created.title, "url": created.url});
-    Ok((StatusCode::CREATED, Json(body)))
-}
-
-/// What `POST /api/v1/tasks/track` takes.
-#[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct TrackTask {
-    source: String,
-    kind: String,
-    task_id: String,
-}
-
-async fn track(
-    State(admin): State<Arc<Admin>>,
-    body: Result<Json<TrackTask>, JsonRejection>,
-) -> Result<(StatusCode, Json<Value>), Refused> {
-    let Json(wish) = body.map_err(|error| Refused::new(StatusCode::BAD_REQUEST, "body_invalid", error.body_text()))?;
-    admin.actions.track(&wish.source, &wish.kind, &wish.task_id).await?;
-    let body = json!({"source": wish.source, "task_id": wish.task_id, "kind": wish.kind});
-    Ok((StatusCode::CREATED, Json(body)))
 }
 
 /// `?limit=50&cursor=…`, and what deliveries can be narrowed to.

@@ -5,6 +5,7 @@
 
 mod act;
 mod api;
+mod task;
 mod token;
 
 use std::net::SocketAddr;

@@ -182,6 +182,7 @@ pub fn run(world: World<'_>) -> Exit {
 #[cfg(test)]
 mod tests {
     mod again;
+    mod answer;
     mod bench;
     mod look;
     mod places;

@@ -1,20 +1,24 @@
 //! `taskhook tasks`: the provider's jobs, as last fetched, and new ones.
 
+mod answer;
+mod create;
+mod show;
+
 use std::io::{self, Write};
 use std::time::Duration;
 
 use serde_json::{Value, json};
 
 use super::client::{Client, Connection, Fault, Listing, TIMEOUT};
-use super::output::{self, Column, Table, age, facts, text};
+use super::output::{self, Column, Table, age, text};
 use super::{Context, Error, Result, runtime};
 use crate::clock::Clock;
 use crate::text::one_line;
 
-/// How long a task may take to be created, when the call waits for its place in the budget of the account; or to be erased.
-const CREATE_TIMEOUT: Duration = Duration::from_mins(2);
+/// How long a task may take to be created or answered, when the call waits for its place in the budget of the account; or to be erased.
+const LONG_TIMEOUT: Duration = Duration::from_mins(2);
 
-/// See tasks, create them, erase them
+/// See tasks, create them, answer them, stop them, erase them
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
     #[command(flatten)]
@@ -31,9 +35,11 @@ enum Command {
         #[arg(long, value_name = "NAME")]
         source: Option<String>,
         #[command(flatten)]
+        which: Which,
+        #[command(flatten)]
         listing: Listing,
     },
-    /// Show one task: its state, what it answered, its files
+    /// Show one task: its state, what it answered, its files, and its timeline
     Show {
         /// Its source, if there are several, and its id
         #[arg(value_names = ["SOURCE", "TASK_ID"], num_args = 1..=2, required = true)]
@@ -71,35 +77,54 @@ enum Command {
         #[arg(long)]
         json: bool,
     },
-    /// Create a task; prints its id and its address. It costs what the provider charges, and is tried once
-    Create {
-        /// The source whose account pays, if there are several
-        #[arg(long, value_name = "NAME")]
-        source: Option<String>,
-        /// The provider's agent profile, such as `manus-1.6-lite`
-        #[arg(long)]
-        profile: Option<String>,
-        /// What is to be done
-        #[arg(value_parser = clap::builder::NonEmptyStringValueParser::new())]
-        prompt: String,
-        /// Print the JSON of the admin API
-        #[arg(long)]
-        json: bool,
-    },
+    Create(create::Args),
+    Reply(answer::Reply),
+    Confirm(answer::Confirm),
+    Stop(answer::Stop),
+}
+
+/// Which tasks are listed.
+#[derive(Debug, clap::Args)]
+#[group(multiple = false)]
+struct Which {
+    /// Only those that wait for an answer, with what they ask
+    #[arg(long)]
+    waiting: bool,
+    /// Only those that may still be at work, or wait
+    #[arg(long)]
+    open: bool,
+    /// Only those that failed
+    #[arg(long)]
+    failed: bool,
+}
+
+impl Which {
+    /// The word of the admin API, and what is said of nothing.
+    fn state(&self) -> Option<(&'static str, &'static str)> {
+        match self {
+            Self { waiting: true, .. } => Some(("waiting", "No task waits for an answer.")),
+            Self { open: true, .. } => Some(("open", "No task is at work.")),
+            Self { failed: true, .. } => Some(("failed", "No task failed.")),
+            _ => None,
+        }
+    }
 }
 
 pub(super) fn run(args: &Args, context: &mut Context<'_>) -> Result {
-    let long = matches!(args.command, Command::Create { .. } | Command::Erase { .. });
-    let client = Client::new(context, &args.connection, if long { CREATE_TIMEOUT } else { TIMEOUT })?;
+    let short = matches!(args.command, Command::List { .. } | Command::Show { .. } | Command::Track { .. });
+    let client = Client::new(context, &args.connection, if short { TIMEOUT } else { LONG_TIMEOUT })?;
     let runtime = runtime()?;
     match &args.command {
-        Command::List { source, listing } => {
-            let list = runtime.block_on(listing.ask(&client, "tasks", &[("source", source.as_deref())]))?;
-            let empty = match source {
-                Some(_) => "No task of this source is known.",
-                None => "No task is known yet. `taskhook tasks create \"…\"` makes one.",
+        Command::List { source, which, listing } => {
+            let state = which.state();
+            let filter = [("source", source.as_deref()), ("state", state.map(|(state, _)| state))];
+            let list = runtime.block_on(listing.ask(&client, "tasks", &filter))?;
+            let empty = match (state, source) {
+                (Some((_, nothing)), _) => nothing,
+                (None, Some(_)) => "No task of this source is known.",
+                (None, None) => "No task is known yet. `taskhook tasks create \"…\"` makes one.",
             };
-            listing.show(context, &list, empty, table)
+            listing.show(context, &list, empty, if which.waiting { waiting } else { table })
         }
         Command::Show { task, json } => {
             let (source, id) = named(task);
@@ -108,7 +133,7 @@ pub(super) fn run(args: &Args, context: &mut Context<'_>) -> Result {
             if *json {
                 return Ok(output::json(context.out, &shown)?);
             }
-            Ok(write_task(context.out, &shown)?)
+            Ok(show::write(context.out, &shown)?)
         }
         Command::Track { source, kind, id, json } => {
             let body = json!({"source": source, "kind": kind, "task_id": id});
@@ -130,18 +155,10 @@ pub(super) fn run(args: &Args, context: &mut Context<'_>) -> Result {
             }
             Ok(write_erased(context.err, &report)?)
         }
-        Command::Create { source, profile, prompt, json } => {
-            let body = json!({"source": source, "profile": profile, "prompt": prompt});
-            let created = runtime.block_on(client.post(&["tasks"], Some(&body))).map_err(|fault| not_created(&client, &fault))?;
-            if *json {
-                return Ok(output::json(context.out, &created)?);
-            }
-            writeln!(context.out, "{}", one_line(&text(&created, "task_id"), output::MOST))?;
-            match text(&created, "url") {
-                url if url.is_empty() => Ok(()),
-                url => Ok(writeln!(context.out, "{}", one_line(&url, output::MOST))?),
-            }
-        }
+        Command::Create(args) => create::run(args, &client, context),
+        Command::Reply(args) => args.run(&client, context),
+        Command::Confirm(args) => args.run(&client, context),
+        Command::Stop(args) => args.run(&client, context),
     }
 }
 
@@ -184,18 +201,6 @@ fn write_erased(out: &mut dyn Write, report: &Value) -> io::Result<()> {
     writeln!(out, "What was handed on, and backups made before, still hold it.")
 }
 
-/// Why there is no task, or nobody knows.
-fn not_created(client: &Client, fault: &Fault) -> Error {
-    let told = client.explain(fault);
-    match fault {
-        Fault::Lost(_) => {
-            Error::failed(format!("{}; the task may have been created all the same, and this was not tried again", told.message))
-                .hint("look at `taskhook tasks list` and at the provider before you ask again: a second task costs again")
-        }
-        _ => told,
-    }
-}
-
 fn table(rows: &[Value]) -> Table {
     let now = Clock::system().now();
     let mut table = Table::new(&[
@@ -220,55 +225,19 @@ fn table(rows: &[Value]) -> Table {
     table
 }
 
-/// The most characters of what a task answered that are shown.
-const ANSWER: usize = 4000;
-
-fn write_task(out: &mut dyn Write, shown: &Value) -> io::Result<()> {
-    let task = &shown["task"];
-    let proof = match text(shown, "proof") {
-        proof if proof.is_empty() => "nothing yet: its events wait".to_owned(),
-        proof => format!("{proof}, at {}", text(shown, "proven_at")),
-    };
-    facts(
-        out,
-        &[
-            ("task", text(shown, "task_id")),
-            ("source", text(shown, "source")),
-            ("kind", text(shown, "kind")),
-            ("title", text(shown, "title")),
-            ("url", text(shown, "url")),
-            ("state", text(shown, "state")),
-            ("stop reason", text(shown, "stop_reason")),
-            ("credits", text(shown, "credits")),
-            ("model", text(task, "model")),
-            ("proven by", proof),
-            ("first seen", text(shown, "first_seen_at")),
-            ("fetched", text(shown, "fetched_at")),
-            ("deleted", text(shown, "deleted_at")),
-            ("error", text(task, "error")),
-            ("question", text(&task["question"], "text")),
-        ],
-    )?;
-    let mut messages = task["messages"].as_array().into_iter().flatten();
-    if let Some(answer) = messages.rfind(|message| message["role"] == "assistant") {
-        writeln!(out, "\nlast answer:\n{}", one_line(&text(answer, "text"), ANSWER))?;
+/// Those that wait, with what they ask.
+fn waiting(rows: &[Value]) -> Table {
+    let now = Clock::system().now();
+    let mut table = Table::new(&[
+        Column::Whole("TASK"),
+        Column::Number("AGE"),
+        Column::Cut("SOURCE"),
+        Column::Cut("TITLE"),
+        Column::Wrap("ASKS"),
+    ]);
+    for row in rows {
+        let id = one_line(&text(row, "task_id"), 40);
+        table.row([&id, &age(row, "fetched_at", now), &text(row, "source"), &text(row, "title"), &text(row, "question")]);
     }
-    // The archive knows more of them, where there is one.
-    let listed = |name: &str| shown[name].as_array().map_or(&[][..], Vec::as_slice);
-    let files = if listed("archive").is_empty() { listed("files") } else { listed("archive") };
-    if !files.is_empty() {
-        let mut table =
-            Table::new(&[Column::Cut("FILE"), Column::Number("BYTES"), Column::Whole("STATUS"), Column::Cut("REASON")]);
-        for file in files {
-            table.row([&text(file, "name"), &text(file, "size_bytes"), &text(file, "status"), &text(file, "reason")]);
-        }
-        writeln!(out)?;
-        table.write(out)?;
-    }
-    let events = shown["events"].as_array().map_or(&[][..], Vec::as_slice);
-    if !events.is_empty() {
-        writeln!(out)?;
-        super::events::table(events).write(out)?;
-    }
-    Ok(())
+    table
 }

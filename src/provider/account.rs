@@ -11,7 +11,7 @@ use serde_json::Value;
 
 use super::{
     ApiError, Budget, Created, Kept, KeyAnswer, ListPage, Listed, NewTask, Probe, Reading, Reconcile, Recovered, Refusal,
-    Request, Webhook,
+    Request, Standing, Webhook,
 };
 use crate::event::{Facts, Verification};
 use crate::signature::rsa::PublicKey;
@@ -172,6 +172,26 @@ pub trait Account: fmt::Debug + Send + Sync {
     /// Whether a delivery is named by the `ref` in the URL that was handed out for it.
     fn takes_ref(&self) -> bool {
         false
+    }
+
+    /// Where a task stands at this moment; one call.
+    fn standing<'a>(&'a self, _task_id: &'a str) -> Answered<'a, Standing> {
+        unsupported("standing", "tasks of this provider take no answers")
+    }
+
+    /// Says `message` to a task that stands so.
+    fn reply<'a>(&'a self, _task_id: &'a str, _standing: &'a Standing, _message: &'a str) -> Answered<'a, ()> {
+        unsupported("reply", "tasks of this provider take no answers")
+    }
+
+    /// Confirms what a task waits for, by the provider's id of that. Says whether the provider took it for a consent.
+    fn confirm<'a>(&'a self, _task_id: &'a str, _event_id: &'a str, _input: &'a Value) -> Answered<'a, bool> {
+        unsupported("confirm", "tasks of this provider ask for no confirmation")
+    }
+
+    /// Stops a task.
+    fn stop<'a>(&'a self, _task_id: &'a str) -> Answered<'a, ()> {
+        unsupported("stop", "this provider has no call that stops a task")
     }
 
     /// Creates a task.

@@ -32,15 +32,20 @@ mod word;
 use std::path::PathBuf;
 use std::sync::LazyLock;
 
+use base64::Engine as _;
+use base64::prelude::BASE64_STANDARD;
+use bytes::Bytes;
 use jiff::{SignedDuration, Timestamp};
 use serde::de::Error as _;
 use serde::{Deserializer, Serialize};
+use serde_json::Value;
 
 pub use account::{Account, Answered};
 pub use budget::{Budget, Budgets, Use};
 pub use error::ApiError;
 pub use reconcile::{ListPage, Reconcile, Recovered};
 pub use request::{Kept, Reading, Refusal, RefusalKind, Reply, Request};
+pub use schema::misfits;
 pub use settings::{Common, Switch, Verify};
 pub use source::Source;
 
@@ -297,6 +302,67 @@ pub struct NewTask {
     pub prompt: String,
     /// The agent profile, such as `manus-1.6-lite`; the provider's default if there is none.
     pub profile: Option<String>,
+    /// The provider's id of the project that it belongs to.
+    pub project: Option<String>,
+    /// The JSON Schema of the answer that is asked for, beside the agent's words.
+    pub schema: Option<Value>,
+    /// Whether the agent may stop to ask.
+    pub interactive: bool,
+    /// Files that go with it.
+    pub files: Vec<Attached>,
+}
+
+impl NewTask {
+    /// The bytes of its files.
+    #[must_use]
+    pub fn attached(&self) -> usize {
+        self.files.iter().map(|file| file.content.len()).sum()
+    }
+}
+
+/// A file that goes with a new task.
+#[derive(Clone)]
+pub struct Attached {
+    /// Its name.
+    pub name: String,
+    /// Its MIME type.
+    pub content_type: String,
+    /// Its content.
+    pub content: Bytes,
+}
+
+impl std::fmt::Debug for Attached {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Attached").field("name", &self.name).field("bytes", &self.content.len()).finish_non_exhaustive()
+    }
+}
+
+impl Attached {
+    /// The content as a `data:` URL (RFC 2397).
+    #[must_use]
+    pub fn data_url(&self) -> String {
+        format!("data:{};base64,{}", self.content_type, BASE64_STANDARD.encode(&self.content))
+    }
+}
+
+/// Where a task stands at this moment, as far as an answer to it depends on that.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Standing {
+    /// Where it stands.
+    pub state: task::State,
+    /// What it waits for.
+    pub question: Option<task::Question>,
+    /// The stop that it stands at, see [`task::Stop::anchor`]; `None` while it is at work.
+    pub anchor: Option<String>,
+    /// The model or agent profile that worked on it last, where the provider tells.
+    pub model: Option<String>,
+}
+
+impl From<task::Fetched> for Standing {
+    fn from(fetched: task::Fetched) -> Self {
+        let task::Fetched { task, stands_at, .. } = fetched;
+        Self { state: task.state, question: task.question, anchor: stands_at, model: task.model }
+    }
 }
 
 /// A task that was created.

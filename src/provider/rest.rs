@@ -64,7 +64,7 @@ pub(super) struct Rest {
     client: Client,
     base: String,
     key: Option<Secret>,
-    timeout: Duration,
+    pub(super) timeout: Duration,
     clock: Clock,
     pub(super) budget: Arc<Budget>,
 }

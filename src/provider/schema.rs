@@ -1,7 +1,7 @@
-//! A JSON Schema that a source holds its events against.
+//! JSON Schemas: the one that a source holds its events against, and those that confirmations are held against.
 //!
-//! What must hold: it is read once, at the start, and fetches nothing, whatever it refers to; and a body takes no longer than its
-//! length and the schema's allow: patterns are of a kind that takes linear time.
+//! What must hold: it fetches nothing, whatever it refers to; and a body takes no longer than its length and the schema's allow: patterns
+//! are of a kind that takes linear time.
 
 use std::fmt;
 use std::path::Path;
@@ -28,14 +28,32 @@ impl Schema {
         })?;
         let refuse = |reason: String| Error::Schema { name: name.to_owned(), path: path.to_owned(), reason };
         let schema: Value = serde_json::from_slice(&text).map_err(|reason| refuse(format!("it is not JSON: {reason}")))?;
-        let options = jsonschema::options().offline().with_pattern_options(PatternOptions::regex());
-        options.build(&schema).map(Self).map_err(|reason| refuse(reason.to_string()))
+        build(&schema).map(Self).map_err(refuse)
     }
 
     /// Whether `body` is JSON that fits.
     pub(super) fn fits(&self, body: &[u8]) -> bool {
         serde_json::from_slice(body).is_ok_and(|body: Value| self.0.is_valid(&body))
     }
+}
+
+fn build(schema: &Value) -> Result<Validator, String> {
+    let options = jsonschema::options().offline().with_pattern_options(PatternOptions::regex());
+    options.build(schema).map_err(|reason| reason.to_string())
+}
+
+/// The most misfits that are told.
+const MISFITS: usize = 5;
+
+/// How `value` does not fit `schema`, each misfit with its place; none if it fits.
+///
+/// # Errors
+/// With the reason, where the schema is of no use.
+pub fn misfits(schema: &Value, value: &Value) -> Result<Vec<String>, String> {
+    let place = |at: String| if at.is_empty() { String::new() } else { format!("{at}: ") };
+    let schema = build(schema)?;
+    let misfits = schema.iter_errors(value).take(MISFITS);
+    Ok(misfits.map(|error| format!("{}{error}", place(error.instance_path().to_string()))).collect())
 }
 
 impl fmt::Debug for Schema {
@@ -76,6 +94,19 @@ mod tests {
         let deep = format!("{}{}", "[".repeat(100_000), "]".repeat(100_000));
         assert!(!schema.fits(deep.as_bytes()));
         assert!(read("true").unwrap().fits(b"1"));
+    }
+
+    #[test]
+    fn what_does_not_fit_is_told_with_its_place() {
+        let schema: Value = serde_json::from_str(
+            r#"{"type": "object", "required": ["accept"], "properties": {"accept": {"type": "boolean"}}, "additionalProperties": false}"#,
+        )
+        .unwrap();
+        let told = |value: Value| misfits(&schema, &value).unwrap().join("; ");
+        assert_eq!(told(serde_json::json!({"accept": true})), "");
+        assert_eq!(told(serde_json::json!({})), "\"accept\" is a required property");
+        assert_eq!(told(serde_json::json!({"accept": "yes"})), "/accept: \"yes\" is not of type \"boolean\"");
+        assert!(misfits(&serde_json::json!({"type": "strin"}), &Value::Null).is_err());
     }
 
     #[test]

@@ -8,7 +8,7 @@ use serde_json::Value;
 use super::schema::Schema;
 use super::{
     Account, ApiError, Budget, Budgets, Common, Config, Created, Error, Kept, KeyAnswer, ListPage, Listed, NewTask, Probe,
-    Reading, Reconcile, Recovered, Refusal, Request, Start, Webhook,
+    Reading, Reconcile, Recovered, Refusal, Request, Standing, Start, Webhook,
 };
 use crate::clock::Clock;
 use crate::event::{Facts, Verification, is_id};
@@ -324,7 +324,42 @@ impl Source {
         self.account.takes_ref()
     }
 
-    /// Creates a task. It costs money, so never call it again for the same wish: see [`ApiError::outcome_unknown`].
+    /// Where a task stands at this moment; one call.
+    ///
+    /// # Errors
+    /// [`ApiError`].
+    pub async fn standing(&self, task_id: &str) -> Result<Standing, ApiError> {
+        self.account.standing(task_id).await
+    }
+
+    /// Says `message` to a task that stands so. It costs money, so never call it again for the same wish: see
+    /// [`ApiError::outcome_unknown`]. The caller has taken its place from [`Source::budget`] for [`Use::Answer`](super::Use::Answer):
+    /// what is written down before an answer is given must not wait for one.
+    ///
+    /// # Errors
+    /// [`ApiError`].
+    pub async fn reply(&self, task_id: &str, standing: &Standing, message: &str) -> Result<(), ApiError> {
+        self.account.reply(task_id, standing, message).await
+    }
+
+    /// Confirms what a task waits for, by the provider's id of that ([`task::Question::event_id`]). Says whether the provider took it
+    /// for a consent. It may cost money, and the caller has taken its place, see [`Source::reply`].
+    ///
+    /// # Errors
+    /// [`ApiError`].
+    pub async fn confirm(&self, task_id: &str, event_id: &str, input: &Value) -> Result<bool, ApiError> {
+        self.account.confirm(task_id, event_id, input).await
+    }
+
+    /// Stops a task. The caller has taken its place, see [`Source::reply`].
+    ///
+    /// # Errors
+    /// [`ApiError`].
+    pub async fn stop(&self, task_id: &str) -> Result<(), ApiError> {
+        self.account.stop(task_id).await
+    }
+
+    /// Creates a task. It costs money, see [`Source::reply`].
     ///
     /// # Errors
     /// [`ApiError`].

@@ -20,6 +20,7 @@
 //!   lane is being sent. [`Store::replay_event`] makes *new* deliveries with the next replay number, and only after the event has passed the
 //!   proof of its task as any other does. [`Store::discard_delivery`] ends a delivery and keeps it. What is being sent is left
 //!   alone. By filter, rows are found with [`Store::matching`] and done with [`Store::act`], a few at a time.
+//! - A question of a task has one answer that stands ([`Store::begin_answer`]), decided by the database in the insert; nothing is sent before.
 //! - Nothing is claimed for a destination that is paused ([`Store::pause`]), whoever claims, until [`Store::resume`].
 //! - Nothing is deleted that is not done with. What is given up on is a dead letter, and stays. What is done with goes by age or size,
 //!   in small steps ([`upkeep`]), and what a person wants erased goes.
@@ -28,6 +29,7 @@
 //! One test suite (`tests/it/store.rs`) holds every implementation to this.
 
 mod again;
+mod answer;
 pub mod care;
 mod config;
 mod copy;
@@ -37,6 +39,7 @@ mod postgres;
 mod reconcile;
 mod shared;
 mod sqlite;
+mod timeline;
 pub mod upkeep;
 pub mod view;
 
@@ -51,8 +54,8 @@ use self::model::{
     Waiting,
 };
 use self::view::{
-    Backlog, DeliveryRow, EventDetail, EventFilter, EventRow, Listed, Page, RejectionDetail, RejectionRow, TaskDetail, TaskRow,
-    Totals,
+    Backlog, DeliveryRow, EventDetail, EventFilter, EventRow, Listed, Page, RejectionDetail, RejectionRow, TaskDetail,
+    TaskFilter, TaskRow, Totals,
 };
 use crate::clock::Clock;
 use crate::event::NewEvent;
@@ -339,8 +342,8 @@ impl Store {
     ///
     /// # Errors
     /// When the store could not be read.
-    pub async fn tasks(&self, source: Option<String>, page: Page) -> Result<Listed<TaskRow>, Error> {
-        forward!(self.tasks(source, page))
+    pub async fn tasks(&self, filter: TaskFilter, page: Page) -> Result<Listed<TaskRow>, Error> {
+        forward!(self.tasks(filter, page))
     }
 
     /// One task.

@@ -1,6 +1,7 @@
 //! What goes into the store and comes out of it, the same for every database.
 
 mod again;
+mod answer;
 mod file;
 mod held;
 mod stop;
@@ -10,12 +11,16 @@ use jiff::Timestamp;
 use uuid::Uuid;
 
 pub use self::again::{Act, Discarded, Like, Matching, Replayed, Retried, STEP, Select};
+pub use self::answer::{AnswerKind, NewAnswer, Outcome};
 pub use self::file::{FileRow, NewFile, Progress, TURN_EVENTS, Told, Waiting};
 pub use self::held::{Bundle, Held, Queue};
 pub use self::stop::{Acquainted, Claim, OpenTask, Reconciled, UNCLAIMED};
 use crate::clock;
 use crate::event::Verification;
 use crate::task::Fetched;
+
+/// The most fetches of a task that are remembered, the newest.
+pub(super) const FETCHES: i64 = 50;
 
 /// What became of an event that was offered.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

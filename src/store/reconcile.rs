@@ -85,7 +85,7 @@ impl Store {
         forward!(self.open_tasks(source, limit))
     }
 
-    /// Forgets stops that were told of before `before`.
+    /// Forgets stops that were told of before `before`, and answers that were given before.
     ///
     /// # Errors
     /// When the commit failed.

@@ -7,6 +7,7 @@ use serde::Serialize;
 use serde_json::{Value, json};
 
 use super::model::FileRow;
+use super::timeline::Moment;
 use crate::clock;
 use crate::task::{File, FileStatus};
 
@@ -27,6 +28,17 @@ macro_rules! task_row_columns {
     };
 }
 pub(super) use task_row_columns;
+
+/// The columns of `answers` that an [`AnswerRow`] is made of.
+macro_rules! answer_columns {
+    () => {
+        "id, kind, question, given_by, content, state, reason, given_at, ended_at"
+    };
+}
+pub(super) use answer_columns;
+
+/// Why nobody knows of an answer whether it arrived, of which the end was never written down.
+pub(super) const LOST: &str = "taskhook ended while it was sent";
 
 /// The most events that are shown with a task, and deliveries with an event.
 pub(super) const TASK_EVENTS: usize = 200;
@@ -57,6 +69,11 @@ pub(super) fn page<T>(mut rows: Vec<(i64, T)>, limit: usize) -> Listed<T> {
     Listed { data: rows.into_iter().map(|(_, row)| row).collect(), next_cursor }
 }
 
+/// What an answer to a task answers that was last fetched so: what it waits for, else the stop that it stands at.
+pub(super) fn answers_to(task: Option<&Value>, anchor: Option<String>) -> Option<String> {
+    task.and_then(|task| task["question"]["event_id"].as_str()).map(ToOwned::to_owned).or(anchor)
+}
+
 /// A body as it is shown: its value where it is JSON, else its text; and where it is neither, its bytes in base64.
 pub(super) fn payload(body: &[u8]) -> (Value, Option<String>) {
     let text = std::str::from_utf8(body).ok();
@@ -74,6 +91,15 @@ pub struct EventFilter {
     /// The task.
     pub task_id: Option<String>,
     /// The state.
+    pub state: Option<String>,
+}
+
+/// What a list of tasks is narrowed to.
+#[derive(Clone, Debug, Default)]
+pub struct TaskFilter {
+    /// The source.
+    pub source: Option<String>,
+    /// Where they stand: a word of [`crate::task::State`], or `open` for what may still be at work.
     pub state: Option<String>,
 }
 
@@ -166,6 +192,8 @@ pub struct TaskRow {
     pub stop_reason: Option<String>,
     /// What it cost.
     pub credits: Option<f64>,
+    /// What it asked last, while it waits.
+    pub question: Option<String>,
     /// When we first heard of it.
     pub first_seen_at: String,
     /// When it was last fetched.
@@ -188,6 +216,35 @@ pub struct TaskDetail {
     pub archive: Vec<ArchiveRow>,
     /// Its events, newest first, at most 200.
     pub events: Vec<EventRow>,
+    /// What an answer to it answers: see [`NewAnswer::question`](super::model::NewAnswer::question).
+    pub answers_to: Option<String>,
+    /// What people answered to it, oldest first, at most the newest 200.
+    pub answers: Vec<AnswerRow>,
+    /// All that is known to have happened to it, oldest first.
+    pub timeline: Vec<Moment>,
+}
+
+/// What a person answered to a task.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct AnswerRow {
+    /// Our id.
+    pub id: String,
+    /// `reply`, `confirm` or `stop`.
+    pub kind: String,
+    /// What it answers: the provider's id of what waited, else the stop that the task stood at.
+    pub question: Option<String>,
+    /// Who gave it, by their own word.
+    pub by: String,
+    /// What was said, or the input of a confirmation as JSON.
+    pub content: Option<String>,
+    /// `sending`, `sent`, `declined`, `refused` or `unknown`.
+    pub state: String,
+    /// Why the provider did not take it, or why nobody knows.
+    pub reason: Option<String>,
+    /// When it was given.
+    pub given_at: String,
+    /// When the provider had answered.
+    pub ended_at: Option<String>,
 }
 
 /// A file, as the archive knows it.

@@ -2,6 +2,7 @@
 #![expect(clippy::unwrap_used, reason = "a test that fails says where")]
 
 mod again;
+mod answer;
 mod bench;
 mod deliver;
 mod deliver_command;

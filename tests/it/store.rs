@@ -1,6 +1,7 @@
 //! The store's contract, held against every database that we speak to, and what is particular to one of them.
 
 mod again;
+mod answers;
 mod append;
 mod care;
 mod care_server;
@@ -35,7 +36,7 @@ use taskhook::setting::Size;
 use taskhook::store::model::{
     Appended, Capacity, Claimed, Finish, Job, JobKind, Lease, Move, NewDelivery, Setback, Stage, Which, Work,
 };
-use taskhook::store::view::{EventDetail, EventFilter, Page};
+use taskhook::store::view::{EventDetail, EventFilter, Page, TaskFilter};
 use taskhook::store::{Config, Error, Store};
 use tempfile::TempDir;
 use uuid::Uuid;

@@ -8,7 +8,7 @@ use super::news::{Actor, Line, Tone};
 use super::round::LOOK_EVERY;
 use super::stage::Stage;
 use crate::cli::Result;
-use crate::store::view::{EventFilter, Page};
+use crate::store::view::{EventFilter, Page, TaskFilter};
 
 /// How many of the newest rows are looked at; a round makes fewer.
 const ROWS: usize = 50;
@@ -47,7 +47,12 @@ impl<'a> Watcher<'a> {
     async fn look(&mut self) -> Result {
         let (stage, mut seen) = (self.stage, HashSet::new());
         let page = || Page { limit: ROWS, cursor: None };
-        let tasks = stage.store.tasks(Some(stage.source.to_owned()), page()).await.map_err(unread)?.data;
+        let tasks = stage
+            .store
+            .tasks(TaskFilter { source: Some(stage.source.to_owned()), state: None }, page())
+            .await
+            .map_err(unread)?
+            .data;
         let quarantined = EventFilter { state: Some("quarantined".to_owned()), ..EventFilter::default() };
         let events = stage.store.events(quarantined, page()).await.map_err(unread)?.data;
         let rejections = stage.store.rejections(page()).await.map_err(unread)?.data;

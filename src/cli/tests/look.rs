@@ -119,6 +119,8 @@ fn an_event_is_listed_and_shown_by_the_beginning_of_its_id() {
     insta::with_settings!({filters => vec![
         (r"\b\d+s\b", "0s"),
         (r"\d{4}-\d\d-\d\dT[\d:.]+Z", "TIME"),
+        (r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d", "A-DAY, AND ITS TIME"),
+        (r"  \d\d:\d\d:\d\d  ", "  ITS-TIME  "),
         (r"[0-9a-f]{8}-[0-9a-f-]{27}", "DELIVERY-ID-DELIVERY-ID-DELIVERY-ID-"),
         // The two may have been made in the same millisecond.
         (r"(EVENT-ID-SHRT|[0-9a-f]{8}-[0-9a-f]{4})(\s+0s  log)", "DELIVERY-SHRT$2"),
@@ -177,6 +179,13 @@ fn an_event_is_listed_and_shown_by_the_beginning_of_its_id() {
 
         EVENT          AGE  SOURCE  TYPE          TASK                    STATE
         EVENT-ID-SHRT   0s  manus   task_stopped  TASK-ID-TASK-ID-TASK-I  done
+
+        WHEN                 THERE     WHAT      DETAIL
+        A-DAY, AND ITS TIME            created   What is 2 + 2?
+        A-DAY, AND ITS TIME            event     task_stopped, done
+        A-DAY, AND ITS TIME  ITS-TIME  stop      finished
+        A-DAY, AND ITS TIME            fetched   finished
+        A-DAY, AND ITS TIME            delivery  log, delivered, 1 attempt(s)
         ");
         insta::assert_snapshot!(hide(&site.shell(&["deliveries", "list", "--state", "delivered"]).1), @"
         DELIVERY       AGE  DESTINATION  TYPE          STATE      TRIES  RESULT

@@ -4,6 +4,8 @@
 //! budget, but those for keys, and those whose caller has; and only an error envelope of Manus itself, never a
 //! proxy's page, may say `not found`.
 
+use std::time::Duration;
+
 use jiff::{SignedDuration, Timestamp};
 use reqwest::{Method, RequestBuilder};
 use serde_json::Value;
@@ -53,6 +55,16 @@ impl Api {
             ApiVersion::V2 => "x-manus-api-key",
         };
         self.0.request(method, path, name, "")
+    }
+
+    /// `request`, whose body has files of so many bytes in it: it may take longer by what a slow line needs for them.
+    pub(super) fn uploading(&self, request: RequestBuilder, bytes: usize) -> RequestBuilder {
+        /// Bytes a second.
+        const SLOW: usize = 256 << 10;
+        if bytes == 0 {
+            return request;
+        }
+        request.timeout(self.0.timeout + Duration::from_secs((bytes / SLOW) as u64))
     }
 
     /// Makes a call, once the budget has one for `purpose`; `None` where the caller has taken it.

@@ -7,11 +7,13 @@ mod api;
 mod convert;
 pub mod event;
 pub mod signature;
+mod talk;
 #[cfg(test)]
 mod tests;
 mod v1;
 mod v2;
 
+use std::future::ready;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -23,8 +25,8 @@ use super::account::Answered;
 use super::rest::Access;
 use super::settings::{Common, Settings};
 use super::{
-    Budget, Created, Error, Kept, KeyAnswer, ListPage, Listed, NewTask, Probe, Reading, Reconcile, Recovered, Refusal, Request,
-    Start, Switch, Webhook,
+    ApiError, Budget, Created, Error, Kept, KeyAnswer, ListPage, Listed, NewTask, Probe, Reading, Reconcile, Recovered, Refusal,
+    Request, Standing, Start, Switch, Webhook,
 };
 use crate::event::{Facts, TASK_FAILED, TASK_STOPPED, Verification};
 use crate::setting::Secret;
@@ -315,6 +317,41 @@ impl super::Account for Account {
         }
     }
 
+    fn standing<'a>(&'a self, task_id: &'a str) -> Answered<'a, Standing> {
+        match self.config.api_version {
+            ApiVersion::V1 => Box::pin(v1::standing(&self.api, task_id)),
+            ApiVersion::V2 => Box::pin(v2::standing(&self.api, task_id)),
+        }
+    }
+
+    fn reply<'a>(&'a self, task_id: &'a str, standing: &'a Standing, message: &'a str) -> Answered<'a, ()> {
+        match self.config.api_version {
+            ApiVersion::V1 => Box::pin(v1::reply(&self.api, task_id, standing.model.as_deref(), message)),
+            ApiVersion::V2 => Box::pin(v2::reply(&self.api, task_id, message)),
+        }
+    }
+
+    fn confirm<'a>(&'a self, task_id: &'a str, event_id: &'a str, input: &'a Value) -> Answered<'a, bool> {
+        match self.config.api_version {
+            ApiVersion::V1 => {
+                let reason =
+                    "version 1 of Manus's API has no confirmations: confirm it on the task's page, or use `api_version = \"v2\"`";
+                Box::pin(ready(Err(ApiError::Unsupported { call: "confirm", reason })))
+            }
+            ApiVersion::V2 => Box::pin(v2::confirm(&self.api, task_id, event_id, input)),
+        }
+    }
+
+    fn stop<'a>(&'a self, task_id: &'a str) -> Answered<'a, ()> {
+        match self.config.api_version {
+            ApiVersion::V1 => {
+                let reason = "version 1 of Manus's API stops no task: stop it on its page, or use `api_version = \"v2\"`";
+                Box::pin(ready(Err(ApiError::Unsupported { call: "stop", reason })))
+            }
+            ApiVersion::V2 => Box::pin(v2::stop(&self.api, task_id)),
+        }
+    }
+
     fn create_task<'a>(&'a self, task: &'a NewTask) -> Answered<'a, Created> {
         match self.config.api_version {
             ApiVersion::V1 => Box::pin(v1::create_task(&self.api, task)),
@@ -328,7 +365,7 @@ impl super::Account for Account {
 
     fn webhooks_list(&self) -> Answered<'_, Vec<Webhook>> {
         match self.config.api_version {
-            ApiVersion::V1 => Box::pin(std::future::ready(v1::webhooks_list())),
+            ApiVersion::V1 => Box::pin(ready(v1::webhooks_list())),
             ApiVersion::V2 => Box::pin(v2::webhooks_list(&self.api)),
         }
     }

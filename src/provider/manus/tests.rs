@@ -525,7 +525,7 @@ async fn half_an_answer_is_a_failure_with_an_unknown_outcome() {
         let _ = stream.read(&mut [0; 4096]).await.unwrap();
         stream.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 500\r\n\r\n{\"ok\":true,").await.unwrap();
     };
-    let wish = NewTask { prompt: "p".into(), profile: None };
+    let wish = NewTask { prompt: "p".into(), ..NewTask::default() };
     let (error, ()) = tokio::join!(source.create_task(&wish), half);
     let error = error.unwrap_err();
     assert!(matches!(error, ApiError::Unavailable { arrived: true, .. }), "{error}");
@@ -584,7 +584,7 @@ async fn creating_is_one_call_in_the_form_of_its_version() {
     let post = |at: &str, body: Value| Mock::given(method("POST")).and(path(at)).and(body_json(body)).respond_with(made.clone());
     post("/v1/tasks", json!({"prompt": "p", "agentProfile": "manus-1.6"})).mount(&server).await;
     post("/v2/task.create", json!({"message": {"content": "p"}, "agent_profile": "lite"})).mount(&server).await;
-    let wish = |profile: Option<&str>| NewTask { prompt: "p".into(), profile: profile.map(str::to_owned) };
+    let wish = |profile: Option<&str>| NewTask { prompt: "p".into(), profile: profile.map(str::to_owned), ..NewTask::default() };
     assert_eq!(v1(&server).create_task(&wish(None)).await.unwrap().task_id, ID);
     assert_eq!(v2(&server).create_task(&wish(Some("lite"))).await.unwrap().title.as_deref(), Some("T"));
 }
@@ -635,7 +635,7 @@ async fn every_call_takes_one_from_the_budget() {
     let clock = clock();
     let config = Config { requests_per_minute: 6, ..config(&server.uri(), ApiVersion::V2) };
     let source = Source::new("manus", &settings(config, Common::default()), &clock, &Budgets::new(clock.clone())).unwrap();
-    let wish = NewTask { prompt: "What is 2 + 2?".to_owned(), profile: None };
+    let wish = NewTask { prompt: "What is 2 + 2?".to_owned(), ..NewTask::default() };
     assert!(source.create_task(&wish).await.is_err());
     assert!(source.budget().try_take(Use::Fetch).is_err());
     let time = async {

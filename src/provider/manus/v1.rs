@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 
 use super::api::{Api, Call, Reply, path_segment};
 use super::convert::{content, error_text, file, is_true, items, member, number, stop_reason, text, time};
-use crate::provider::{ApiError, Created, ListPage, Listed, NewTask, Probe, Use, Webhook};
+use crate::provider::{ApiError, Attached, Created, ListPage, Listed, NewTask, Probe, Standing, Use, Webhook};
 use crate::signature::rsa::PublicKey;
 use crate::task::{Fetched, File, Message, Question, QuestionKind, State, Stop, Task};
 
@@ -20,6 +20,8 @@ const LIST: Call = Call::v1("GET /v1/webhooks");
 
 /// `agentProfile` must be given; this is the documented default of version 2.
 const PROFILE: &str = "manus-1.6";
+/// The documented profiles; of two of which one begins with the other, the longer first.
+const PROFILES: [&str; 7] = ["manus-1.6-lite", "manus-1.6-max", PROFILE, "manus-1.5-lite", "manus-1.5", "speed", "quality"];
 
 pub(super) async fn public_key(api: &Api) -> (Result<PublicKey, ApiError>, Option<SignedDuration>) {
     let request = api.request(PUBLIC_KEY, Method::GET, "/v1/webhook/public_key");
@@ -173,16 +175,59 @@ fn message(of: &Value, files: &mut Vec<File>) -> Option<Message> {
     Some(Message { created_at: time(of, "created_at"), text: content(of), role, id, files: positions })
 }
 
+/// Where a task stands at this moment.
+pub(super) async fn standing(api: &Api, task_id: &str) -> Result<Standing, ApiError> {
+    api.0.budget.take(Use::Answer).await;
+    let reply = task(api, task_id).await?;
+    Ok(convert(task_id.to_owned(), &reply.value).into())
+}
+
 pub(super) async fn create_task(api: &Api, task: &NewTask) -> Result<Created, ApiError> {
-    let body = json!({"prompt": task.prompt, "agentProfile": task.profile.as_deref().unwrap_or(PROFILE)});
-    let reply = api.call(CREATE, Some(Use::Answer), api.request(CREATE, Method::POST, "/v1/tasks").json(&body)).await?;
+    if task.schema.is_some() {
+        let reason = "version 1 of Manus's API takes no schema: use `api_version = \"v2\"`";
+        return Err(ApiError::Unsupported { call: CREATE.name, reason });
+    }
+    let mut body = json!({"prompt": task.prompt, "agentProfile": task.profile.as_deref().unwrap_or(PROFILE)});
+    if let Some(project) = &task.project {
+        body["projectId"] = json!(project);
+    }
+    if task.interactive {
+        body["interactiveMode"] = json!(true);
+    }
+    if !task.files.is_empty() {
+        let file = |file: &Attached| json!({"filename": file.name, "fileData": file.data_url()});
+        body["attachments"] = task.files.iter().map(file).collect();
+    }
+    let request = api.uploading(api.request(CREATE, Method::POST, "/v1/tasks").json(&body), task.attached());
+    let reply = api.call(CREATE, Some(Use::Answer), request).await?;
     created(CREATE, &reply.value)
+}
+
+/// Says `message` to a task that `model` worked on. The caller has taken its place in the budget.
+pub(super) async fn reply(api: &Api, task_id: &str, model: Option<&str>, message: &str) -> Result<(), ApiError> {
+    let body = json!({"prompt": message, "agentProfile": profile(model), "taskId": task_id});
+    let reply = api.call(CREATE, None, api.request(CREATE, Method::POST, "/v1/tasks").json(&body)).await?;
+    about(CREATE, task_id, text(&reply.value, &["task_id", "id"]))
+}
+
+/// The profile to go on with: the one that the model's name begins with, so that an answer does not make a task dearer.
+fn profile(model: Option<&str>) -> &'static str {
+    let begins = |profile: &&&str| model.is_some_and(|model| model.starts_with(**profile));
+    PROFILES.iter().find(begins).copied().unwrap_or(PROFILE)
 }
 
 /// A created task, in an answer of either version.
 pub(super) fn created(call: Call, value: &Value) -> Result<Created, ApiError> {
     let task_id = text(value, &["task_id", "id"]).ok_or_else(|| call.nonsense("there is no `task_id` in it"))?;
     Ok(Created { task_id, title: text(value, &["task_title"]), url: text(value, &["task_url"]) })
+}
+
+/// Refuses an answer that says it is `about` another task.
+pub(super) fn about(call: Call, task_id: &str, about: Option<String>) -> Result<(), ApiError> {
+    if about.is_some_and(|about| about != task_id) {
+        return Err(call.nonsense("it is about another task"));
+    }
+    Ok(())
 }
 
 pub(super) fn webhooks_list() -> Result<Vec<Webhook>, ApiError> {

@@ -7,16 +7,20 @@ use reqwest::Method;
 use serde_json::{Value, json};
 
 use super::api::{Api, Call, Reply, is_id};
-use super::convert::{content, file, is_true, items, member, number, stop_reason, strings, text, time};
-use super::v1::{created, key_in, webhook};
-use crate::provider::{ApiError, Created, ListPage, Listed, NewTask, Probe, Use, Webhook};
+use super::convert::{is_true, items, member, number, stop_reason, text, time};
+use super::talk::{Talk, state};
+use super::v1::{about, created, key_in, webhook};
+use crate::provider::{ApiError, Attached, Created, ListPage, Listed, NewTask, Probe, Standing, Use, Webhook};
 use crate::signature::rsa::PublicKey;
-use crate::task::{Fetched, File, Message, Question, QuestionKind, State, Stop, Task};
+use crate::task::{Fetched, State, Stop, Task};
 
 const DETAIL: Call = Call::v2("task.detail");
 const LIST: Call = Call::v2("task.list");
 const MESSAGES: Call = Call::v2("task.listMessages");
 const CREATE: Call = Call::v2("task.create");
+const SAY: Call = Call::v2("task.sendMessage");
+const CONFIRM: Call = Call::v2("task.confirmAction");
+const STOP: Call = Call::v2("task.stop");
 const PUBLIC_KEY: Call = Call::v2("webhook.publicKey");
 const WEBHOOKS: Call = Call::v2("webhook.list");
 const REGISTER: Call = Call::v2("webhook.create");
@@ -101,15 +105,27 @@ pub(super) async fn fetch(api: &Api, task_id: &str) -> Result<Fetched, ApiError>
     Ok(Fetched { raw: format!(r#"{{"detail":{},"messages":[{}]}}"#, detail.raw.trim(), pages.join(",")), ..fetched })
 }
 
-/// The ends of the newest turns: those that the newest 200 events show. The caller has taken its place in the budget.
+/// The ends of the newest turns: those that the newest events show. The caller has taken its place in the budget.
 pub(super) async fn stops(api: &Api, task_id: &str) -> Result<Vec<Stop>, ApiError> {
+    Ok(Talk::of(&newest(api, task_id).await?).stops)
+}
+
+/// Where a task stands at this moment, by its newest events.
+pub(super) async fn standing(api: &Api, task_id: &str) -> Result<Standing, ApiError> {
+    api.0.budget.take(Use::Answer).await;
+    let events = newest(api, task_id).await?;
+    Ok(convert(task_id.to_owned(), &Value::Null, &events).into())
+}
+
+/// The newest 200 events of a task, the oldest first.
+async fn newest(api: &Api, task_id: &str) -> Result<Vec<Value>, ApiError> {
     if !is_id(task_id) {
         return Err(ApiError::NotFound { call: MESSAGES.name });
     }
     let query = [("task_id", task_id), ("limit", "200"), ("order", "desc")];
     let mut reply = api.call(MESSAGES, None, get(api, MESSAGES, &query)).await?;
     match reply.value.get_mut("messages").map(Value::take) {
-        Some(Value::Array(events)) => Ok(Talk::of(&in_order(events)).stops),
+        Some(Value::Array(events)) => Ok(in_order(events)),
         _ => Err(MESSAGES.nonsense("there is no list `messages` in it")),
     }
 }
@@ -180,16 +196,6 @@ fn in_order(events: Vec<Value>) -> Vec<Value> {
     keyed.into_iter().map(|(_, event)| event).collect()
 }
 
-fn state(status: Option<&str>) -> State {
-    match status {
-        Some("running") => State::Running,
-        Some("waiting") => State::Waiting,
-        Some("stopped") => State::Finished,
-        Some("error") => State::Failed,
-        _ => State::Unknown,
-    }
-}
-
 /// A task of version 2 and its events (oldest first), in our words.
 pub(super) fn convert(id: String, of: &Value, events: &[Value]) -> Fetched {
     let heard = Talk::of(events);
@@ -228,155 +234,51 @@ pub(super) fn convert(id: String, of: &Value, events: &[Value]) -> Fetched {
     }
 }
 
-/// What a conversation comes to.
-#[derive(Default)]
-struct Talk {
-    messages: Vec<Message>,
-    files: Vec<File>,
-    /// The last thing the agent said in this turn.
-    said: Option<String>,
-    /// Answers to choose from, as last offered in this turn.
-    options: Vec<String>,
-    /// The newest `status_update` that waits, unless the agent has gone on since.
-    waiting: Option<Value>,
-    status: Option<String>,
-    structured: Option<Value>,
-    error: Option<String>,
-    /// Whether the last thing that anybody did was to stop the task by hand.
-    user_stop: bool,
-    /// The ends of its turns.
-    stops: Vec<Stop>,
-    /// Whether anything was said or begun since the last of them.
-    open: bool,
-}
-
-impl Talk {
-    fn of(events: &[Value]) -> Self {
-        let mut heard = Self::default();
-        for event in events {
-            heard.hear(event);
-        }
-        heard
-    }
-
-    fn hear(&mut self, event: &Value) {
-        let kind = text(event, &["type"]).unwrap_or_default();
-        let payload = event.get(&kind).unwrap_or(&Value::Null);
-        match kind.as_str() {
-            "user_message" => {
-                // A new turn: what was asked and answered before is over.
-                (self.said, self.waiting, self.structured, self.error) = (None, None, None, None);
-                self.options.clear();
-                self.message("user", event, payload);
-            }
-            "assistant_message" => {
-                self.message("assistant", event, payload);
-                self.said = Some(content(payload)).filter(|said| !said.is_empty()).or(self.said.take());
-                if let Some(expectation) = member(payload, &["question_expectation"]) {
-                    self.options = strings(expectation, "options");
-                }
-            }
-            "error_message" => {
-                self.user_stop = false;
-                self.error = Some(content(payload)).filter(|said| !said.is_empty()).or_else(|| text(payload, &["error_type"]));
-            }
-            "status_update" => {
-                self.status_update(payload);
-                self.stop(event, payload);
-            }
-            "structured_output_result" => {
-                let part = |name: &str| payload.get(name).cloned().unwrap_or_default();
-                self.structured = Some(json!({"success": part("success"), "value": part("value"), "error": part("error")}));
-            }
-            "user_stop" => {
-                self.user_stop = true;
-                // It may be told behind the stop that it made.
-                if let Some(stop) = self.stops.last_mut().filter(|stop| !self.open && stop.state == State::Finished) {
-                    stop.state = State::Stopped;
-                }
-            }
-            // Steps, plans and what is yet to be invented: kept in the raw answer.
-            _ => {}
-        }
-    }
-
-    /// Notes the end of a turn, if the update is one. What only says again where the task stands is none.
-    fn stop(&mut self, event: &Value, payload: &Value) {
-        let state = match state(text(payload, &["agent_status"]).as_deref()) {
-            State::Running => {
-                self.open = true;
-                return;
-            }
-            State::Unknown => return,
-            State::Finished if self.user_stop => State::Stopped,
-            state => state,
-        };
-        let again = !self.open && self.stops.last().is_some_and(|stop| stop.state == state);
-        if let Some(anchor) = text(event, &["id"]).filter(|_| !again) {
-            self.stops.push(Stop { anchor, state, at: time(event, "timestamp"), text: self.said.clone() });
-        }
-        self.open = false;
-    }
-
-    fn message(&mut self, role: &str, event: &Value, payload: &Value) {
-        (self.user_stop, self.open) = (false, true);
-        let id = text(event, &["id"]);
-        let mut positions = Vec::new();
-        let parts = items(payload, "content").iter().filter(|part| member(part, &["file_url", "url", "filename"]).is_some());
-        for file in items(payload, "attachments").iter().chain(parts).filter_map(|of| file(of, id.as_deref())) {
-            positions.push(self.files.len());
-            self.files.push(file);
-        }
-        self.messages.push(Message {
-            created_at: time(event, "timestamp"),
-            text: content(payload),
-            role: role.to_owned(),
-            id,
-            files: positions,
-        });
-    }
-
-    fn status_update(&mut self, payload: &Value) {
-        self.status = text(payload, &["agent_status"]).or(self.status.take());
-        match self.status.as_deref() {
-            Some("waiting") => self.waiting = Some(payload.clone()),
-            Some("running") => self.waiting = None,
-            Some("error") if self.error.is_none() => self.error = text(payload, &["description", "brief"]),
-            _ => {}
-        }
-    }
-
-    /// What the task waits for. A webhook does not tell a question from a confirmation; the newest status does.
-    fn question(&self) -> Question {
-        let nothing = Value::Null;
-        let update = self.waiting.as_ref().unwrap_or(&nothing);
-        let detail = update.get("status_detail").unwrap_or(&nothing);
-        let action = text(detail, &["waiting_for_event_type"]);
-        let kind = match action.as_deref() {
-            None | Some("messageAskUser" | "cascadeAskUser") => QuestionKind::Message,
-            Some(_) => QuestionKind::Action,
-        };
-        let described = text(detail, &["waiting_description"]).or_else(|| text(update, &["description", "brief"]));
-        let said = self.said.clone();
-        Question {
-            kind,
-            // A question is in the agent's own words, a confirmation in the description of what is to be done.
-            text: if kind == QuestionKind::Message { said.or(described) } else { described.or(said) },
-            options: self.options.clone(),
-            action,
-            event_id: text(detail, &["waiting_for_event_id"]),
-            input_schema: member(detail, &["confirm_input_schema"]).cloned(),
-        }
-    }
-}
-
 pub(super) async fn create_task(api: &Api, task: &NewTask) -> Result<Created, ApiError> {
-    let mut body = json!({"message": {"content": task.prompt}});
+    let content = if task.files.is_empty() {
+        json!(task.prompt)
+    } else {
+        let part = |file: &Attached| json!({"type": "file", "file_data": file.data_url(), "filename": file.name, "mime_type": file.content_type});
+        let parts = std::iter::once(json!({"type": "text", "text": task.prompt})).chain(task.files.iter().map(part));
+        Value::Array(parts.collect())
+    };
+    let mut body = json!({"message": {"content": content}});
     if let Some(profile) = &task.profile {
         body["agent_profile"] = json!(profile);
     }
-    let reply = api.call(CREATE, Some(Use::Answer), post(api, CREATE, &body)).await?;
+    if let Some(project) = &task.project {
+        body["project_id"] = json!(project);
+    }
+    if let Some(schema) = &task.schema {
+        body["structured_output_schema"] = schema.clone();
+    }
+    if task.interactive {
+        body["interactive_mode"] = json!(true);
+    }
+    let request = api.uploading(post(api, CREATE, &body), task.attached());
+    let reply = api.call(CREATE, Some(Use::Answer), request).await?;
     created(CREATE, &reply.value)
+}
+
+/// The caller has taken its place in the budget.
+pub(super) async fn reply(api: &Api, task_id: &str, message: &str) -> Result<(), ApiError> {
+    let body = json!({"task_id": task_id, "message": {"content": message}});
+    let reply = api.call(SAY, None, post(api, SAY, &body)).await?;
+    about(SAY, task_id, text(&reply.value, &["task_id"]))
+}
+
+/// The caller has taken its place in the budget.
+pub(super) async fn confirm(api: &Api, task_id: &str, event_id: &str, input: &Value) -> Result<bool, ApiError> {
+    let body = json!({"task_id": task_id, "event_id": event_id, "input": input});
+    let reply = api.call(CONFIRM, None, post(api, CONFIRM, &body)).await?;
+    about(CONFIRM, task_id, text(&reply.value, &["task_id"]))?;
+    // An answer without the word is a success all the same.
+    Ok(member(&reply.value, &["confirmed"]).is_none() || is_true(&reply.value, "confirmed"))
+}
+
+/// The caller has taken its place in the budget.
+pub(super) async fn stop(api: &Api, task_id: &str) -> Result<(), ApiError> {
+    api.call(STOP, None, post(api, STOP, &json!({"task_id": task_id}))).await.map(drop)
 }
 
 pub(super) async fn webhooks_list(api: &Api) -> Result<Vec<Webhook>, ApiError> {

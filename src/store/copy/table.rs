@@ -135,10 +135,30 @@ pub(in crate::store) const TABLES: &[Table] = &[
             ("claimed_at", Time),
         ],
     ),
+    Table::new(
+        "answers",
+        &[
+            ("id", Id),
+            ("source", Text),
+            ("task_id", Text),
+            ("kind", Text),
+            ("question", Text),
+            ("given_by", Text),
+            ("content", Text),
+            ("state", Text),
+            ("stands", Flag),
+            ("reason", Text),
+            ("given_at", Time),
+            ("ended_at", Time),
+        ],
+    ),
     Table::new("reconciled", &[("source", Text), ("since", Time), ("read_at", Time), ("compared_at", Time)]),
     Table::new("task_events", &[("task", Number), ("event", Number)]),
     Table::new("open_events", &[("subject", Number), ("event", Number), ("state", Text), ("reason", Text), ("reasons", Texts)]),
-    Table::new("fetched_tasks", &[("task_seq", Number), ("task", Text), ("files", Text), ("raw", Text), ("anchor", Text)]),
+    Table::new(
+        "fetched_tasks",
+        &[("task_seq", Number), ("task", Text), ("files", Text), ("raw", Text), ("anchor", Text), ("fetches", Texts)],
+    ),
     Table::new(
         "jobs",
         &[

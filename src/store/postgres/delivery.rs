@@ -49,6 +49,11 @@ macro_rules! alike {
 
 const OF_EVENT: &str =
     concat!("SELECT ", delivery_columns!(), " WHERE deliveries.event = $1 ORDER BY deliveries.seq DESC LIMIT $2");
+const OF_TASK: &str = concat!(
+    "SELECT ",
+    delivery_columns!(),
+    " WHERE deliveries.event IN (SELECT event FROM task_events WHERE task = $1) ORDER BY deliveries.seq DESC LIMIT $2"
+);
 const OF_ID: &str = concat!("SELECT ", delivery_columns!(), " WHERE deliveries.id = $1");
 const LIKE: &str = concat!("SELECT ", delivery_columns!(), " WHERE", alike!());
 /// Those of a task are found by it.
@@ -63,6 +68,12 @@ const LIKE_OF_TASK: &str = concat!(
 /// The newest deliveries of an event.
 pub(super) async fn of_event(tx: &Tx, event: i64) -> Result<Vec<DeliveryRow>, Error> {
     let rows = found(tx, OF_EVENT, args![event, number(TASK_EVENTS)]).await?;
+    Ok(rows.into_iter().map(|(_, row)| row).collect())
+}
+
+/// The newest deliveries of events of a task.
+pub(super) async fn of_task(tx: &Tx, task: i64) -> Result<Vec<DeliveryRow>, Error> {
+    let rows = found(tx, OF_TASK, args![task, number(TASK_EVENTS)]).await?;
     Ok(rows.into_iter().map(|(_, row)| row).collect())
 }
 

@@ -51,6 +51,9 @@ pub(super) async fn tasks(tx: &Tx, tasks: &[i64], at: Timestamp) -> Result<(), E
     let tasks = tasks.to_vec();
     work(tx, tasks.clone(), at).await?;
     tx.run("DELETE FROM fetched_tasks WHERE task_seq = ANY($1)", args![tasks]).await?;
+    let sql = "DELETE FROM answers USING tasks WHERE tasks.seq = ANY($1) AND answers.source = tasks.source \
+               AND answers.task_id = tasks.task_id";
+    tx.run(sql, args![tasks]).await?;
     tx.run("DELETE FROM tasks WHERE seq = ANY($1)", args![tasks]).await?;
     Ok(())
 }

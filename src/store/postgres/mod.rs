@@ -9,6 +9,7 @@
 //!   goes on when it is back.
 
 mod again;
+mod answer;
 mod append;
 mod archive;
 mod beat;
@@ -37,6 +38,7 @@ mod rejection;
 mod retention;
 mod session;
 mod share;
+mod task;
 mod track;
 mod upkeep;
 mod verbs;

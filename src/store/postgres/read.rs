@@ -7,15 +7,13 @@ use uuid::Uuid;
 
 use super::again::{id_range, whole_id};
 use super::claim::{attempt, stored};
-use super::session::{Tx, args, clean, number, tidy, transact};
-use super::{Postgres, archive, delivery};
+use super::session::{Tx, args, number, tidy, transact};
+use super::{Postgres, delivery};
 use crate::store::Error;
-use crate::store::model::{FileRow, StoredEvent, text};
+use crate::store::model::{StoredEvent, text};
 use crate::store::view::{
-    ArchiveRow, Backlog, BacklogRow, EventDetail, EventFilter, EventRow, Listed, Page, TASK_EVENTS, TaskDetail, TaskRow,
-    event_row_columns, page, payload, task_row_columns,
+    Backlog, BacklogRow, EventDetail, EventFilter, EventRow, Listed, Page, event_row_columns, page, payload,
 };
-use crate::task::File;
 
 impl Postgres {
     pub(in crate::store) async fn events(&self, filter: EventFilter, page: Page) -> Result<Listed<EventRow>, Error> {
@@ -30,16 +28,6 @@ impl Postgres {
     pub(in crate::store) async fn event_ids(&self, start: &str, limit: usize) -> Result<Vec<String>, Error> {
         let Some((first, last)) = id_range(start) else { return Ok(Vec::new()) };
         transact!(self.sessions(), Read, |tx| event_ids(&tx, first, last, limit))
-    }
-
-    pub(in crate::store) async fn tasks(&self, source: Option<String>, page: Page) -> Result<Listed<TaskRow>, Error> {
-        let source = tidy(source.as_deref());
-        transact!(self.sessions(), Read, |tx| tasks(&tx, source.as_deref(), &page))
-    }
-
-    pub(in crate::store) async fn task(&self, source: &str, task_id: &str) -> Result<Option<TaskDetail>, Error> {
-        let (source, task_id) = (clean(source), clean(task_id));
-        transact!(self.sessions(), Read, |tx| task(&tx, &source, &task_id))
     }
 
     pub(in crate::store) async fn stored_event(&self, seq: i64) -> Result<Option<StoredEvent>, Error> {
@@ -99,7 +87,7 @@ fn event_row(row: &Row) -> (i64, EventRow) {
     (row.get(0), event)
 }
 
-async fn events(tx: &Tx, filter: &EventFilter, at: &Page) -> Result<Listed<EventRow>, Error> {
+pub(super) async fn events(tx: &Tx, filter: &EventFilter, at: &Page) -> Result<Listed<EventRow>, Error> {
     // The events of a task are found by it, and what is open by its state: neither may mean to look at every event.
     let sql = match (filter.task_id.as_deref(), filter.state.as_deref()) {
         (Some(_), _) => concat!(
@@ -184,58 +172,6 @@ async fn work(tx: &Tx, state: &str, subject: i64) -> Result<Option<Value>, Error
         let reasons: Vec<String> = row.get(2);
         json!({"kind": kind, "attempt": row.get::<_, i64>(0), "due_at": shown(&row, 1), "reasons": reasons})
     }))
-}
-
-fn task_row(row: &Row) -> (i64, TaskRow) {
-    let task = TaskRow {
-        source: row.get(1),
-        task_id: row.get(2),
-        proof: row.get(3),
-        proven_at: shown(row, 4),
-        deleted_at: shown(row, 5),
-        state: row.get(6),
-        title: row.get(7),
-        url: row.get(8),
-        stop_reason: row.get(9),
-        credits: row.get(10),
-        first_seen_at: text(row.get::<_, Timestamp>(11)),
-        fetched_at: shown(row, 12),
-        kind: row.get(13),
-    };
-    (row.get(0), task)
-}
-
-/// Tasks; what a registration ping names is none.
-async fn tasks(tx: &Tx, source: Option<&str>, at: &Page) -> Result<Listed<TaskRow>, Error> {
-    let sql = concat!(
-        "SELECT ",
-        task_row_columns!(),
-        " FROM tasks WHERE seq < $1 AND ($2::text IS NULL OR source = $2) AND NOT coalesce((SELECT ping FROM events WHERE events.seq = \
-         (SELECT max(event) FROM task_events WHERE task = tasks.seq)), false) ORDER BY seq DESC LIMIT $3"
-    );
-    let rows = tx.rows(sql, args![at.cursor.unwrap_or(i64::MAX), source, number(at.limit + 1)]).await?;
-    Ok(page(rows.iter().map(task_row).collect(), at.limit))
-}
-
-async fn task(tx: &Tx, source: &str, task_id: &str) -> Result<Option<TaskDetail>, Error> {
-    let sql = concat!(
-        "SELECT ",
-        task_row_columns!(),
-        ", task, files, raw FROM tasks LEFT JOIN fetched_tasks ON task_seq = seq WHERE task_id = $2 AND source = $1"
-    );
-    let Some(found) = tx.maybe(sql, args![source, task_id]).await? else { return Ok(None) };
-    let json = |column| found.get::<_, Option<&str>>(column).and_then(|text| serde_json::from_str(text).ok());
-    let files: Option<Vec<File>> = found.get::<_, Option<&str>>(15).and_then(|text| serde_json::from_str(text).ok());
-    let (seq, row) = task_row(&found);
-    let of_task = EventFilter { source: Some(source.to_owned()), task_id: Some(task_id.to_owned()), ..EventFilter::default() };
-    let events = events(tx, &of_task, &Page { limit: TASK_EVENTS, cursor: None }).await?.data;
-    let rows = archive::files(tx, seq).await?;
-    let files = files.map(|mut files| {
-        FileRow::tell(&mut files, &rows);
-        files
-    });
-    let archive = rows.into_iter().map(ArchiveRow::from).collect();
-    Ok(Some(TaskDetail { row, task: json(14), files, raw: json(16), archive, events }))
 }
 
 async fn verification_keys(tx: &Tx, source: &str) -> Result<Vec<(String, Timestamp)>, Error> {

@@ -207,5 +207,6 @@ async fn open_tasks(tx: &Tx, source: &str, limit: usize) -> Result<Vec<OpenTask>
 }
 
 async fn forget_stops(tx: &Tx, before: Timestamp) -> Result<(), Error> {
-    tx.run("DELETE FROM stops WHERE claimed_at < $1", args![before]).await.map(drop)
+    tx.run("DELETE FROM stops WHERE claimed_at < $1", args![before]).await?;
+    tx.run("DELETE FROM answers WHERE given_at < $1", args![before]).await.map(drop)
 }

@@ -16,7 +16,7 @@ use super::lane::Attempt;
 use super::session::{Tx, args, clean, column, number, tidy};
 use super::{archive, lane, lock};
 use crate::store::Error;
-use crate::store::model::{JobKind, Lease, Move, Proof, Released, Stage, TaskNews};
+use crate::store::model::{FETCHES, JobKind, Lease, Move, Proof, Released, Stage, TaskNews, text};
 use crate::task::Fetched;
 
 /// The most leases that are ended in one transaction.
@@ -212,10 +212,21 @@ async fn keep_fetched(tx: &Tx, fetched: &[(i64, &Fetched, Option<Timestamp>)], a
         raws.push(told.raw.as_str());
     }
     tx.run(
-        "INSERT INTO fetched_tasks (task_seq, task, files, raw, anchor) \
-         SELECT * FROM unnest($1::bigint[], $2::text[], $3::text[], $4::text[], $5::text[]) ON CONFLICT (task_seq) \
-         DO UPDATE SET task = excluded.task, files = excluded.files, raw = excluded.raw, anchor = excluded.anchor",
-        args![tasks, wholes, files, raws, column(fetched, |(_, told, _)| tidy(told.stands_at.as_deref()))],
+        "INSERT INTO fetched_tasks (task_seq, task, files, raw, anchor, fetches) \
+         SELECT seq, task, files, raw, anchor, ARRAY[noted] \
+         FROM unnest($1::bigint[], $2::text[], $3::text[], $4::text[], $5::text[], $6::text[]) \
+         AS told (seq, task, files, raw, anchor, noted) ON CONFLICT (task_seq) \
+         DO UPDATE SET task = excluded.task, files = excluded.files, raw = excluded.raw, anchor = excluded.anchor, \
+         fetches = (fetched_tasks.fetches || excluded.fetches)[greatest(cardinality(fetched_tasks.fetches) + 2 - $7::int, 1):]",
+        args![
+            tasks,
+            wholes,
+            files,
+            raws,
+            column(fetched, |(_, told, _)| tidy(told.stands_at.as_deref())),
+            column(fetched, |(_, told, _)| format!("{} {}", text(at), told.task.state)),
+            FETCHES,
+        ],
     )
     .await
     .map(drop)

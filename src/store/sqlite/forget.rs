@@ -63,6 +63,9 @@ pub(super) fn event(connection: &Connection, keys: &mut Keys, seq: i64, keep: Ke
 pub(super) fn task(connection: &Connection, seq: i64, at: &str) -> Result<(), Error> {
     work(connection, seq, at)?;
     connection.prepare_cached("DELETE FROM fetched_tasks WHERE task_seq = ?1")?.execute([seq])?;
+    connection
+        .prepare_cached("DELETE FROM answers WHERE (source, task_id) = (SELECT source, task_id FROM tasks WHERE seq = ?1)")?
+        .execute([seq])?;
     connection.prepare_cached("DELETE FROM tasks WHERE seq = ?1")?.execute([seq])?;
     Ok(())
 }

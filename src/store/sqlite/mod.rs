@@ -1,6 +1,7 @@
 //! The store in one SQLite file: one thread writes ([`writer`]), a few connections read.
 
 mod again;
+mod answer;
 mod append;
 mod archive;
 pub(super) mod backup;
@@ -23,6 +24,7 @@ mod rejection;
 pub(super) mod restore;
 mod retention;
 pub(super) mod stats;
+mod task;
 mod track;
 mod upkeep;
 mod work;
@@ -45,7 +47,8 @@ use super::model::{
     Waiting, text,
 };
 use super::view::{
-    Backlog, DeliveryRow, EventDetail, EventFilter, EventRow, Listed, Page, RejectionDetail, RejectionRow, TaskDetail, TaskRow,
+    Backlog, DeliveryRow, EventDetail, EventFilter, EventRow, Listed, Page, RejectionDetail, RejectionRow, TaskDetail,
+    TaskFilter, TaskRow,
 };
 use super::{Config, Error};
 use crate::clock::{Clock, millis};
@@ -320,13 +323,13 @@ impl Sqlite {
         self.read(move |connection| read::event_ids(connection, &start, limit)).await
     }
 
-    pub(super) async fn tasks(&self, source: Option<String>, page: Page) -> Result<Listed<TaskRow>, Error> {
-        self.read(move |connection| read::tasks(connection, source.as_deref(), &page)).await
+    pub(super) async fn tasks(&self, filter: TaskFilter, page: Page) -> Result<Listed<TaskRow>, Error> {
+        self.read(move |connection| task::tasks(connection, &filter, &page)).await
     }
 
     pub(super) async fn task(&self, source: &str, task_id: &str) -> Result<Option<TaskDetail>, Error> {
         let (source, task_id) = (source.to_owned(), task_id.to_owned());
-        self.read(move |connection| read::task(connection, &source, &task_id)).await
+        self.read(move |connection| task::task(connection, &source, &task_id)).await
     }
 
     pub(super) async fn deliveries(&self, like: Like, page: Page) -> Result<Listed<DeliveryRow>, Error> {

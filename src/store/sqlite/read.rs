@@ -6,14 +6,12 @@ use serde_json::{Value, json};
 
 use super::again::narrowing;
 use super::append::body;
-use super::archive;
 use crate::store::Error;
-use crate::store::model::{FileRow, Like};
+use crate::store::model::Like;
 use crate::store::view::{
-    ArchiveRow, AttemptRow, Backlog, BacklogRow, DeliveryRow, EventDetail, EventFilter, EventRow, Listed, Page, TASK_EVENTS,
-    TaskDetail, TaskRow, event_row_columns, page, payload, task_row_columns,
+    AttemptRow, Backlog, BacklogRow, DeliveryRow, EventDetail, EventFilter, EventRow, Listed, Page, TASK_EVENTS,
+    event_row_columns, page, payload,
 };
-use crate::task::File;
 
 /// What a list of events is narrowed to, and its order.
 macro_rules! narrowed {
@@ -145,73 +143,6 @@ fn work(connection: &Connection, state: &str, subject: Option<i64>) -> Result<Op
         .optional()?)
 }
 
-fn task_row(row: &Row<'_>) -> rusqlite::Result<(i64, TaskRow)> {
-    Ok((
-        row.get(0)?,
-        TaskRow {
-            source: row.get(1)?,
-            task_id: row.get(2)?,
-            proof: row.get(3)?,
-            proven_at: row.get(4)?,
-            deleted_at: row.get(5)?,
-            state: row.get(6)?,
-            title: row.get(7)?,
-            url: row.get(8)?,
-            stop_reason: row.get(9)?,
-            credits: row.get(10)?,
-            first_seen_at: row.get(11)?,
-            fetched_at: row.get(12)?,
-            kind: row.get(13)?,
-        },
-    ))
-}
-
-/// Tasks; what a registration ping names is none.
-pub(super) fn tasks(connection: &Connection, source: Option<&str>, at: &Page) -> Result<Listed<TaskRow>, Error> {
-    let rows = connection
-        .prepare_cached(concat!(
-            "SELECT ",
-            task_row_columns!(),
-            " FROM tasks WHERE seq < ?1 AND (?2 IS NULL OR source = ?2) \
-             AND NOT EXISTS (SELECT 1 FROM events WHERE ping AND events.seq = \
-             (SELECT max(event) FROM task_events WHERE task = tasks.seq)) \
-             ORDER BY seq DESC LIMIT ?3"
-        ))?
-        .query_map(params![at.cursor.unwrap_or(i64::MAX), source, at.limit + 1], task_row)?
-        .collect::<Result<_, _>>()?;
-    Ok(page(rows, at.limit))
-}
-
-pub(super) fn task(connection: &Connection, source: &str, task_id: &str) -> Result<Option<TaskDetail>, Error> {
-    let found = connection
-        .prepare_cached(concat!(
-            "SELECT ",
-            task_row_columns!(),
-            ", task, files, raw FROM tasks LEFT JOIN fetched_tasks ON task_seq = seq WHERE task_id = ?2 AND source = ?1"
-        ))?
-        .query_row(params![source, task_id], |row| {
-            let json = |column| -> rusqlite::Result<Option<Value>> {
-                let text: Option<String> = row.get(column)?;
-                Ok(text.and_then(|text| serde_json::from_str(&text).ok()))
-            };
-            let files: Option<String> = row.get(15)?;
-            let files = files.and_then(|text| serde_json::from_str(&text).ok());
-            let (seq, task) = task_row(row)?;
-            Ok((seq, task, json(14)?, files, json(16)?))
-        })
-        .optional()?;
-    let Some((seq, row, task, files, raw)) = found else { return Ok(None) };
-    let of_task = EventFilter { source: Some(source.to_owned()), task_id: Some(task_id.to_owned()), ..EventFilter::default() };
-    let events = events(connection, &of_task, &Page { limit: TASK_EVENTS, cursor: None })?.data;
-    let rows = archive::files(connection, seq)?;
-    let files = files.map(|mut files: Vec<File>| {
-        FileRow::tell(&mut files, &rows);
-        files
-    });
-    let archive = rows.into_iter().map(ArchiveRow::from).collect();
-    Ok(Some(TaskDetail { row, task, files, raw, archive, events }))
-}
-
 pub(super) fn deliveries(connection: &Connection, like: &Like, at: &Page) -> Result<Listed<DeliveryRow>, Error> {
     let rows = deliveries_where(
         connection,
@@ -231,6 +162,18 @@ pub(super) fn deliveries(connection: &Connection, like: &Like, at: &Page) -> Res
 pub(super) fn delivery(connection: &Connection, id: &str) -> Result<Option<DeliveryRow>, Error> {
     let found = deliveries_where(connection, "deliveries.id = ?1", id, i64::MAX, 1)?;
     Ok(found.into_iter().next().map(|(_, row)| row))
+}
+
+/// The newest deliveries of events of a task.
+pub(super) fn deliveries_of_task(connection: &Connection, task: i64) -> Result<Vec<DeliveryRow>, Error> {
+    let rows = deliveries_where(
+        connection,
+        "deliveries.event IN (SELECT event FROM task_events WHERE task = ?1)",
+        task,
+        i64::MAX,
+        TASK_EVENTS,
+    )?;
+    Ok(rows.into_iter().map(|(_, row)| row).collect())
 }
 
 /// Deliveries under a condition on `?1`, which is constant text of this file.

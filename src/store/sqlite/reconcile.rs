@@ -80,6 +80,7 @@ impl Sqlite {
     pub(in crate::store) async fn forget_stops(&self, before: Timestamp) -> Result<(), Error> {
         self.write(move |connection| {
             connection.prepare_cached("DELETE FROM stops WHERE claimed_at < ?1")?.execute([text(before)])?;
+            connection.prepare_cached("DELETE FROM answers WHERE given_at < ?1")?.execute([text(before)])?;
             Ok(())
         })
         .await

@@ -9,7 +9,7 @@ use rusqlite::{Connection, OptionalExtension as _, params};
 use super::append::add_job;
 use super::{archive, lane, reconcile};
 use crate::store::Error;
-use crate::store::model::{Finish, JobKind, Lease, Move, Proof, Released, Setback, Stage, TaskNews, text};
+use crate::store::model::{FETCHES, Finish, JobKind, Lease, Move, Proof, Released, Setback, Stage, TaskNews, text};
 use crate::task::Fetched;
 
 /// The kind, queue and subject of the job that `lease` holds; `None` if it holds it no more.
@@ -151,9 +151,20 @@ pub(super) fn learn(connection: &Connection, task: i64, news: &TaskNews, at: &st
             .execute(params![task, told.state.as_str(), told.title, told.url, told.stop_reason, told.credits, at, looked_at])?;
         connection
             .prepare_cached(
-                "INSERT OR REPLACE INTO fetched_tasks (task_seq, task, files, raw, anchor) VALUES (?1, ?2, ?3, ?4, ?5)",
+                "INSERT INTO fetched_tasks (task_seq, task, files, raw, anchor, fetches) VALUES (?1, ?2, ?3, ?4, ?5, json_array(?6)) \
+                 ON CONFLICT (task_seq) DO UPDATE SET task = excluded.task, files = excluded.files, raw = excluded.raw, \
+                 anchor = excluded.anchor, fetches = json_insert(iif(json_array_length(fetches) < ?7, fetches, \
+                 json_remove(fetches, '$[0]')), '$[#]', ?6)",
             )?
-            .execute(params![task, json(serde_json::to_string(told))?, json(serde_json::to_string(files))?, raw, stands_at])?;
+            .execute(params![
+                task,
+                json(serde_json::to_string(told))?,
+                json(serde_json::to_string(files))?,
+                raw,
+                stands_at,
+                format!("{at} {}", told.state),
+                FETCHES
+            ])?;
     }
     Ok(())
 }

@@ -98,7 +98,7 @@ async fn a_store_on_a_server_is_measured() {
     );
     assert_eq!(
         (&stats["created_at"], &stats["schema"], &stats["shrinks"]),
-        (&json!("2026-01-15T12:00:00.000Z"), &json!("5"), &Value::Null)
+        (&json!("2026-01-15T12:00:00.000Z"), &json!("6"), &Value::Null)
     );
     assert!(
         stats["file"].as_str().unwrap().starts_with("postgres://") && stats["bytes_per_event"].as_u64().unwrap() > 0,
@@ -166,7 +166,15 @@ async fn what_nobody_can_have_written_is_not_found() {
         assert_eq!(store.events(state, page()).await.unwrap().data.len(), 0);
         let like = Like { task: Some(text.to_owned()), destination: Some(text.to_owned()), ..Like::default() };
         assert_eq!(store.deliveries(like, page()).await.unwrap().data.len(), 0);
-        assert_eq!(store.tasks(Some(text.to_owned()), page()).await.unwrap().data.len(), 0);
+        assert_eq!(
+            store
+                .tasks(TaskFilter { source: Some(text.to_owned()), state: Some(text.to_owned()) }, page())
+                .await
+                .unwrap()
+                .data
+                .len(),
+            0
+        );
         assert!(store.task("manus", text).await.unwrap().is_none() && store.holding(text, text).await.unwrap().is_none());
         assert!(store.event(text).await.unwrap().is_none() && store.delivery(text).await.unwrap().is_none());
         assert_eq!(store.erase("manus", text, at(0)).await.unwrap(), taskhook::store::upkeep::Erased::Unknown);

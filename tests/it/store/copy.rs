@@ -103,13 +103,17 @@ async fn full() -> Full {
     end(&mut database).await;
     run(
         &database,
-        "INSERT INTO fetched_tasks (task_seq, task, files, raw) VALUES (1, '{\"id\":\"t1\"}', '[]', '{}'); \
+        "INSERT INTO fetched_tasks (task_seq, task, files, raw, fetches) VALUES (1, '{\"id\":\"t1\"}', '[]', '{}', \
+         '[\"2026-01-15T12:00:00.000Z finished\"]'); \
          UPDATE tasks SET credits = 0.1, kind = 'x', fetched_at = '2026-01-15T12:00:00.123Z' WHERE seq = 1; \
          INSERT INTO files (subject, key, event, name, url, size_bytes, sha256, status, first_seen_at, ended_at) VALUES \
          (1, 'k', 1, 'Bericht \u{fc}ber.md', 'https://x', 7, 'd6b6', 'archived', '2026-01-15T12:00:00.000Z', '2026-01-15T12:00:01.000Z'); \
          INSERT INTO archiving (event, subject, told, since, out_of_order) VALUES (1, 1, 'fetched', '2026-01-15T12:00:00.000Z', 1); \
          INSERT INTO stops (source, task_id, anchor, state, at, event, recovered, claimed_at) VALUES ('manus', 't1', 'a1', 'finished', \
          '2026-01-15T11:59:59.000Z', '019bc185-0000-7000-8000-000000000001', 1, '2026-01-15T12:00:00.000Z'); \
+         INSERT INTO answers (id, source, task_id, kind, question, given_by, content, state, stands, reason, given_at, ended_at) VALUES \
+         ('019bc185-0000-7000-8000-000000000002', 'manus', 't1', 'reply', 'a1', 'me', 'Go \u{fc}ber on', 'unknown', 1, 'lost', \
+         '2026-01-15T12:00:00.000Z', '2026-01-15T12:00:01.000Z'); \
          INSERT INTO reconciled (source, since, read_at) VALUES ('manus', '2026-01-15T12:00:00.000Z', '2026-01-15T12:02:00.000Z'); \
          INSERT INTO unwanted_files (sha256, since) VALUES ('aa', '2026-01-15T12:00:00.000Z'); \
          INSERT INTO erased_keys (key, event, erased_at) VALUES (X'000102030405060708090a0b0c0d0e0f', \
@@ -197,7 +201,7 @@ async fn lists_are_the_same_in_both() {
         let events = store.events(EventFilter::default(), page()).await.unwrap().data;
         let mut all = vec![
             json!(events),
-            json!(store.tasks(None, page()).await.unwrap().data),
+            json!(store.tasks(TaskFilter::default(), page()).await.unwrap().data),
             json!(store.rejections(page()).await.unwrap().data),
             json!(store.deliveries(taskhook::store::model::Like::default(), page()).await.unwrap().data),
         ];

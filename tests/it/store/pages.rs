@@ -50,7 +50,11 @@ async fn a_task_that_was_told_of_is_listed_and_ours_and_what_was_known_before_st
         store.track("manus", task, kind, at(5)).await.unwrap();
     }
     store.track("second", "t2", "audio", at(6)).await.unwrap();
-    let rows = store.tasks(Some("manus".into()), Page { limit: 9, cursor: None }).await.unwrap().data;
+    let rows = store
+        .tasks(TaskFilter { source: Some("manus".into()), state: None }, Page { limit: 9, cursor: None })
+        .await
+        .unwrap()
+        .data;
     let told =
         |row: &taskhook::store::view::TaskRow| (row.task_id.clone(), row.kind.clone().unwrap(), row.proof.clone().unwrap());
     let expected =
@@ -211,7 +215,8 @@ async fn tasks_come_in_pages_and_with_their_events(database: Database) {
     database.claim(JobKind::Fetch, "manus", at(0)).await;
     let (mut found, mut cursor, mut looks) = (Vec::new(), None, 0);
     loop {
-        let page = store.tasks(Some("manus".into()), Page { limit: 3, cursor }).await.unwrap();
+        let page =
+            store.tasks(TaskFilter { source: Some("manus".into()), state: None }, Page { limit: 3, cursor }).await.unwrap();
         found.extend(page.data.into_iter().map(|row| row.task_id));
         looks += 1;
         cursor = page.next_cursor.map(|cursor| cursor.parse().unwrap());
@@ -220,7 +225,7 @@ async fn tasks_come_in_pages_and_with_their_events(database: Database) {
         }
     }
     assert_eq!((found, looks), ((0..7).rev().map(|number| format!("t{number}")).collect(), 3));
-    assert_eq!(store.tasks(None, Page { limit: 99, cursor: None }).await.unwrap().data.len(), 8);
+    assert_eq!(store.tasks(TaskFilter::default(), Page { limit: 99, cursor: None }).await.unwrap().data.len(), 8);
     let task = store.task("manus", "t1").await.unwrap().unwrap();
     assert_eq!(task.events.iter().map(|row| row.event_id.as_str()).collect::<Vec<_>>(), ["b1", "a1"]);
     assert_eq!((task.row.first_seen_at.as_str(), task.row.proof), ("2026-01-15T12:00:00.000Z", None));

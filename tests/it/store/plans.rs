@@ -408,7 +408,10 @@ async fn reading(large: &mut Large) {
     large.look("ids of deliveries");
     large.store.deliveries(Like::default(), Page { limit: 50, cursor: None }).await.unwrap();
     large.look("all deliveries");
-    large.store.tasks(Some("manus".into()), Page { limit: 50, cursor: Some(5000) }).await.unwrap();
+    for state in [None, Some("open"), Some("waiting")] {
+        let filter = TaskFilter { source: Some("manus".into()), state: state.map(str::to_owned) };
+        large.store.tasks(filter, Page { limit: 50, cursor: Some(5000) }).await.unwrap();
+    }
     large.look("tasks");
     large.store.task("manus", "t44").await.unwrap().unwrap();
     large.look("a task");
