@@ -118,6 +118,31 @@ async fn a_confirmation_fits_what_is_asked_for_and_may_be_declined_first() {
 }
 
 #[tokio::test]
+async fn each_kind_of_waiting_is_answered_by_its_own_call() {
+    let crm = Recorder::start().await;
+    let mut harness = start(setup(&crm, "")).await;
+    for (kind, act_of, call) in [
+        ("messageAskUser", "reply", "sendMessage"),
+        ("cascadeAskUser", "reply", "sendMessage"),
+        ("gmailSendAction", "confirm", "confirmAction"),
+        ("webdevRequestSecrets", "confirm", "confirmAction"),
+        ("apiHighCreditNotice", "confirm", "confirmAction"),
+        ("inventedYesterday", "confirm", "confirmAction"),
+    ] {
+        let task = harness.manus.create_task(KEY, Plan::confirm(kind, "May I?"));
+        harness.manus.finish_all().await;
+        harness.drain().await;
+        let before = calls(&harness, call);
+        let body = if act_of == "reply" { json!({"message": "Yes"}) } else { json!({}) };
+        assert_eq!(told(&act(&harness, &task, act_of, &body).await), (200, "sent".to_owned()), "{kind}");
+        assert_eq!(calls(&harness, call) - before, 1, "{kind}");
+        harness.manus.finish_all().await;
+        harness.drain().await;
+        assert_eq!(crm.bodies().last().expect("it went on")["event"]["stop_reason"], "finish", "{kind}");
+    }
+}
+
+#[tokio::test]
 async fn two_answers_at_once_reach_the_provider_once() {
     for version in ["v1", "v2"] {
         let crm = Recorder::start().await;
