@@ -217,10 +217,20 @@ impl App {
         let upkeep = Upkeep::new(config.retention, store.clone(), archive.clone(), clock.clone(), health.clone());
         let api = Admin::new(store.clone(), actions, Metrics::of_process(), token);
         let served = archive.links().map(|links| archive::router(archive.clone(), links.clone(), clock.clone()));
-        let environment = Environment { store: store.clone(), clock, sources, destinations, routes, archive, health, wake };
+        let environment = Environment {
+            store: store.clone(),
+            clock,
+            sources,
+            destinations,
+            routes,
+            archive,
+            health,
+            wake,
+            watch: config.watch,
+        };
         let environment = Arc::new(environment);
         let worker = Worker::new(Arc::clone(&environment));
-        let worker = if by_itself { worker.reconciling() } else { worker };
+        let worker = if by_itself { worker.reconciling().watching() } else { worker };
 
         let mut app = Self {
             public: public.local_addr().unwrap_or(config.server.listen),

@@ -5,6 +5,8 @@
 //! What identifies an event is read once, at its receipt, from the whole request. The rest of the facts is read again from the kept
 //! bytes whenever it is needed, so a better reader later also reads old events better.
 
+mod watch;
+
 use std::fmt;
 
 use aws_lc_rs::digest::{SHA256, digest};
@@ -14,6 +16,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use uuid::Uuid;
 
+pub use self::watch::Watch;
 use crate::task::Question;
 
 /// Our word for a type, or a shape, that we do not know. The provider's own word is then in [`Facts::provider_type`].
@@ -37,6 +40,8 @@ pub enum Verification {
     Authorization,
     /// No request told it: the provider's API did, asked with our own key.
     Api,
+    /// Nobody told it: taskhook noticed it by itself. See [`Watch`].
+    Watch,
     /// Nothing was checked: the source says `verify = "none"`.
     None,
 }
@@ -49,6 +54,7 @@ impl Verification {
             Self::Signature => "signature",
             Self::Authorization => "authorization",
             Self::Api => "api",
+            Self::Watch => "watch",
             Self::None => "none",
         }
     }
@@ -56,7 +62,10 @@ impl Verification {
     /// The value that [`Verification::as_str`] wrote; whatever else is nothing that was checked.
     #[must_use]
     pub fn of(word: &str) -> Self {
-        [Self::Signature, Self::Authorization, Self::Api].into_iter().find(|one| one.as_str() == word).unwrap_or(Self::None)
+        [Self::Signature, Self::Authorization, Self::Api, Self::Watch]
+            .into_iter()
+            .find(|one| one.as_str() == word)
+            .unwrap_or(Self::None)
     }
 }
 

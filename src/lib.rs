@@ -84,6 +84,7 @@
 //! | what is answered to a task, and why only once | `src/action/answer.rs`; which answer stands, `src/store/sqlite/answer.rs` |
 //! | what a task's timeline is joined from | `src/store/timeline.rs` |
 //! | what no webhook told, and how it is found | `src/worker/reconcile.rs`, `src/store/sqlite/reconcile.rs` |
+//! | what is told of that is not as it should be, and by which event | `src/worker/watch/`, `src/store/sqlite/watch.rs` |
 //! | what waits for what, and how long | `src/worker/fetch.rs`, `src/store/sqlite/lane.rs` |
 //! | what an event waits for files, and for how long | `src/worker/archive.rs` |
 //! | which addresses of a payload are never asked | `src/http/guard.rs` |

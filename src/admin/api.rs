@@ -15,6 +15,7 @@ use serde_json::{Value, json};
 
 use super::{act, task};
 use crate::action::{self, Actions};
+use crate::event::Watch;
 use crate::setting::Secret;
 use crate::store::model::{JobKind, Like};
 use crate::store::view::{EventFilter, Page};
@@ -138,6 +139,7 @@ impl Admin {
             .route("/api/v1/destinations/{name}/resume", post(act::resume))
             .route("/api/v1/rejections", get(rejections))
             .route("/api/v1/rejections/{id}", get(rejection))
+            .route("/api/v1/watches", get(watches))
             .route("/api/v1/stats", get(stats))
             .fallback(|| std::future::ready(Refused::absent("page")))
             .layer(from_fn_with_state(Arc::clone(&admin), authorize))
@@ -286,6 +288,11 @@ async fn rejection(State(admin): State<Arc<Admin>>, Path(id): Path<i64>) -> Resu
     Ok(Json(rejection).into_response())
 }
 
+async fn watches(State(admin): State<Arc<Admin>>, asked: Asked) -> Result<Response, Refused> {
+    let (search, page) = search(asked)?;
+    Ok(Json(admin.store.watches(search.source, page).await?).into_response())
+}
+
 async fn stats(State(admin): State<Arc<Admin>>) -> Result<Response, Refused> {
     Ok(Json(admin.store.backlog().await?).into_response())
 }
@@ -298,5 +305,10 @@ async fn metrics(State(admin): State<Arc<Admin>>) -> Result<String, Refused> {
     }
     metrics::gauge!(name::QUARANTINED).set(backlog.quarantined as f64);
     metrics::gauge!(name::DEAD_LETTERS).set(backlog.dead as f64);
+    let watching = admin.store.watching().await?;
+    for watch in Watch::ALL {
+        let count = watching.iter().find(|(kind, _)| kind == watch.as_str()).map_or(0, |(_, count)| *count);
+        metrics::gauge!(name::WATCHES, "type" => watch.as_str()).set(count as f64);
+    }
     Ok(admin.metrics.render())
 }

@@ -90,6 +90,13 @@ mod tests {
         [outbound]
         allow_private_addresses = false
 
+        [watch]
+        task_silent = "1h"
+        task_waiting = "30m"
+        not_delivered = "15m"
+        dead_letter = "on"
+        source_silent = "on"
+
         [sources.manus]
         provider = "manus"
         api_version = "v2"

@@ -133,11 +133,18 @@ async fn fetch(client: &Client, config: &Config, clock: &Clock, id: &str) -> Res
         replay: 0,
         body: Bytes::from(body),
     };
-    let task = match task_id.filter(|_| source.ends(&event.kind) && source.fetches()) {
+    let own = event.verification == Verification::Watch;
+    let asked = task_id.is_some() && (own || (source.ends(&event.kind) && source.fetches()));
+    let task = match task_id.filter(|_| asked) {
         Some(task_id) => fetched(client, &name, &task_id).await,
-        None => return Ok(worker::envelope(&source, &event, Known::NotAsked, Place::default())),
+        None => None,
     };
-    Ok(worker::envelope(&source, &event, task.as_ref().map_or(Known::FromWebhook, Known::Fetched), Place::default()))
+    let known = match &task {
+        Some(fetched) => Known::Fetched(fetched),
+        None if asked && !own => Known::FromWebhook,
+        None => Known::NotAsked,
+    };
+    Ok(worker::envelope(&source, &event, known, Place::default()))
 }
 
 /// The task as it was last fetched, if it was.

@@ -26,6 +26,9 @@ pub(super) fn everything(config: &mut Config, places: &Places, errors: &mut Vec<
     for (key, reason) in config.retention.check() {
         rules.refuse(&format!("retention.{key}"), &reason);
     }
+    for (key, reason) in config.watch.check() {
+        rules.refuse(&format!("watch.{key}"), &reason);
+    }
     if let Some(filter) = &config.rust_log
         && let Err(reason) = telemetry::parse_filter(filter)
     {

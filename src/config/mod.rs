@@ -32,6 +32,7 @@ use serde::Serialize;
 pub use error::{Error, Errors};
 
 use crate::http::guard;
+use crate::worker::WatchConfig;
 use crate::{admin, archive, destination, provider, route, server, store, telemetry, upkeep};
 
 /// The embedded defaults, byte for byte.
@@ -80,6 +81,8 @@ pub struct Config {
     pub files: archive::FilesConfig,
     /// `[outbound]`
     pub outbound: guard::Config,
+    /// `[watch]`
+    pub watch: WatchConfig,
     /// `[sources.…]`: never empty.
     pub sources: BTreeMap<String, provider::Config>,
     /// `[destinations.…]`: `log` is always among them.

@@ -9,8 +9,20 @@ use super::read::Unknown;
 use super::secret::TWIN;
 
 /// All sections.
-pub(super) const SECTIONS: [&str; 11] =
-    ["log", "server", "admin", "store", "retention", "archive", "files", "outbound", "sources", "destinations", "routes"];
+pub(super) const SECTIONS: [&str; 12] = [
+    "log",
+    "server",
+    "admin",
+    "store",
+    "retention",
+    "archive",
+    "files",
+    "outbound",
+    "watch",
+    "sources",
+    "destinations",
+    "routes",
+];
 
 /// The keys of fixed sections that the built-in configuration leaves out.
 const WITHOUT_DEFAULT: [&str; 12] = [
@@ -42,7 +54,7 @@ impl Loader<'_> {
 
     /// The keys of the sections that are always there.
     fn fixed_keys(&self) -> Vec<Path> {
-        let mut keys: Vec<_> = ["log", "server", "admin", "store", "retention", "archive", "files", "outbound"]
+        let mut keys: Vec<_> = ["log", "server", "admin", "store", "retention", "archive", "files", "outbound", "watch"]
             .into_iter()
             .filter_map(|section| Some((section, self.defaults.get(section)?)))
             .flat_map(|(section, value)| match &value.kind {

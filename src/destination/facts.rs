@@ -2,7 +2,7 @@
 //!
 //! Everything in it is third-party text, on one line where it says so; whoever writes it escapes it for where it goes.
 
-use crate::event;
+use crate::event::{self, Verification};
 use crate::markdown::link;
 use crate::route::Envelope;
 use crate::task::{FileStatus, Question, State};
@@ -54,25 +54,30 @@ pub(super) struct File<'a> {
 impl<'a> Facts<'a> {
     pub(super) fn of(envelope: &'a Envelope) -> Self {
         let (told, task) = (&envelope.event.facts, envelope.task.as_ref());
+        // What taskhook noticed by itself is not what the agent said or did.
+        let own = envelope.verification == Verification::Watch;
         let text = |text: Option<&'a String>| text.map(String::as_str).filter(|text| !text.trim().is_empty());
         let title = text(task.and_then(|task| task.title.as_ref())).or(text(told.title.as_ref()));
         let id = task.map(|task| task.id.as_str()).filter(|id| !id.is_empty()).or(told.task_id.as_deref());
         let title = title.map(|title| one_line(title, MAX_TITLE)).filter(|title| !title.is_empty());
-        let title = title.or_else(|| Some(format!("Task {}", one_line(id?, MAX_WORD)))).unwrap_or_else(|| "An event".to_owned());
-        let (sign, state) = match task {
+        let title = title
+            .or_else(|| Some(format!("Task {}", one_line(id?, MAX_WORD))))
+            .unwrap_or_else(|| (if own { "taskhook" } else { "An event" }).to_owned());
+        let (sign, state) = match task.filter(|_| !own) {
             Some(task) => stands(task.state),
+            None if own => noticed(envelope),
             None => happened(&envelope.kind, told.stop_reason.as_deref()),
         };
         // The last thing that the agent said is the answer; a webhook has but the beginning of it.
-        let said = task.and_then(|task| task.messages.iter().rev().find(|message| message.role == "assistant"));
+        let said = task.filter(|_| !own).and_then(|task| task.messages.iter().rev().find(|message| message.role == "assistant"));
         let answer = text(said.map(|message| &message.text)).or(text(told.message.as_ref()));
         let question = task.and_then(|task| task.question.as_ref()).or(told.question.as_ref());
-        let asked = question.filter(|_| task.is_none_or(|task| task.state == State::Waiting));
+        let asked = question.filter(|_| !own && task.is_none_or(|task| task.state == State::Waiting));
         // An agent that asks often says nothing but its question: once is enough.
         let repeats =
             |answer: &&str| asked.and_then(|asked| asked.text.as_deref()).is_some_and(|text| text.trim() == answer.trim());
         let answer = answer.filter(|answer| !repeats(answer));
-        let output = task.and_then(|task| task.structured_output.as_ref()).or(told.structured_output.as_ref());
+        let output = task.filter(|_| !own).and_then(|task| task.structured_output.as_ref()).or(told.structured_output.as_ref());
         Self {
             title,
             sign,
@@ -85,7 +90,7 @@ impl<'a> Facts<'a> {
                 .filter(|_| task.is_some_and(|task| task.state == State::Failed)),
             output: output.filter(|value| !value.is_null()).map(|value| format!("{value:#}")),
             page: task.and_then(|task| task.url.as_deref()).or(told.url.as_deref()).and_then(link),
-            files: envelope.files.iter().map(File::of).collect(),
+            files: envelope.files.iter().filter(|_| !own).map(File::of).collect(),
         }
     }
 }
@@ -132,6 +137,13 @@ fn happened(kind: &str, stop_reason: Option<&str>) -> (&'static str, String) {
         (event::TASK_STOPPED, _) => ("🔔", "stopped".to_owned()),
         (other, _) => ("🔔", one_line(other, MAX_WORD)),
     }
+}
+
+/// What a watch event says.
+fn noticed(envelope: &Envelope) -> (&'static str, String) {
+    let over = envelope.event.payload["state"] == "cleared";
+    let what = one_line(envelope.kind.trim_start_matches("watch."), MAX_WORD).replace('_', " ");
+    if over { ("✅", format!("{what}: over")) } else { ("⚠️", what) }
 }
 
 fn details(envelope: &Envelope) -> Vec<String> {

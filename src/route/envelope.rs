@@ -91,6 +91,12 @@ pub struct Event {
 }
 
 impl Envelope {
+    /// The destination that a watch event tells of, which therefore never gets it.
+    #[must_use]
+    pub fn in_trouble(&self) -> Option<&str> {
+        self.event.payload["destination"].as_str().filter(|_| self.verification == Verification::Watch)
+    }
+
     /// The names that expressions may use.
     #[must_use]
     pub fn schema() -> &'static Schema {

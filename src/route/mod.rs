@@ -168,7 +168,8 @@ impl Routes {
         self.0.iter().any(|route| route.unknown)
     }
 
-    /// Where `envelope` goes, in the order of the routes; empty if no route matches.
+    /// Where `envelope` goes, in the order of the routes; empty if no route matches. What taskhook noticed of a destination never goes
+    /// there.
     ///
     /// # Errors
     /// [`Error::Failed`] if a `when` has no value for this event. Then it goes nowhere, and must be kept as a dead letter.
@@ -178,7 +179,7 @@ impl Routes {
             if !route.takes(envelope, &mut context)? {
                 continue;
             }
-            for destination in &route.to {
+            for destination in route.to.iter().filter(|to| envelope.in_trouble() != Some(to.as_str())) {
                 if !targets.iter().any(|target| target.destination == *destination) {
                     let (route, wait_for_files) = (route.name.clone(), route.wait_for_files);
                     targets.push(Target { route, destination: destination.clone(), wait_for_files });
@@ -199,8 +200,10 @@ impl Routes {
     #[must_use]
     pub fn explain(&self, envelope: &Envelope) -> Vec<Tried> {
         let mut context = None;
-        let tried =
-            |route: &Route| Tried { route: route.name.clone(), takes: route.takes(envelope, &mut context), to: route.to.clone() };
+        let tried = |route: &Route| {
+            let to = route.to.iter().filter(|to| envelope.in_trouble() != Some(to.as_str())).cloned().collect();
+            Tried { route: route.name.clone(), takes: route.takes(envelope, &mut context), to }
+        };
         self.0.iter().map(tried).collect()
     }
 }

@@ -4,11 +4,11 @@ use jiff::Timestamp;
 use serde_json::json;
 
 use super::Envelope;
-use crate::event::{TASK_CREATED, TASK_PROGRESS, UNKNOWN};
+use crate::event::{TASK_CREATED, TASK_PROGRESS, UNKNOWN, Verification, Watch};
 use crate::task::{File, FileStatus, Message, Question, QuestionKind, State, Task, Usage};
 
 /// What `taskhook routes test --sample` takes.
-pub const SAMPLES: &[&str] = &["created", "failed", "finished", "hostile", "progress", "question", "test", "unknown"];
+pub const SAMPLES: &[&str] = &["created", "failed", "finished", "hostile", "progress", "question", "test", "unknown", "watch"];
 
 const TITLE: &str = "Compare three note-taking apps for a small team";
 const ANSWER: &str = "# Which app to take\n\nFor a team of **six**, take *Quill*: it has the best search, and its price does not \
@@ -48,6 +48,7 @@ impl Envelope {
                 envelope.event.facts.provider_type = Some("task_teleported".to_owned());
                 envelope
             }
+            "watch" => watch(),
             _ => return None,
         };
         Some(sample)
@@ -111,6 +112,24 @@ fn ended(state: State, reason: &str, answer: &str, change: impl FnOnce(&mut Task
     change(&mut task);
     facts.question.clone_from(&task.question);
     envelope.task = Some(task);
+    envelope
+}
+
+/// What taskhook noticed by itself: a dead letter.
+fn watch() -> Envelope {
+    let mut envelope = ended(State::Finished, "finish", ANSWER, |_| {});
+    let said = "A delivery to `crm` was given up on: 422 Unprocessable Entity";
+    Watch::DeadLetter.as_str().clone_into(&mut envelope.kind);
+    envelope.verification = Verification::Watch;
+    let facts = &mut envelope.event.facts;
+    facts.kind.clone_from(&envelope.kind);
+    (facts.provider_type, facts.stop_reason) = (None, None);
+    facts.event_id = format!("{}:{}", envelope.kind, envelope.id);
+    facts.message = Some(said.to_owned());
+    envelope.event.payload = json!({"watch": "dead_letter", "state": "raised", "text": said, "count": 1, "since": "2025-11-18T23:05:02.000Z",
+        "raised_at": "2025-11-18T23:05:30.000Z", "cleared_at": null, "source": envelope.source, "destination": "crm", "task_id": facts.task_id,
+        "event": "019a9936-de14-7c3a-9d52-0f6c1e8b4a77", "delivery": "019a9936-e1fc-7f10-8a1b-3b9f6c2d7e55",
+        "reason": "422 Unprocessable Entity", "stops": null});
     envelope
 }
 

@@ -42,6 +42,7 @@ mod sqlite;
 mod timeline;
 pub mod upkeep;
 pub mod view;
+mod watch;
 
 use std::time::Duration;
 

@@ -5,6 +5,7 @@ mod answer;
 mod file;
 mod held;
 mod stop;
+mod watch;
 
 use bytes::Bytes;
 use jiff::Timestamp;
@@ -15,6 +16,7 @@ pub use self::answer::{AnswerKind, NewAnswer, Outcome};
 pub use self::file::{FileRow, NewFile, Progress, TURN_EVENTS, Told, Waiting};
 pub use self::held::{Bundle, Held, Queue};
 pub use self::stop::{Acquainted, Claim, OpenTask, Reconciled, UNCLAIMED};
+pub use self::watch::{Condition, Look, Watched};
 use crate::clock;
 use crate::event::Verification;
 use crate::task::Fetched;

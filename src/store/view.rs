@@ -40,6 +40,17 @@ pub(super) use answer_columns;
 /// Why nobody knows of an answer whether it arrived, of which the end was never written down.
 pub(super) const LOST: &str = "taskhook ended while it was sent";
 
+/// The columns of `watches` that a [`WatchRow`] is made of, its place first.
+macro_rules! watch_row_columns {
+    () => {
+        "seq, type, source, task_id, destination, since, raised_at, detail, event"
+    };
+}
+pub(super) use watch_row_columns;
+
+/// The newest events that are looked through for webhooks of a source, and the most stops that are.
+pub(super) const NEWEST: i64 = 20_000;
+
 /// The most events that are shown with a task, and deliveries with an event.
 pub(super) const TASK_EVENTS: usize = 200;
 
@@ -198,6 +209,28 @@ pub struct TaskRow {
     pub first_seen_at: String,
     /// When it was last fetched.
     pub fetched_at: Option<String>,
+}
+
+/// Something that holds and that was noticed, in a list.
+#[derive(Clone, Debug, Serialize)]
+pub struct WatchRow {
+    /// The type of its events.
+    #[serde(rename = "type")]
+    pub kind: String,
+    /// The source that it is about.
+    pub source: String,
+    /// The task that it is about.
+    pub task_id: Option<String>,
+    /// The destination that is in trouble.
+    pub destination: Option<String>,
+    /// Since when it has held.
+    pub since: String,
+    /// When it was noticed.
+    pub raised_at: String,
+    /// What more is known.
+    pub detail: Value,
+    /// The event that tells of it, alone or with others.
+    pub event: String,
 }
 
 /// One task, whole.

@@ -1,9 +1,11 @@
 //! From an event and its task to deliveries: the envelope, the routes that match, and what is sent to each.
 
+use std::time::Duration;
+
 use serde_json::Value;
 use uuid::Uuid;
 
-use super::Environment;
+use super::{Environment, watch};
 use crate::event::{Facts, Verification};
 use crate::provider::{Kept, Source};
 use crate::route::{Envelope, Event};
@@ -72,11 +74,20 @@ pub(super) fn with_files(
 
 /// The deliveries of `event` with this envelope.
 pub(super) fn deliveries(environment: &Environment, source: &Source, event: &StoredEvent, envelope: &Envelope) -> Stage {
-    let (stopped, out_of_order) = (source.ends(&envelope.kind), envelope.out_of_order);
+    let own = event.verification == Verification::Watch;
+    let (stopped, out_of_order) = (!own && source.ends(&envelope.kind), envelope.out_of_order);
     let targets = match environment.routes.select(envelope) {
         Ok(targets) => targets,
         Err(error) => return dead(event, &error),
     };
+    if let Some(failed) = envelope.in_trouble().filter(|_| targets.is_empty()) {
+        tracing::warn!(
+            event = %event.id, destination = failed,
+            "`{}` is about the destination `{failed}`, and no route leads it to another one: it goes nowhere", envelope.kind
+        );
+    }
+    // What is not as it should be is told at once, whatever is before it.
+    let order_wait = if own { Some(Duration::ZERO) } else { stopped.then(|| source.order_wait()) };
     let mut deliveries = Vec::with_capacity(targets.len());
     for target in targets {
         let Some(destination) = environment.destinations.get(&target.destination) else { continue };
@@ -87,7 +98,7 @@ pub(super) fn deliveries(environment: &Environment, source: &Source, event: &Sto
                 route: target.route,
                 body,
                 out_of_order,
-                order_wait: stopped.then(|| source.order_wait()),
+                order_wait,
             }),
             Err(error) => return dead(event, &error),
         }
@@ -98,8 +109,10 @@ pub(super) fn deliveries(environment: &Environment, source: &Source, event: &Sto
 /// The envelope of `event`, as far as it and its task tell it.
 #[must_use]
 pub fn envelope(source: &Source, event: &StoredEvent, task: Known<'_>, place: Place) -> Envelope {
-    let facts = source.tell(&kept(event));
-    let stopped = source.ends(&facts.kind);
+    let payload = payload(&event.body);
+    let own = event.verification == Verification::Watch;
+    let mut facts = if own { watch::facts(event, &payload) } else { source.tell(&kept(event)) };
+    let stopped = !own && source.ends(&facts.kind);
     // An event may tell the whole task by itself.
     let told = || if stopped { source.told(&kept(event)) } else { None };
     let (task, files) = match task {
@@ -114,7 +127,12 @@ pub fn envelope(source: &Source, event: &StoredEvent, task: Known<'_>, place: Pl
             None => (None, attached(&facts)),
         },
     };
-    let (recovered, payload) = (event.verification == Verification::Api, payload(&event.body));
+    if let Some(task) = task.as_ref().filter(|_| own) {
+        facts.title.clone_from(&task.title);
+        facts.url.clone_from(&task.url);
+    }
+    let recovered = event.verification == Verification::Api;
+    let valid = if own { None } else { source.is_valid(&event.body) };
     Envelope {
         id: event.id,
         kind: facts.kind.clone(),
@@ -127,7 +145,7 @@ pub fn envelope(source: &Source, event: &StoredEvent, task: Known<'_>, place: Pl
         may_repeat: place.may_repeat || (recovered && payload["may_repeat"] == true),
         out_of_order: place.out_of_order,
         collision_of: event.collision_of,
-        event: Event { facts, valid: source.is_valid(&event.body), payload },
+        event: Event { facts, valid, payload },
         task,
         files,
     }

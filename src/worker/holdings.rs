@@ -10,7 +10,7 @@
 use std::collections::HashMap;
 use std::time::Duration;
 
-use super::{Worker, deliver, prove};
+use super::{Worker, deliver, prove, watch};
 use crate::store;
 use crate::store::model::{Bundle, Held, JobKind, Queue};
 
@@ -130,6 +130,7 @@ impl Worker {
                 if let Some(source) = self.environment.sources.get(name) {
                     source.budget().close();
                     self.environment.health.recover(&prove::part(source));
+                    self.environment.health.recover(&watch::part(name));
                 }
             }
             Queue::Destination(name) => {

@@ -25,6 +25,7 @@ mod places;
 mod prove;
 mod reconcile;
 mod turns;
+mod watch;
 
 use std::collections::{BTreeMap, HashMap};
 use std::pin::pin;
@@ -39,6 +40,7 @@ use tokio_util::sync::CancellationToken;
 use self::breaker::Breaker;
 pub use self::dispatch::{Known, Place, envelope};
 use self::pace::Pace;
+pub use self::watch::{Config as WatchConfig, Limit};
 use crate::archive::Archive;
 use crate::clock::{self, Clock};
 use crate::destination::Destination;
@@ -71,6 +73,8 @@ pub struct Environment {
     pub health: Health,
     /// Rung by whoever makes jobs.
     pub wake: Arc<Notify>,
+    /// What is watched for.
+    pub watch: WatchConfig,
 }
 
 /// The worker. One per process.
@@ -84,6 +88,8 @@ pub struct Worker {
     jump: jump::Jump,
     /// When each source is reconciled next, by the clock's running time; `None` if it is not done here.
     rounds: Option<HashMap<String, Duration>>,
+    /// When what is not as it should be is looked for next; `None` if it is not done here.
+    watches: Option<watch::Rounds>,
     running: JoinSet<()>,
     slots: HashMap<Id, Slot>,
     /// How deliveries went; at most one message for each that runs.
@@ -102,6 +108,8 @@ struct Slot {
     asks: bool,
     /// Whether it looks for stops that no webhook told; then it holds no job.
     reconciles: bool,
+    /// Whether it looks for what is not as it should be; then it holds none either.
+    watches: bool,
     leases: Vec<Lease>,
 }
 
@@ -123,6 +131,7 @@ impl Worker {
             holdings: holdings::Holdings::default(),
             jump: jump::Jump::default(),
             rounds: None,
+            watches: None,
             running: JoinSet::new(),
             slots: HashMap::new(),
             outcomes: unbounded_channel(),
@@ -133,6 +142,13 @@ impl Worker {
     #[must_use]
     pub fn reconciling(mut self) -> Self {
         self.rounds = Some(HashMap::new());
+        self
+    }
+
+    /// The same, which also looks for what is not as it should be.
+    #[must_use]
+    pub fn watching(mut self) -> Self {
+        self.watches = Some(watch::Rounds::default());
         self
     }
 
@@ -191,6 +207,7 @@ impl Worker {
         self.jump.follow(&environment).await?;
         self.hold().await?;
         self.reconcile();
+        self.watch();
         let capacities = self.capacities();
         if capacities.is_empty() {
             return Ok(self.alarm());
@@ -259,7 +276,7 @@ impl Worker {
     {
         let Some(first) = jobs.first() else { return };
         let leases = jobs.iter().map(|job| job.lease).collect();
-        let slot = Slot { kind: first.kind, queue: first.queue.clone(), asks, reconciles: false, leases };
+        let slot = Slot { kind: first.kind, queue: first.queue.clone(), asks, reconciles: false, watches: false, leases };
         let environment = Arc::clone(&self.environment);
         let leases = slot.leases.clone();
         let work = work(Arc::clone(&environment), jobs);

@@ -68,13 +68,18 @@ impl Worker {
         capacities
     }
 
-    /// When the first destination that may not be asked now may be asked again, or the next round of reconciliation is due.
+    /// When the first destination that may not be asked now may be asked again, or the next round of reconciliation or of watching is due.
     pub(super) fn alarm(&self) -> Option<jiff::Timestamp> {
         let (now, wall) = (self.environment.clock.elapsed(), self.environment.clock.now());
         let breakers = self.breakers.values().filter_map(|breaker| breaker.opens_at(now));
         let paces = self.paces.values().filter_map(|pace| pace.again_in().map(|wait| now + wait));
         let held = |name: &&String| self.holdings.has(&Queue::Source((*name).clone()));
         let rounds = self.rounds.iter().flatten().filter(|(name, _)| held(name)).map(|(_, at)| *at);
-        breakers.chain(paces).chain(rounds).min().map(|until| clock::after(wall, until.saturating_sub(now)))
+        breakers
+            .chain(paces)
+            .chain(rounds)
+            .chain(self.next_watch())
+            .min()
+            .map(|until| clock::after(wall, until.saturating_sub(now)))
     }
 }

@@ -18,8 +18,9 @@ use tokio::sync::Mutex;
 
 use super::entry::Entry;
 use super::lease::{end, task_work};
-use super::{Environment, dispatch};
+use super::{Environment, dispatch, watch};
 use crate::clock;
+use crate::event::Verification;
 use crate::provider::{ApiError, Listed, Probe, Source, Use};
 use crate::retry::{self, LADDER};
 use crate::store::model::{Finish, Job, JobKind, Known, Lease, Move, Proof, Setback, Stage, StoredEvent, TaskNews, Work};
@@ -46,8 +47,9 @@ pub(super) struct Listing {
 pub(super) fn is_settled(source: &Source, job: &Job) -> bool {
     match &job.work {
         Work::Task { known, waiting, .. } => {
-            // One that a person released goes on by itself; those of its task that were not come back for their turn.
-            known.proof.is_some() || !source.needs_proof() || waiting.iter().any(|event| event.released)
+            // One that a person released goes on by itself, and so does one of our own; those of its task that were not come back for their turn.
+            let goes = |event: &StoredEvent| event.released || event.verification == Verification::Watch;
+            known.proof.is_some() || !source.needs_proof() || waiting.iter().any(goes)
         }
         Work::Files { .. } | Work::Delivery(_) => true,
     }
@@ -298,23 +300,24 @@ async fn go_on(
     // What is replayed tells of its task what was known before, and may be older than what is known now.
     let news = |event: &&StoredEvent| (ours || event.released) && (event.replay == 0 || !known.fetched);
     let fetched = task_id.and_then(|_| told(source, waiting.iter().filter(news)));
-    let moves = waiting
-        .into_iter()
-        .filter(|event| ours || event.released)
-        .map(|event| {
-            let asks = source.fetches() && task_id.is_some() && source.ends(&event.kind);
-            if asks && event.replay > 0 && known.fetched {
-                return Move { event: event.seq, to: entry.again() };
-            }
-            behind |= asks;
-            let to = if behind {
-                Stage::Fetch
-            } else {
-                entry.next(environment, source, &event, dispatch::Known::NotAsked, dispatch::Place::default())
-            };
-            Move { event: event.seq, to }
-        })
-        .collect();
+    let (own, told): (Vec<_>, Vec<_>) = waiting.into_iter().partition(|event| event.verification == Verification::Watch);
+    let mut moves = Vec::with_capacity(own.len() + told.len());
+    for event in own {
+        moves.push(Move { event: event.seq, to: watch::stage(environment, source, &event).await });
+    }
+    moves.extend(told.into_iter().filter(|event| ours || event.released).map(|event| {
+        let asks = source.fetches() && task_id.is_some() && source.ends(&event.kind);
+        if asks && event.replay > 0 && known.fetched {
+            return Move { event: event.seq, to: entry.again() };
+        }
+        behind |= asks;
+        let to = if behind {
+            Stage::Fetch
+        } else {
+            entry.next(environment, source, &event, dispatch::Known::NotAsked, dispatch::Place::default())
+        };
+        Move { event: event.seq, to }
+    }));
     let task = TaskNews { proof, fetched, ..TaskNews::default() };
     let finish = Finish { task, moves, files: entry.files(), ..Finish::default() };
     let now = environment.clock.now();

@@ -73,7 +73,14 @@ impl Worker {
             rounds.insert(name.clone(), now + config.interval);
             let (environment, source) = (Arc::clone(&environment), Arc::clone(source));
             let task = self.running.spawn(async move { run(&environment, &source).await });
-            let slot = Slot { kind: JobKind::Prove, queue: name.clone(), asks: true, reconciles: true, leases: Vec::new() };
+            let slot = Slot {
+                kind: JobKind::Prove,
+                queue: name.clone(),
+                asks: true,
+                reconciles: true,
+                watches: false,
+                leases: Vec::new(),
+            };
             self.slots.insert(task.id(), slot);
         }
     }
@@ -130,10 +137,15 @@ impl Round<'_> {
         clock::before(now, self.config.horizon).max(known.since)
     }
 
-    /// Looks at those of listed tasks that stand at a stop which may be nobody's.
+    /// Notes which of listed tasks are at work, and looks at those that stand at a stop which may be nobody's.
     async fn compare(&self, tasks: &[Listed], known: &Reconciled) -> Result<(), Trouble> {
         let now = self.environment.clock.now();
         let from = self.from(known, now);
+        let at_work = tasks.iter().filter(|task| task.state == State::Running);
+        let active: Vec<_> = at_work.map(|task| (task.task_id.clone(), task.updated_at.unwrap_or(now))).collect();
+        if !active.is_empty() {
+            self.environment.store.note_active(self.source.name(), active).await?;
+        }
         let changed = |task: &&Listed| {
             let stopped = !matches!(task.state, State::Running | State::Unknown);
             let at = task.updated_at.unwrap_or(now);

@@ -25,6 +25,7 @@ mod replicas;
 mod retention;
 mod senders;
 mod store;
+mod watch;
 mod webrun;
 mod work;
 mod work_deliver;

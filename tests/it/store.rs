@@ -21,6 +21,7 @@ mod server;
 mod sql;
 mod stops;
 mod upkeep;
+mod watches;
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;

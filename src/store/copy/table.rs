@@ -119,6 +119,7 @@ pub(in crate::store) const TABLES: &[Table] = &[
             ("fetched_at", Time),
             ("looked_at", Time),
             ("polled_at", Time),
+            ("active_at", Time),
         ],
     )
     .numbered(),
@@ -152,6 +153,24 @@ pub(in crate::store) const TABLES: &[Table] = &[
             ("ended_at", Time),
         ],
     ),
+    Table::new(
+        "watches",
+        &[
+            ("seq", Number),
+            ("type", Text),
+            ("source", Text),
+            ("key", Text),
+            ("task_id", Text),
+            ("destination", Text),
+            ("since", Time),
+            ("detail", Text),
+            ("raised_at", Time),
+            ("cleared_at", Time),
+            ("event", Id),
+            ("told", Flag),
+        ],
+    )
+    .numbered(),
     Table::new("reconciled", &[("source", Text), ("since", Time), ("read_at", Time), ("compared_at", Time)]),
     Table::new("task_events", &[("task", Number), ("event", Number)]),
     Table::new("open_events", &[("subject", Number), ("event", Number), ("state", Text), ("reason", Text), ("reasons", Texts)]),

@@ -77,6 +77,7 @@ pub(super) async fn erase(tx: &Tx, source: &str, task_id: &str, now: Timestamp) 
     }
     tx.run(concat!("DELETE", names_it!()), args![source, task_id]).await?;
     tx.run("DELETE FROM stops WHERE source = $1 AND task_id = $2", args![source, task_id]).await?;
+    tx.run("DELETE FROM watches WHERE source = $1 AND task_id = $2", args![source, task_id]).await?;
     forget::tasks(tx, &[task], now).await?;
     Ok(Erased::Yes)
 }

@@ -42,6 +42,7 @@ mod task;
 mod track;
 mod upkeep;
 mod verbs;
+mod watch;
 mod work;
 
 use std::sync::Arc;

@@ -99,6 +99,7 @@ fn part(connection: &Connection, keys: &mut Keys, source: &str, task_id: &str, t
         )?
         .execute([source, task_id])?;
     connection.prepare_cached("DELETE FROM stops WHERE source = ?1 AND task_id = ?2")?.execute([source, task_id])?;
+    connection.prepare_cached("DELETE FROM watches WHERE source = ?1 AND task_id = ?2")?.execute([source, task_id])?;
     forget::task(connection, task, at)?;
     Ok(Erased::Yes)
 }

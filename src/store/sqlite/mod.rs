@@ -27,6 +27,7 @@ pub(super) mod stats;
 mod task;
 mod track;
 mod upkeep;
+mod watch;
 mod work;
 mod writer;
 

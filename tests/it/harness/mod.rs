@@ -166,7 +166,11 @@ impl Harness {
 
     /// Has `worker` do the work, as far as the setup says.
     fn employ(&mut self, worker: Worker) {
-        self.worker = Some(if self.work == Work::Reconciling { worker.reconciling() } else { worker });
+        self.worker = Some(match self.work {
+            Work::Reconciling => worker.reconciling(),
+            Work::Watching => worker.reconciling().watching(),
+            Work::ByHand | Work::ByItself => worker,
+        });
     }
 
     /// Stops in order.

@@ -50,6 +50,8 @@ pub(crate) enum Work {
     ByHand,
     /// The test as well; what no webhook told is looked for.
     Reconciling,
+    /// The same; what is not as it should be is looked for as well.
+    Watching,
     /// The program.
     ByItself,
 }
@@ -97,6 +99,12 @@ impl Setup {
     /// Looks for stops that no webhook told, as the program does when it works by itself.
     pub(crate) fn reconciling(mut self) -> Self {
         self.work = Work::Reconciling;
+        self
+    }
+
+    /// The same, and looks for what is not as it should be.
+    pub(crate) fn watching(mut self) -> Self {
+        self.work = Work::Watching;
         self
     }
 

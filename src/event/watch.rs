@@ -1,0 +1,33 @@
+//! What taskhook makes events of by itself: that something is not as it should be.
+
+/// A kind of watch.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Watch {
+    /// Nothing was heard of a task at work for too long.
+    TaskSilent,
+    /// A task waits for an answer for too long.
+    TaskWaiting,
+    /// What is for a destination has not reached it for too long.
+    NotDelivered,
+    /// Work was given up on.
+    DeadLetter,
+    /// No webhook comes of what happens.
+    SourceSilent,
+}
+
+impl Watch {
+    /// Every kind.
+    pub const ALL: [Self; 5] = [Self::TaskSilent, Self::TaskWaiting, Self::NotDelivered, Self::DeadLetter, Self::SourceSilent];
+
+    /// The type of its events.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::TaskSilent => "watch.task_silent",
+            Self::TaskWaiting => "watch.task_waiting",
+            Self::NotDelivered => "watch.not_delivered",
+            Self::DeadLetter => "watch.dead_letter",
+            Self::SourceSilent => "watch.source_silent",
+        }
+    }
+}
