@@ -215,7 +215,8 @@ impl App {
         actions.tell_paused().await?;
         let actions = actions.with_archive(archive.clone());
         let upkeep = Upkeep::new(config.retention, store.clone(), archive.clone(), clock.clone(), health.clone());
-        let api = Admin::new(store.clone(), actions, Metrics::of_process(), token);
+        let time_zone = config.server.time_zone.clone();
+        let api = Admin::new(store.clone(), actions, Metrics::of_process(), token, (clock.clone(), time_zone.clone()));
         let served = archive.links().map(|links| archive::router(archive.clone(), links.clone(), clock.clone()));
         let environment = Environment {
             store: store.clone(),
@@ -227,6 +228,7 @@ impl App {
             health,
             wake,
             watch: config.watch,
+            time_zone,
         };
         let environment = Arc::new(environment);
         let worker = Worker::new(Arc::clone(&environment));

@@ -85,6 +85,7 @@
 //! | what a task's timeline is joined from | `src/store/timeline.rs` |
 //! | what no webhook told, and how it is found | `src/worker/reconcile.rs`, `src/store/sqlite/reconcile.rs` |
 //! | what is told of that is not as it should be, and by which event | `src/worker/watch/`, `src/store/sqlite/watch.rs` |
+//! | what tasks cost, by day | `src/store/spending.rs` |
 //! | what waits for what, and how long | `src/worker/fetch.rs`, `src/store/sqlite/lane.rs` |
 //! | what an event waits for files, and for how long | `src/worker/archive.rs` |
 //! | which addresses of a payload are never asked | `src/http/guard.rs` |

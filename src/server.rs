@@ -31,7 +31,7 @@ use crate::keys::Keys;
 use crate::receive::Receiver;
 use crate::receive::peer::Peer;
 use crate::receive::problem::Problem;
-use crate::setting::{List, Network, Size};
+use crate::setting::{List, Network, Size, Zone};
 use crate::store::Store;
 use crate::telemetry::Health;
 use crate::telemetry::name;
@@ -68,6 +68,8 @@ pub struct Config {
     /// How long events are still accepted after `/readyz` says that the program stops.
     #[serde(with = "humantime_serde")]
     pub shutdown_delay: Duration,
+    /// Where days begin that credits are counted by.
+    pub time_zone: Zone,
 }
 
 /// Answers of `/healthz` and `/readyz`, on both listeners.

@@ -8,6 +8,9 @@ use std::net::IpAddr;
 use std::str::FromStr;
 
 use ipnet::IpNet;
+use jiff::Timestamp;
+use jiff::civil::Date;
+use jiff::tz::TimeZone;
 use secrecy::{ExposeSecret as _, SecretString};
 use serde::de::{self, SeqAccess, Visitor};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
@@ -212,6 +215,50 @@ impl Serialize for Size {
 impl<'de> Deserialize<'de> for Size {
     fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
         bytesize::ByteSize::deserialize(from).map(|size| Self(size.as_u64()))
+    }
+}
+
+/// A time zone by its IANA name, such as `Europe/Berlin`: where days begin.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Zone(TimeZone);
+
+impl Zone {
+    /// The day that `at` is on.
+    #[must_use]
+    pub fn day(&self, at: Timestamp) -> Date {
+        at.to_zoned(self.0.clone()).date()
+    }
+
+    /// When `day` begins.
+    #[must_use]
+    pub fn begin(&self, day: Date) -> Timestamp {
+        day.to_zoned(self.0.clone()).map_or(Timestamp::UNIX_EPOCH, |begin| begin.timestamp())
+    }
+}
+
+impl Default for Zone {
+    fn default() -> Self {
+        Self(TimeZone::UTC)
+    }
+}
+
+impl fmt::Display for Zone {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.0.iana_name().unwrap_or("UTC"))
+    }
+}
+
+impl Serialize for Zone {
+    fn serialize<S: Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
+        to.collect_str(self)
+    }
+}
+
+impl<'de> Deserialize<'de> for Zone {
+    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+        let name = String::deserialize(from)?;
+        let zone = TimeZone::get(&name);
+        zone.map(Self).map_err(|_| de::Error::custom(format!("{name:?} is no time zone such as \"UTC\" or \"Europe/Berlin\"")))
     }
 }
 

@@ -287,16 +287,19 @@ pub struct Fetched {
     pub raw: String,
 }
 
-/// Writes a whole number without decimals, as the provider did: `22`, not `22.0`.
-#[expect(clippy::ref_option, reason = "serde passes a reference to the field")]
-fn plain_number<S: Serializer>(number: &Option<f64>, to: S) -> Result<S::Ok, S::Error> {
+/// A number, without decimals where it is whole, as providers write it: `22`, not `22.0`.
+#[must_use]
+pub fn plain(number: f64) -> Value {
     /// Up to here every whole number has a float of its own.
     const EXACT: f64 = 9_007_199_254_740_992.0;
-    match number {
-        #[expect(clippy::cast_possible_truncation, reason = "whole, and within what an i64 holds")]
-        Some(whole) if whole.fract() == 0.0 && whole.abs() <= EXACT => to.serialize_i64(*whole as i64),
-        other => other.serialize(to),
-    }
+    #[expect(clippy::cast_possible_truncation, reason = "whole, and within what an i64 holds")]
+    let whole = (number.fract() == 0.0 && number.abs() <= EXACT).then_some(number as i64);
+    whole.map_or_else(|| Value::from(number), Value::from)
+}
+
+#[expect(clippy::ref_option, reason = "serde passes a reference to the field")]
+fn plain_number<S: Serializer>(number: &Option<f64>, to: S) -> Result<S::Ok, S::Error> {
+    number.map(plain).serialize(to)
 }
 
 impl Task {

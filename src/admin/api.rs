@@ -13,13 +13,15 @@ use jiff::Timestamp;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use super::{act, task};
+use super::{act, credits, task};
 use crate::action::{self, Actions};
+use crate::clock::Clock;
 use crate::event::Watch;
-use crate::setting::Secret;
+use crate::setting::{Secret, Zone};
 use crate::store::model::{JobKind, Like};
 use crate::store::view::{EventFilter, Page};
 use crate::store::{self, Store};
+use crate::task::plain;
 use crate::telemetry::{Metrics, name};
 
 /// The most rows of one page.
@@ -34,6 +36,8 @@ pub struct Admin {
     pub(super) actions: Actions,
     metrics: Metrics,
     token: Option<Secret>,
+    /// Time, and where days begin.
+    pub(super) days: (Clock, Zone),
 }
 
 /// Why a request was not served: RFC 9457.
@@ -111,10 +115,10 @@ impl From<action::Error> for Refused {
 }
 
 impl Admin {
-    /// An API on `store` that acts through `actions`, and asks for `token` if there is one.
+    /// An API on `store` that acts through `actions`, and asks for `token` if there is one; `days` are what days are counted by.
     #[must_use]
-    pub fn new(store: Store, actions: Actions, metrics: Metrics, token: Option<Secret>) -> Self {
-        Self { store, actions, metrics, token }
+    pub fn new(store: Store, actions: Actions, metrics: Metrics, token: Option<Secret>, days: (Clock, Zone)) -> Self {
+        Self { store, actions, metrics, token, days }
     }
 
     /// Its routes.
@@ -140,6 +144,7 @@ impl Admin {
             .route("/api/v1/rejections", get(rejections))
             .route("/api/v1/rejections/{id}", get(rejection))
             .route("/api/v1/watches", get(watches))
+            .route("/api/v1/credits", get(credits::list))
             .route("/api/v1/stats", get(stats))
             .fallback(|| std::future::ready(Refused::absent("page")))
             .layer(from_fn_with_state(Arc::clone(&admin), authorize))
@@ -309,6 +314,11 @@ async fn metrics(State(admin): State<Arc<Admin>>) -> Result<String, Refused> {
     for watch in Watch::ALL {
         let count = watching.iter().find(|(kind, _)| kind == watch.as_str()).map_or(0, |(_, count)| *count);
         metrics::gauge!(name::WATCHES, "type" => watch.as_str()).set(count as f64);
+    }
+    for (source, credits) in admin.store.spent_ever().await? {
+        // A counter counts whole ones.
+        let whole = plain(credits.floor()).as_u64().unwrap_or_default();
+        metrics::counter!(name::CREDITS, "source" => source).absolute(whole);
     }
     Ok(admin.metrics.render())
 }

@@ -5,6 +5,7 @@
 
 mod act;
 mod api;
+mod credits;
 mod task;
 mod token;
 

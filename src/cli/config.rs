@@ -60,6 +60,7 @@ mod tests {
         commit_timeout = "4s"
         drain_timeout = "8s"
         shutdown_delay = "0s"
+        time_zone = "UTC"
 
         [admin]
         listen = "127.0.0.1:8081"
@@ -96,6 +97,7 @@ mod tests {
         not_delivered = "15m"
         dead_letter = "on"
         source_silent = "on"
+        budget = "on"
 
         [sources.manus]
         provider = "manus"

@@ -2,6 +2,7 @@
 
 mod answer;
 mod create;
+mod credits;
 mod show;
 
 use std::io::{self, Write};
@@ -48,6 +49,8 @@ enum Command {
         #[arg(long)]
         json: bool,
     },
+    /// What tasks cost, by day and source
+    Credits(credits::Args),
     /// Tell of a task that was made elsewhere: it counts as yours, and is listed before its first event
     ///
     /// For a job whose id only the call that made it told, as with Magic Hour, whose API has no list.
@@ -135,6 +138,7 @@ pub(super) fn run(args: &Args, context: &mut Context<'_>) -> Result {
             }
             Ok(show::write(context.out, &shown)?)
         }
+        Command::Credits(args) => credits::run(args, &client, context),
         Command::Track { source, kind, id, json } => {
             let body = json!({"source": source, "kind": kind, "task_id": id});
             let tracked =

@@ -13,11 +13,14 @@ pub enum Watch {
     DeadLetter,
     /// No webhook comes of what happens.
     SourceSilent,
+    /// The tasks of a source have cost so much of what they should cost in a day.
+    Budget,
 }
 
 impl Watch {
     /// Every kind.
-    pub const ALL: [Self; 5] = [Self::TaskSilent, Self::TaskWaiting, Self::NotDelivered, Self::DeadLetter, Self::SourceSilent];
+    pub const ALL: [Self; 6] =
+        [Self::TaskSilent, Self::TaskWaiting, Self::NotDelivered, Self::DeadLetter, Self::SourceSilent, Self::Budget];
 
     /// The type of its events.
     #[must_use]
@@ -28,6 +31,7 @@ impl Watch {
             Self::NotDelivered => "watch.not_delivered",
             Self::DeadLetter => "watch.dead_letter",
             Self::SourceSilent => "watch.source_silent",
+            Self::Budget => "watch.budget",
         }
     }
 }

@@ -20,6 +20,8 @@ pub struct Common {
     /// The addresses that requests may come from; any, if there is none here.
     #[serde(skip_serializing_if = "List::is_empty")]
     pub allow_ips: List<Network>,
+    /// What its tasks should cost in a day at most, in credits.
+    pub credits_per_day: Option<f64>,
     /// The most bytes of a body; the provider's own default where it is not set.
     pub max_body_bytes: Option<Size>,
     /// Secrets that stand in the webhook's path, any of which opens it.
@@ -97,6 +99,9 @@ impl Common {
             wrong.push("`path_token` is empty".to_owned());
         } else if !self.path_token.iter().all(|token| is_path_segment(token.expose())) {
             wrong.push("`path_token` may hold only letters, digits, `-`, `_`, `.` and `~`, at most 128 of them".to_owned());
+        }
+        if self.credits_per_day.is_some_and(|credits| !credits.is_finite() || credits <= 0.0) {
+            wrong.push("`credits_per_day` must be more than 0".to_owned());
         }
         if self.max_body_bytes == Some(Size(0)) {
             wrong.push("`max_body_bytes` must be at least 1".to_owned());

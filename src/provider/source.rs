@@ -114,6 +114,12 @@ impl Source {
         self.max_body_bytes
     }
 
+    /// What its tasks should cost in a day at most, in credits.
+    #[must_use]
+    pub fn credits_per_day(&self) -> Option<f64> {
+        self.common.credits_per_day
+    }
+
     /// The path tokens, the first of which is printed and registered.
     #[must_use]
     pub fn path_tokens(&self) -> &[Secret] {

@@ -38,6 +38,7 @@ pub mod model;
 mod postgres;
 mod reconcile;
 mod shared;
+mod spending;
 mod sqlite;
 mod timeline;
 pub mod upkeep;
@@ -54,6 +55,7 @@ use self::model::{
     Appended, Capacity, Claimed, FileRow, Finish, Lease, Like, NewRejection, Progress, Proof, Released, Setback, StoredEvent,
     Waiting,
 };
+pub use self::spending::Spent;
 use self::view::{
     Backlog, DeliveryRow, EventDetail, EventFilter, EventRow, Listed, Page, RejectionDetail, RejectionRow, TaskDetail,
     TaskFilter, TaskRow, Totals,

@@ -11,6 +11,30 @@ use super::view::{Listed, Page, WatchRow};
 use super::{Error, Store, forward};
 use crate::event::Watch;
 
+/// The columns that a [`Condition`] is made of.
+macro_rules! condition_columns {
+    () => {
+        "key, source, task_id, destination, since, detail"
+    };
+}
+pub(super) use condition_columns;
+
+/// The columns that a [`Watched`] is made of, those of its condition first.
+macro_rules! watched_columns {
+    () => {
+        "key, source, task_id, destination, since, detail, seq, raised_at, cleared_at, event"
+    };
+}
+pub(super) use watched_columns;
+
+/// The source and the destination that rows are narrowed to: a source stands for what is about no destination.
+pub(super) fn narrowed(of: &Queue) -> (Option<&str>, Option<&str>) {
+    match of {
+        Queue::Source(name) => (Some(name), None),
+        Queue::Destination(name) => (None, Some(name)),
+    }
+}
+
 impl Store {
     /// What holds since `before`, of the source or the destination `name`, and was not noticed yet: at most `limit`, the oldest first.
     ///

@@ -45,6 +45,8 @@ pub mod name {
     pub const STORE_FREE_BYTES: &str = "taskhook_store_free_bytes";
     /// Counter, by `source`.
     pub const RECOVERED: &str = "taskhook_recovered_events_total";
+    /// Counter, by `source`.
+    pub const CREDITS: &str = "taskhook_credits_total";
     /// Gauge, by `type` of the watch events.
     pub const WATCHES: &str = "taskhook_watches";
     /// Counter, by `what` (`events`, `tasks`).
@@ -80,6 +82,7 @@ pub const METRICS: &[(&str, Kind, &str)] = &[
     (name::DEGRADED, Kind::Gauge, "1 while a part is degraded."),
     (name::STORE_FREE_BYTES, Kind::Gauge, "Free space on the disk of the store."),
     (name::RECOVERED, Kind::Counter, "Events made of stops that no webhook told, by source."),
+    (name::CREDITS, Kind::Counter, "What tasks cost, as far as it was seen, by source."),
     (name::WATCHES, Kind::Gauge, "What is not as it should be, by the type of its events."),
     (name::REMOVED, Kind::Counter, "What retention removed, by what it was."),
 ];

@@ -47,6 +47,7 @@ use crate::destination::Destination;
 use crate::provider::Source;
 use crate::retry::{self, LADDER};
 use crate::route::Routes;
+use crate::setting::Zone;
 use crate::store::model::{Claimed, Job, JobKind, Lease, Setback};
 use crate::store::{self, Store};
 use crate::telemetry::Health;
@@ -75,6 +76,8 @@ pub struct Environment {
     pub wake: Arc<Notify>,
     /// What is watched for.
     pub watch: WatchConfig,
+    /// Where days begin.
+    pub time_zone: Zone,
 }
 
 /// The worker. One per process.

@@ -4,6 +4,7 @@
 mod again;
 mod answer;
 mod bench;
+mod credits;
 mod deliver;
 mod deliver_command;
 mod deliver_email;

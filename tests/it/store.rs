@@ -18,6 +18,7 @@ mod plans;
 mod replicas;
 mod restore;
 mod server;
+mod spending;
 mod sql;
 mod stops;
 mod upkeep;

@@ -90,7 +90,8 @@ impl Stage {
                 names: Names::System,
                 by_itself: true,
             };
-            match App::start(&config, start).await {
+            // On the heap: a future that holds this one would be too large for a stack.
+            match Box::pin(App::start(&config, start)).await {
                 Ok(app) => break (app, config.server.public_url.first().cloned().unwrap_or_default()),
                 Err(app::Error::Listen { .. }) if tries < TRIES => tries += 1,
                 Err(error) => return Err(crate::cli::serve::refused(&error).into()),

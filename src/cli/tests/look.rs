@@ -121,6 +121,7 @@ fn an_event_is_listed_and_shown_by_the_beginning_of_its_id() {
         (r"\d{4}-\d\d-\d\dT[\d:.]+Z", "TIME"),
         (r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d", "A-DAY, AND ITS TIME"),
         (r"  \d\d:\d\d:\d\d  ", "  ITS-TIME  "),
+        (r"\d{4}-\d\d-\d\d  ", "DAY-DAY-DA  "),
         (r"[0-9a-f]{8}-[0-9a-f-]{27}", "DELIVERY-ID-DELIVERY-ID-DELIVERY-ID-"),
         // The two may have been made in the same millisecond.
         (r"(EVENT-ID-SHRT|[0-9a-f]{8}-[0-9a-f]{4})(\s+0s  log)", "DELIVERY-SHRT$2"),
@@ -160,6 +161,10 @@ fn an_event_is_listed_and_shown_by_the_beginning_of_its_id() {
         insta::assert_snapshot!(hide(&site.shell(&["tasks", "list"]).1), @"
         TASK                    AGE  SOURCE  STATE     CREDITS  TITLE
         TASK-ID-TASK-ID-TASK-I   0s  manus   finished        5  What is 2 + 2?
+        ");
+        insta::assert_snapshot!(hide(&site.shell(&["tasks", "credits"]).1), @"
+        DAY         SOURCE  CREDITS  BUDGET
+        DAY-DAY-DA  manus         5
         ");
         insta::assert_snapshot!(hide(&site.shell(&["tasks", "show", &task]).1), @"
         task:        TASK-ID-TASK-ID-TASK-I

@@ -66,7 +66,7 @@ fn the_example_loads_with_everything_switched_on() {
 fn every_key_of_every_provider_is_in_the_example() {
     let example: toml::Table = switched_on().parse().unwrap();
     let sources = example["sources"].as_table().unwrap();
-    let common = ["allow_ips", "max_body_bytes", "path_token", "schema_file", "verify"];
+    let common = ["allow_ips", "credits_per_day", "max_body_bytes", "path_token", "schema_file", "verify"];
     let written = |provider: &str, key: &str| {
         // What every source has is explained once.
         let of = |source: &&toml::Value| source["provider"].as_str() == Some(provider) || common.contains(&key);

@@ -40,7 +40,7 @@ fn unknown_keys_name_their_place_and_the_nearest_key() {
     error: taskhook.toml:10:1: unknown key `sources.manus.api_kye`
     hint: the nearest key is `sources.manus.api_key`
     error: taskhook.toml:11:1: unknown key `sources.manus.zzz`
-    hint: the keys here are `api_version`, `api_key`, `base_url`, `public_key_file`, `requests_per_minute`, `ownership`, `quarantine_after`, `fetch_patience`, `order_wait`, `background_wait`, `fetch`, `reconcile`, `timeout`, `allow_ips`, `max_body_bytes`, `path_token`, `schema_file`, `verify`
+    hint: the keys here are `api_version`, `api_key`, `base_url`, `public_key_file`, `requests_per_minute`, `ownership`, `quarantine_after`, `fetch_patience`, `order_wait`, `background_wait`, `fetch`, `reconcile`, `timeout`, `allow_ips`, `credits_per_day`, `max_body_bytes`, `path_token`, `schema_file`, `verify`
     error: taskhook.toml:15:1: unknown key `destinations.crm.secrt_file`
     hint: the nearest key is `destinations.crm.secret_file`
     error: taskhook.toml:18:1: unknown key `routes[0].wen`

@@ -171,6 +171,7 @@ pub(in crate::store) const TABLES: &[Table] = &[
         ],
     )
     .numbered(),
+    Table::new("spending", &[("source", Text), ("at", Time), ("credits", Real)]),
     Table::new("reconciled", &[("source", Text), ("since", Time), ("read_at", Time), ("compared_at", Time)]),
     Table::new("task_events", &[("task", Number), ("event", Number)]),
     Table::new("open_events", &[("subject", Number), ("event", Number), ("state", Text), ("reason", Text), ("reasons", Texts)]),

@@ -38,6 +38,7 @@ mod rejection;
 mod retention;
 mod session;
 mod share;
+mod spending;
 mod task;
 mod track;
 mod upkeep;

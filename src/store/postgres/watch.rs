@@ -10,6 +10,7 @@ use crate::event::Watch;
 use crate::store::Error;
 use crate::store::model::{Condition, Look, Queue, Watched, text};
 use crate::store::view::{Listed, NEWEST, Page, WatchRow, page, watch_row_columns};
+use crate::store::watch::{condition_columns, narrowed, watched_columns};
 
 impl Postgres {
     pub(in crate::store) async fn unnoticed(
@@ -141,12 +142,6 @@ macro_rules! dead_deliveries {
     };
 }
 
-macro_rules! holding {
-    () => {
-        "key, source, task_id, destination, since, detail FROM "
-    };
-}
-
 macro_rules! unnoticed {
     () => {
         " AS holding WHERE NOT EXISTS (SELECT 1 FROM watches WHERE watches.type = $3 AND watches.source = holding.source \
@@ -156,14 +151,14 @@ macro_rules! unnoticed {
 
 macro_rules! of_source {
     () => {
-        "key, source, task_id, destination, since, detail, seq, raised_at, cleared_at, event FROM watches \
+        " FROM watches \
          WHERE type = $3 AND source = $1 AND destination IS NULL AND cleared_at IS NULL AND key NOT IN (SELECT key FROM "
     };
 }
 
 macro_rules! of_destination {
     () => {
-        "key, source, task_id, destination, since, detail, seq, raised_at, cleared_at, event FROM watches \
+        " FROM watches \
          WHERE type = $3 AND destination = $1 AND cleared_at IS NULL AND key NOT IN (SELECT key FROM "
     };
 }
@@ -176,11 +171,11 @@ macro_rules! in_order {
 
 async fn unnoticed(tx: &Tx, look: Look, name: &str, before: Timestamp, limit: usize) -> Result<Vec<Condition>, Error> {
     let sql = match look {
-        Look::TaskSilent => concat!("SELECT ", holding!(), silent!(), unnoticed!()),
-        Look::TaskWaiting => concat!("SELECT ", holding!(), waiting!(), unnoticed!()),
-        Look::DeadEvent => concat!("SELECT ", holding!(), dead_events!(), unnoticed!()),
-        Look::NotDelivered => concat!("SELECT ", holding!(), undelivered!(), unnoticed!()),
-        Look::DeadDelivery => concat!("SELECT ", holding!(), dead_deliveries!(), unnoticed!()),
+        Look::TaskSilent => concat!("SELECT ", condition_columns!(), " FROM ", silent!(), unnoticed!()),
+        Look::TaskWaiting => concat!("SELECT ", condition_columns!(), " FROM ", waiting!(), unnoticed!()),
+        Look::DeadEvent => concat!("SELECT ", condition_columns!(), " FROM ", dead_events!(), unnoticed!()),
+        Look::NotDelivered => concat!("SELECT ", condition_columns!(), " FROM ", undelivered!(), unnoticed!()),
+        Look::DeadDelivery => concat!("SELECT ", condition_columns!(), " FROM ", dead_deliveries!(), unnoticed!()),
     };
     let rows = tx.rows(sql, args![name, before, look.watch().as_str(), number(limit)]).await?;
     Ok(rows.iter().map(condition).collect())
@@ -188,11 +183,11 @@ async fn unnoticed(tx: &Tx, look: Look, name: &str, before: Timestamp, limit: us
 
 async fn over(tx: &Tx, look: Look, name: &str, before: Timestamp, limit: usize) -> Result<Vec<Watched>, Error> {
     let sql = match look {
-        Look::TaskSilent => concat!("SELECT ", of_source!(), silent!(), in_order!()),
-        Look::TaskWaiting => concat!("SELECT ", of_source!(), waiting!(), in_order!()),
-        Look::DeadEvent => concat!("SELECT ", of_source!(), dead_events!(), in_order!()),
-        Look::NotDelivered => concat!("SELECT ", of_destination!(), undelivered!(), in_order!()),
-        Look::DeadDelivery => concat!("SELECT ", of_destination!(), dead_deliveries!(), in_order!()),
+        Look::TaskSilent => concat!("SELECT ", watched_columns!(), of_source!(), silent!(), in_order!()),
+        Look::TaskWaiting => concat!("SELECT ", watched_columns!(), of_source!(), waiting!(), in_order!()),
+        Look::DeadEvent => concat!("SELECT ", watched_columns!(), of_source!(), dead_events!(), in_order!()),
+        Look::NotDelivered => concat!("SELECT ", watched_columns!(), of_destination!(), undelivered!(), in_order!()),
+        Look::DeadDelivery => concat!("SELECT ", watched_columns!(), of_destination!(), dead_deliveries!(), in_order!()),
     };
     let rows = tx.rows(sql, args![name, before, look.watch().as_str(), number(limit)]).await?;
     Ok(rows.iter().map(watched).collect())
@@ -214,21 +209,17 @@ fn watched(row: &Row) -> Watched {
     Watched { condition: condition(row), seq, raised_at, cleared_at, event }
 }
 
-/// The source and the destination that rows are narrowed to: a source stands for what is about no destination.
-fn narrowed(of: &Queue) -> (Option<&str>, Option<&str>) {
-    match of {
-        Queue::Source(name) => (Some(name), None),
-        Queue::Destination(name) => (None, Some(name)),
-    }
-}
-
 async fn noticed(tx: &Tx, watch: Watch, of: &Queue) -> Result<Vec<Watched>, Error> {
     let (source, destination) = narrowed(of);
     let rows = tx
         .rows(
-            "SELECT key, source, task_id, destination, since, detail, seq, raised_at, cleared_at, event FROM watches \
+            concat!(
+                "SELECT ",
+                watched_columns!(),
+                " FROM watches \
              WHERE type = $1 AND ($2::text IS NULL OR source = $2) AND destination IS NOT DISTINCT FROM $3 \
-             AND cleared_at IS NULL ORDER BY seq",
+             AND cleared_at IS NULL ORDER BY seq"
+            ),
             args![watch.as_str(), source, destination],
         )
         .await?;
@@ -273,9 +264,13 @@ async fn untold(tx: &Tx, watch: Watch, of: &Queue) -> Result<Vec<Watched>, Error
     let (source, destination) = narrowed(of);
     let rows = tx
         .rows(
-            "SELECT key, source, task_id, destination, since, detail, seq, raised_at, cleared_at, event FROM watches \
+            concat!(
+                "SELECT ",
+                watched_columns!(),
+                " FROM watches \
              WHERE NOT told AND type = $1 AND ($2::text IS NULL OR source = $2) AND destination IS NOT DISTINCT FROM $3 \
-             ORDER BY since, key",
+             ORDER BY since, key"
+            ),
             args![watch.as_str(), source, destination],
         )
         .await?;

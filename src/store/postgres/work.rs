@@ -14,7 +14,7 @@ use super::beat::{is_seen, may_judge};
 use super::claim::attempt;
 use super::lane::Attempt;
 use super::session::{Tx, args, clean, column, number, tidy};
-use super::{archive, lane, lock};
+use super::{archive, lane, lock, spending};
 use crate::store::Error;
 use crate::store::model::{FETCHES, JobKind, Lease, Move, Proof, Released, Stage, TaskNews, text};
 use crate::task::Fetched;
@@ -185,6 +185,7 @@ async fn keep_fetched(tx: &Tx, fetched: &[(i64, &Fetched, Option<Timestamp>)], a
     if fetched.is_empty() {
         return Ok(());
     }
+    spending::add(tx, fetched, at).await?;
     let tasks = column(fetched, |(task, ..)| *task);
     tx.run(
         "UPDATE tasks SET state = told.state, title = coalesce(told.title, tasks.title), url = coalesce(told.url, tasks.url), \

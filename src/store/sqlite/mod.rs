@@ -23,6 +23,7 @@ mod reconcile;
 mod rejection;
 pub(super) mod restore;
 mod retention;
+mod spending;
 pub(super) mod stats;
 mod task;
 mod track;

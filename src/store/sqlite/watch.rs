@@ -11,6 +11,7 @@ use crate::event::Watch;
 use crate::store::Error;
 use crate::store::model::{Condition, Look, Queue, Watched, text};
 use crate::store::view::{Listed, NEWEST, Page, WatchRow, page, watch_row_columns};
+use crate::store::watch::{condition_columns, narrowed, watched_columns};
 
 impl Sqlite {
     pub(in crate::store) async fn unnoticed(
@@ -149,12 +150,6 @@ macro_rules! dead_deliveries {
     };
 }
 
-macro_rules! holding {
-    () => {
-        "key, source, task_id, destination, since, detail FROM "
-    };
-}
-
 macro_rules! unnoticed {
     () => {
         " AS holding WHERE NOT EXISTS (SELECT 1 FROM watches WHERE watches.type = ?3 AND watches.source = holding.source \
@@ -164,14 +159,14 @@ macro_rules! unnoticed {
 
 macro_rules! of_source {
     () => {
-        "key, source, task_id, destination, since, detail, seq, raised_at, cleared_at, event FROM watches \
+        " FROM watches \
          WHERE type = ?3 AND source = ?1 AND destination IS NULL AND cleared_at IS NULL AND key NOT IN (SELECT key FROM "
     };
 }
 
 macro_rules! of_destination {
     () => {
-        "key, source, task_id, destination, since, detail, seq, raised_at, cleared_at, event FROM watches \
+        " FROM watches \
          WHERE type = ?3 AND destination = ?1 AND cleared_at IS NULL AND key NOT IN (SELECT key FROM "
     };
 }
@@ -184,22 +179,42 @@ macro_rules! in_order {
 
 fn unnoticed(connection: &Connection, look: Look, name: &str, before: Timestamp, limit: usize) -> Result<Vec<Condition>, Error> {
     let mut statement = match look {
-        Look::TaskSilent => connection.prepare_cached(concat!("SELECT ", holding!(), silent!(), unnoticed!())),
-        Look::TaskWaiting => connection.prepare_cached(concat!("SELECT ", holding!(), waiting!(), unnoticed!())),
-        Look::DeadEvent => connection.prepare_cached(concat!("SELECT ", holding!(), dead_events!(), unnoticed!())),
-        Look::NotDelivered => connection.prepare_cached(concat!("SELECT ", holding!(), undelivered!(), unnoticed!())),
-        Look::DeadDelivery => connection.prepare_cached(concat!("SELECT ", holding!(), dead_deliveries!(), unnoticed!())),
+        Look::TaskSilent => {
+            connection.prepare_cached(concat!("SELECT ", condition_columns!(), " FROM ", silent!(), unnoticed!()))
+        }
+        Look::TaskWaiting => {
+            connection.prepare_cached(concat!("SELECT ", condition_columns!(), " FROM ", waiting!(), unnoticed!()))
+        }
+        Look::DeadEvent => {
+            connection.prepare_cached(concat!("SELECT ", condition_columns!(), " FROM ", dead_events!(), unnoticed!()))
+        }
+        Look::NotDelivered => {
+            connection.prepare_cached(concat!("SELECT ", condition_columns!(), " FROM ", undelivered!(), unnoticed!()))
+        }
+        Look::DeadDelivery => {
+            connection.prepare_cached(concat!("SELECT ", condition_columns!(), " FROM ", dead_deliveries!(), unnoticed!()))
+        }
     }?;
     Ok(statement.query_map(params![name, text(before), look.watch().as_str(), limit], condition)?.collect::<Result<_, _>>()?)
 }
 
 fn over(connection: &Connection, look: Look, name: &str, before: Timestamp, limit: usize) -> Result<Vec<Watched>, Error> {
     let mut statement = match look {
-        Look::TaskSilent => connection.prepare_cached(concat!("SELECT ", of_source!(), silent!(), in_order!())),
-        Look::TaskWaiting => connection.prepare_cached(concat!("SELECT ", of_source!(), waiting!(), in_order!())),
-        Look::DeadEvent => connection.prepare_cached(concat!("SELECT ", of_source!(), dead_events!(), in_order!())),
-        Look::NotDelivered => connection.prepare_cached(concat!("SELECT ", of_destination!(), undelivered!(), in_order!())),
-        Look::DeadDelivery => connection.prepare_cached(concat!("SELECT ", of_destination!(), dead_deliveries!(), in_order!())),
+        Look::TaskSilent => {
+            connection.prepare_cached(concat!("SELECT ", watched_columns!(), of_source!(), silent!(), in_order!()))
+        }
+        Look::TaskWaiting => {
+            connection.prepare_cached(concat!("SELECT ", watched_columns!(), of_source!(), waiting!(), in_order!()))
+        }
+        Look::DeadEvent => {
+            connection.prepare_cached(concat!("SELECT ", watched_columns!(), of_source!(), dead_events!(), in_order!()))
+        }
+        Look::NotDelivered => {
+            connection.prepare_cached(concat!("SELECT ", watched_columns!(), of_destination!(), undelivered!(), in_order!()))
+        }
+        Look::DeadDelivery => {
+            connection.prepare_cached(concat!("SELECT ", watched_columns!(), of_destination!(), dead_deliveries!(), in_order!()))
+        }
     }?;
     Ok(statement.query_map(params![name, text(before), look.watch().as_str(), limit], watched)?.collect::<Result<_, _>>()?)
 }
@@ -230,21 +245,15 @@ fn time(row: &Row<'_>, column: usize) -> rusqlite::Result<Option<Timestamp>> {
     Ok(row.get::<_, Option<String>>(column)?.and_then(|at| at.parse().ok()))
 }
 
-/// The source and the destination that rows are narrowed to: a source stands for what is about no destination.
-fn narrowed(of: &Queue) -> (Option<&str>, Option<&str>) {
-    match of {
-        Queue::Source(name) => (Some(name), None),
-        Queue::Destination(name) => (None, Some(name)),
-    }
-}
-
 fn noticed(connection: &Connection, watch: Watch, of: &Queue) -> Result<Vec<Watched>, Error> {
     let (source, destination) = narrowed(of);
     Ok(connection
-        .prepare_cached(
-            "SELECT key, source, task_id, destination, since, detail, seq, raised_at, cleared_at, event FROM watches \
-             WHERE type = ?1 AND (?2 IS NULL OR source = ?2) AND destination IS ?3 AND cleared_at IS NULL ORDER BY seq",
-        )?
+        .prepare_cached(concat!(
+            "SELECT ",
+            watched_columns!(),
+            " FROM watches \
+             WHERE type = ?1 AND (?2 IS NULL OR source = ?2) AND destination IS ?3 AND cleared_at IS NULL ORDER BY seq"
+        ))?
         .query_map(params![watch.as_str(), source, destination], watched)?
         .collect::<Result<_, _>>()?)
 }
@@ -286,10 +295,12 @@ fn clear(connection: &Connection, rows: &[(i64, Uuid)], now: Timestamp) -> Resul
 fn untold(connection: &Connection, watch: Watch, of: &Queue) -> Result<Vec<Watched>, Error> {
     let (source, destination) = narrowed(of);
     Ok(connection
-        .prepare_cached(
-            "SELECT key, source, task_id, destination, since, detail, seq, raised_at, cleared_at, event FROM watches \
-             WHERE told = 0 AND type = ?1 AND (?2 IS NULL OR source = ?2) AND destination IS ?3 ORDER BY since, key",
-        )?
+        .prepare_cached(concat!(
+            "SELECT ",
+            watched_columns!(),
+            " FROM watches \
+             WHERE told = 0 AND type = ?1 AND (?2 IS NULL OR source = ?2) AND destination IS ?3 ORDER BY since, key"
+        ))?
         .query_map(params![watch.as_str(), source, destination], watched)?
         .collect::<Result<_, _>>()?)
 }

@@ -7,7 +7,7 @@ use jiff::Timestamp;
 use rusqlite::{Connection, OptionalExtension as _, params};
 
 use super::append::add_job;
-use super::{archive, lane, reconcile};
+use super::{archive, lane, reconcile, spending};
 use crate::store::Error;
 use crate::store::model::{FETCHES, Finish, JobKind, Lease, Move, Proof, Released, Setback, Stage, TaskNews, text};
 use crate::task::Fetched;
@@ -142,6 +142,7 @@ pub(super) fn learn(connection: &Connection, task: i64, news: &TaskNews, at: &st
         let json = |value: Result<String, serde_json::Error>| value.map_err(|error| Error::Database(error.to_string()));
         let Fetched { task: told, files, raw, stands_at, .. } = &**fetched;
         let looked_at = news.looked_at.map(text);
+        spending::add(connection, task, told, at)?;
         connection
             .prepare_cached(
                 "UPDATE tasks SET state = ?2, title = coalesce(?3, title), url = coalesce(?4, url), stop_reason = ?5, \

@@ -21,6 +21,8 @@ pub struct Config {
     pub dead_letter: Switch,
     /// Whether it is told that no webhooks come of what happens.
     pub source_silent: Switch,
+    /// Whether it is told how much of `credits_per_day` is spent.
+    pub budget: Switch,
 }
 
 /// How long something may last; `None` is for ever.

@@ -28,6 +28,7 @@ use crate::event::Watch;
 use crate::provider::{Source, Switch};
 use crate::store;
 use crate::store::model::{Condition, JobKind, Look, Queue, Watched};
+use crate::task::plain;
 
 /// How often it is looked.
 const EVERY: Duration = Duration::from_mins(1);
@@ -39,6 +40,8 @@ const ROWS: usize = 1000;
 const WEEK: Duration = Duration::from_hours(7 * 24);
 /// The least time without webhooks that is too long, however often they come.
 const LEAST_GAP: Duration = Duration::from_hours(1);
+/// What of a budget is told, in percent.
+const SHARES: [u8; 2] = [80, 100];
 /// Behind every time that is in a store.
 const EVER: Duration = Duration::from_hours(24 * 365 * 100);
 
@@ -112,7 +115,10 @@ impl Round<'_> {
                 self.look(Look::TaskWaiting, config.task_waiting.0).await?;
                 self.look(Look::DeadEvent, if_on(config.dead_letter)).await?;
                 match self.environment.sources.get(name) {
-                    Some(source) => self.listen(source).await,
+                    Some(source) => {
+                        self.listen(source).await?;
+                        self.count(source).await
+                    }
                     None => Ok(()),
                 }
             }
@@ -162,6 +168,35 @@ impl Round<'_> {
             None => (noticed, Vec::new()),
         };
         self.write_down(Watch::SourceSilent, over, held, now).await
+    }
+
+    /// Notices that the tasks of a source cost so much of what they should cost in a day, or that another day has begun.
+    async fn count(&self, source: &Source) -> Result<(), store::Error> {
+        let Environment { store, clock, time_zone, watch, .. } = self.environment;
+        let Some(budget) = source.credits_per_day().filter(|_| watch.budget == Switch::On) else {
+            return self.forget(Watch::Budget).await;
+        };
+        self.tell(Watch::Budget).await?;
+        let now = clock.now();
+        let day = time_zone.day(now);
+        let spent = store.spent(Some(source.name()), 1, time_zone, now).await?;
+        let credits = spent.iter().filter(|spent| spent.day == day).map(|spent| spent.credits).sum::<f64>();
+        let reached = SHARES.into_iter().filter(|percent| credits * 100.0 >= budget * f64::from(*percent));
+        let holds: Vec<_> = reached
+            .map(|percent| Condition {
+                key: format!("{day}:{percent}"),
+                source: source.name().to_owned(),
+                task_id: None,
+                destination: None,
+                since: now,
+                detail: json!({"day": day.to_string(), "percent": percent, "credits": plain(credits), "budget": plain(budget)}),
+            })
+            .collect();
+        let noticed = store.noticed(Watch::Budget, self.of).await?;
+        let known = |condition: &Condition| noticed.iter().any(|row| row.condition.key == condition.key);
+        let held = holds.iter().filter(|condition| !known(condition)).cloned().collect();
+        let over = noticed.iter().filter(|row| !holds.iter().any(|one| one.key == row.condition.key)).cloned().collect();
+        self.write_down(Watch::Budget, over, held, now).await
     }
 
     /// Writes down what has ended and what holds, each with the event that tells of it; then tells it.
@@ -232,9 +267,9 @@ fn with_events<T>(all: impl IntoIterator<Item = T>) -> Vec<(T, Uuid)> {
 
 /// That stops were `lost` since the last of the `webhooks`, which is longer ago than is usual.
 fn missed(source: &str, lost: &[Timestamp], webhooks: &[Timestamp], now: Timestamp) -> Option<Condition> {
-    let last = webhooks.last().copied();
-    let lost: Vec<_> = lost.iter().filter(|at| last.is_none_or(|last| **at > last)).collect();
-    let since = last.or(lost.first().map(|at| **at))?;
+    let newest = webhooks.last().copied();
+    let lost: Vec<_> = lost.iter().filter(|at| newest.is_none_or(|newest| **at > newest)).collect();
+    let since = newest.or(lost.first().map(|at| **at))?;
     if lost.is_empty() || clock::since(since, now) < usual_gap(webhooks) {
         return None;
     }

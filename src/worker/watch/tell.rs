@@ -50,6 +50,10 @@ pub(super) fn event(watch: Watch, source: &Source, first: &Watched, count: usize
         "delivery": detail("delivery"),
         "reason": detail("reason"),
         "stops": detail("stops"),
+        "day": detail("day"),
+        "percent": detail("percent"),
+        "credits": detail("credits"),
+        "budget": detail("budget"),
     });
     NewEvent {
         id: *id,
@@ -86,6 +90,11 @@ fn raised(watch: Watch, condition: &Condition, at: Timestamp) -> String {
             }
         }
         (Watch::SourceSilent, _) => format!("No webhook: {}.", silence(condition)),
+        (Watch::Budget, _) => {
+            let [day, percent, credits, budget] = ["day", "percent", "credits", "budget"].map(|name| &condition.detail[name]);
+            let day = day.as_str().unwrap_or_default();
+            format!("`{}` has spent {credits} of {budget} credits on {day}: {percent} % are reached.", condition.source)
+        }
     }
 }
 
@@ -99,6 +108,7 @@ fn cleared(watch: Watch, condition: &Condition) -> String {
         (Watch::DeadLetter, Some(destination)) => format!("The delivery to `{destination}` is no dead letter any more."),
         (Watch::DeadLetter, None) => "The event is no dead letter any more.".to_owned(),
         (Watch::SourceSilent, _) => format!("Webhooks of `{}` come again.", condition.source),
+        (Watch::Budget, _) => format!("The budget of `{}` is no longer reached, as of a new day.", condition.source),
     }
 }
 

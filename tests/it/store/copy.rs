@@ -118,6 +118,7 @@ async fn full() -> Full {
          INSERT INTO watches (type, source, key, task_id, destination, since, detail, raised_at, event, told) VALUES ('watch.dead_letter', \
          'manus', 'k', 't1', 'crm', '2026-01-15T12:00:00.000Z', '{}', '2026-01-15T12:00:01.000Z', \
          '019bc185-0000-7000-8000-000000000001', 1); \
+         INSERT INTO spending (source, at, credits) VALUES ('manus', '2026-01-15T12:00:00.000Z', 0.1); \
          UPDATE tasks SET active_at = '2026-01-15T12:00:00.000Z' WHERE seq = 1; \
          INSERT INTO unwanted_files (sha256, since) VALUES ('aa', '2026-01-15T12:00:00.000Z'); \
          INSERT INTO erased_keys (key, event, erased_at) VALUES (X'000102030405060708090a0b0c0d0e0f', \

@@ -27,3 +27,12 @@ CREATE INDEX watches_untold ON watches (type) WHERE NOT told;
 
 -- When the provider's list of tasks last showed the task at work, by the provider's clock.
 ALTER TABLE tasks ADD COLUMN active_at timestamptz;
+
+-- What tasks cost, by source: what was added to their credits, in the quarter of an hour in which their tasks were last changed, by the
+-- provider's clock. Every time zone begins its days with a quarter.
+CREATE TABLE spending (
+    source  text NOT NULL,
+    at      timestamptz NOT NULL,
+    credits double precision NOT NULL,
+    PRIMARY KEY (source, at)
+);
