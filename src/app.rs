@@ -26,6 +26,7 @@ use crate::destination::{self, Destination, Unready};
 use crate::http::guard::{Guard, Names};
 use crate::keys::Keys;
 use crate::provider::{self, Budgets, Source};
+use crate::public_url::PublicUrls;
 use crate::receive::rejections::{Keeper, rejections};
 use crate::receive::{Limits, Receiver};
 use crate::route::{self, Routes};
@@ -189,10 +190,10 @@ impl App {
 
         let wake = Arc::new(Notify::new());
         let keys = Keys::open(sources.values().cloned(), &store, &clock, &health).await?;
-        let public_urls = config.server.public_url.to_vec();
+        let public_urls = PublicUrls::new(config.server.public_url.to_vec(), clock.clone());
         let (rejections, keeper) = rejections(store.clone(), clock.clone(), public_urls.clone());
         let limits = Limits {
-            public_urls,
+            public_urls: public_urls.clone(),
             trusted_proxies: config.server.trusted_proxies.to_vec(),
             max_inflight_bytes: config.server.max_inflight_bytes.bytes(),
             request_timeout: config.server.request_timeout,
@@ -216,7 +217,8 @@ impl App {
         let actions = actions.with_archive(archive.clone());
         let upkeep = Upkeep::new(config.retention, store.clone(), archive.clone(), clock.clone(), health.clone());
         let time_zone = config.server.time_zone.clone();
-        let api = Admin::new(store.clone(), actions, Metrics::of_process(), token, (clock.clone(), time_zone.clone()));
+        let days = (clock.clone(), time_zone.clone());
+        let api = Admin::new(store.clone(), actions, public_urls, Metrics::of_process(), token, days);
         let served = archive.links().map(|links| archive::router(archive.clone(), links.clone(), clock.clone()));
         let environment = Environment {
             store: store.clone(),

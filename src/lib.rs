@@ -28,6 +28,7 @@
 //! | | [`setting`] | types of settings: secrets, lists, sizes |
 //! | | [`text`] | text from outside, made fit for one line |
 //! | 1 | [`markdown`] | what agents write, made into mrkdwn, HTML or a line |
+//! | | [`public_url`] | our public URLs: configured, and lent for a while
 //! | | [`retry`] | the verdict of a failure, the ladder of waits |
 //! | | [`task`] | the provider-neutral task and its files |
 //! | 2 | [`event`] | what an event says and what is kept of it; its key, its content |
@@ -64,6 +65,7 @@
 //! | how a Manus signature is checked | `src/provider/manus/signature.rs` |
 //! | how any other is | `src/provider/signed.rs`; what it covers, `content.rs` |
 //! | what a key of a custom sender means | `src/provider/custom/build.rs` |
+//! | which public URLs a signature may cover | `src/public_url.rs`; how one is lent, `src/admin/public_url.rs`; by whom, `src/cli/tunnel/` |
 //! | which address a request came from | `src/receive/peer.rs` |
 //! | how a Manus event or task becomes ours | `src/provider/manus/event.rs`, `v1.rs`, `v2.rs` |
 //! | how one of Magic Hour or WebRun does | `convert` in `src/provider/magic_hour.rs`, `src/provider/webrun/task.rs` |
@@ -121,6 +123,7 @@ pub mod keys;
 pub mod markdown;
 pub mod postgres;
 pub mod provider;
+pub mod public_url;
 pub mod rate;
 pub mod receive;
 pub mod retry;

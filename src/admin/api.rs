@@ -13,10 +13,11 @@ use jiff::Timestamp;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use super::{act, credits, task};
+use super::{act, credits, public_url, task};
 use crate::action::{self, Actions};
 use crate::clock::Clock;
 use crate::event::Watch;
+use crate::public_url::PublicUrls;
 use crate::setting::{Secret, Zone};
 use crate::store::model::{JobKind, Like};
 use crate::store::view::{EventFilter, Page};
@@ -34,6 +35,7 @@ const SHORTEST: usize = 8;
 pub struct Admin {
     pub(super) store: Store,
     pub(super) actions: Actions,
+    pub(super) public_urls: PublicUrls,
     metrics: Metrics,
     token: Option<Secret>,
     /// Time, and where days begin.
@@ -115,10 +117,18 @@ impl From<action::Error> for Refused {
 }
 
 impl Admin {
-    /// An API on `store` that acts through `actions`, and asks for `token` if there is one; `days` are what days are counted by.
+    /// An API on `store` that acts through `actions`, lends `public_urls`, and asks for `token` if there is one; `days` are what days are
+    /// counted by.
     #[must_use]
-    pub fn new(store: Store, actions: Actions, metrics: Metrics, token: Option<Secret>, days: (Clock, Zone)) -> Self {
-        Self { store, actions, metrics, token, days }
+    pub fn new(
+        store: Store,
+        actions: Actions,
+        public_urls: PublicUrls,
+        metrics: Metrics,
+        token: Option<Secret>,
+        days: (Clock, Zone),
+    ) -> Self {
+        Self { store, actions, public_urls, metrics, token, days }
     }
 
     /// Its routes.
@@ -146,6 +156,7 @@ impl Admin {
             .route("/api/v1/watches", get(watches))
             .route("/api/v1/credits", get(credits::list))
             .route("/api/v1/stats", get(stats))
+            .merge(public_url::routes())
             .fallback(|| std::future::ready(Refused::absent("page")))
             .layer(from_fn_with_state(Arc::clone(&admin), authorize))
             .with_state(admin)

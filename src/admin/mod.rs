@@ -6,6 +6,7 @@
 mod act;
 mod api;
 mod credits;
+mod public_url;
 mod task;
 mod token;
 

@@ -1,25 +1,24 @@
 //! The rules that a single value cannot know: values within reason, and sections that must fit each other.
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::time::Duration;
-
-use url::{Host, Url};
 
 use super::Config;
 use super::error::Error;
 use super::place::{Path, Places};
 use super::secret::{both, empty};
-use crate::{postgres, provider, store, telemetry};
+use crate::{postgres, provider, public_url, store, telemetry};
 
 /// The fewest connections that a replica on a PostgreSQL does with.
 const MIN_CONNECTIONS: usize = 5;
 
 /// Checks `config`, and brings the public URLs into their one form: no slash at the end.
-pub(super) fn everything(config: &mut Config, places: &Places, errors: &mut Vec<Error>) {
+/// Where a tunnel brings the public URL, none has to be set.
+pub(super) fn everything(config: &mut Config, tunnel: bool, places: &Places, errors: &mut Vec<Error>) {
     let mut rules = Rules { places, errors };
     rules.bounds(config);
     rules.listeners(config);
-    rules.public_url(config);
+    rules.public_url(config, tunnel);
     rules.store(&config.store);
     rules.archive(config);
     rules.shared_archive(config);
@@ -93,20 +92,21 @@ impl Rules<'_> {
         }
     }
 
-    fn public_url(&mut self, config: &mut Config) {
+    fn public_url(&mut self, config: &mut Config, tunnel: bool) {
         const KEY: &str = "server.public_url";
         let verifies = config.sources.values().any(provider::Config::verifies);
         let covering = config.sources.iter().find(|(_, source)| source.covers_url()).map(|(name, _)| name);
-        if let (Some(source), true) = (covering, config.server.public_url.is_empty()) {
+        if let (Some(source), true) = (covering, config.server.public_url.is_empty() && !tunnel) {
             let hints = self.refuse(KEY, &format!("is not set, but the signatures that source `{source}` verifies cover it"));
             hints.push("set the variable `TASKHOOK__SERVER__PUBLIC_URL=https://hooks.example.com`".to_owned());
             hints.push(
                 "or add to the configuration file:\n\n    [server]\n    public_url = \"https://hooks.example.com\"\n".to_owned(),
             );
+            hints.push("or, to try it on this machine, run `taskhook dev`: it takes the URL of a tunnel that runs".to_owned());
         }
         let many = config.server.public_url.len() > 1;
         for (index, url) in config.server.public_url.0.iter_mut().enumerate() {
-            match public_url(url, verifies) {
+            match public_url::check(url, verifies) {
                 Ok(clean) => *url = clean,
                 Err((reason, hint)) => {
                     let which = if many { format!("(number {}) ", index + 1) } else { String::new() };
@@ -139,7 +139,7 @@ impl Rules<'_> {
                         hints.push("give each a port of its own".to_owned());
                     }
                 }
-                match public_url(text, true) {
+                match public_url::check(text, true) {
                     Ok(clean) => *text = clean,
                     Err((reason, hint)) => self.refuse(url, &reason).extend(hint),
                 }
@@ -237,41 +237,4 @@ fn is_schema(name: &str) -> bool {
 fn overlap(one: SocketAddr, other: SocketAddr) -> bool {
     let any = |address: SocketAddr| address.ip().is_unspecified();
     one.port() != 0 && one.port() == other.port() && (one.ip() == other.ip() || any(one) || any(other))
-}
-
-/// The URL as senders sign it, without a slash at the end; or why it cannot be one, and what would help.
-fn public_url(text: &str, verified: bool) -> Result<String, (String, Option<String>)> {
-    let refuse = |reason: &str| Err((reason.to_owned(), None));
-    let Ok(url) = Url::parse(text) else {
-        let hint = (!text.contains("://")).then(|| format!("did you mean `https://{text}`?"));
-        return Err(("is not a URL".to_owned(), hint));
-    };
-    let Some(host) = url.host() else { return refuse("is not a URL with a host") };
-    if !url.username().is_empty() || url.password().is_some() {
-        return refuse("must not hold a user or a password");
-    }
-    if url.query().is_some() || url.fragment().is_some() {
-        return refuse("must not have a query (`?`) or a fragment (`#`)");
-    }
-    if text.chars().any(char::is_whitespace) {
-        return refuse("must not hold spaces");
-    }
-    let clean = text.trim_end_matches('/').to_owned();
-    match url.scheme() {
-        "https" => Ok(clean),
-        "http" if !verified || is_loopback(&host) => Ok(clean),
-        "http" => {
-            let https = clean.replacen("http", "https", 1);
-            Err(("must be https, unless its host is loopback".to_owned(), Some(format!("did you mean `{https}`?"))))
-        }
-        _ => refuse("must begin with `https://`"),
-    }
-}
-
-fn is_loopback(host: &Host<&str>) -> bool {
-    match host {
-        Host::Domain(name) => *name == "localhost" || name.ends_with(".localhost"),
-        Host::Ipv4(address) => IpAddr::from(*address).is_loopback(),
-        Host::Ipv6(address) => IpAddr::from(*address).is_loopback(),
-    }
 }

@@ -31,7 +31,7 @@ pub(super) struct Loader<'a> {
     failed: BTreeSet<Path>,
 }
 
-pub(super) fn everything(inputs: &Inputs) -> Result<Config, Errors> {
+pub(super) fn everything(inputs: &Inputs, tunnel: bool) -> Result<Config, Errors> {
     let mut loader = Loader::new(inputs)?;
     loader.unknown_sections();
     loader.manus_api_key();
@@ -60,7 +60,7 @@ pub(super) fn everything(inputs: &Inputs) -> Result<Config, Errors> {
     archive.aws = loader.aws();
     let mut config =
         Config { log, server, admin, store, retention, archive, files, outbound, watch, sources, destinations, routes, rust_log };
-    check::everything(&mut config, &loader.places, &mut loader.errors);
+    check::everything(&mut config, tunnel, &loader.places, &mut loader.errors);
     if loader.errors.is_empty() { Ok(config) } else { Err(Errors(loader.errors)) }
 }
 
@@ -210,7 +210,7 @@ impl<'a> Loader<'a> {
         if none {
             self.errors.push(
                 Error::new("no source is configured, so nothing could be received")
-                    .hint("for Manus, set the variable `MANUS_API_KEY`")
+                    .hint("for Manus, set the variable `MANUS_API_KEY`; a key is made at https://manus.im, in the settings of the API integration")
                     .hint("or add to the configuration file:\n\n    [sources.manus]\n    provider = \"manus\"\n    api_key_file = \"/run/secrets/manus_api_key\"\n"),
             );
         }

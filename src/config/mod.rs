@@ -100,7 +100,15 @@ impl Config {
     /// # Errors
     /// All that is wrong, as far as it can be told in one go.
     pub fn load(inputs: &Inputs) -> Result<Self, Errors> {
-        load::everything(inputs)
+        load::everything(inputs, false)
+    }
+
+    /// The same where a tunnel brings the public URL: none has to be set.
+    ///
+    /// # Errors
+    /// As [`Config::load`].
+    pub fn load_with_tunnel(inputs: &Inputs) -> Result<Self, Errors> {
+        load::everything(inputs, true)
     }
 
     /// Reads `[admin]` alone, for commands that only talk to a running taskhook: they need no source.

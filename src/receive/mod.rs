@@ -3,8 +3,8 @@
 //! What must hold:
 //! - A 2xx leaves only after the event, and what its work begins with, are committed ([`Store::append`]).
 //! - Trouble of ours is 503 with `Retry-After`, never a 4xx: the sender has done nothing wrong and is to come again.
-//! - The URL that a signature covers is built from configuration and the path and query as received, never from `Host` or
-//!   `X-Forwarded-*`: who may choose the URL may replay an event that was signed for somebody else.
+//! - The URL that a signature covers is built from configuration (or what the admin API lent, [`PublicUrls`]) and the path and query as
+//!   received, never from `Host` or `X-Forwarded-*`: who may choose the URL may replay an event that was signed for somebody else.
 //! - What is kept names no credential: their headers and path tokens are `[redacted]`.
 //! - Checks are made in one order, 405, 404, 403, 413, 401, 503, so that an answer tells no more than it must.
 
@@ -36,6 +36,7 @@ use crate::clock::Clock;
 use crate::event::{First, NewEvent, UNKNOWN, Verification};
 use crate::keys::Keys;
 use crate::provider::{self, Reading, Reply, Source};
+use crate::public_url::PublicUrls;
 use crate::setting::{Network, REDACTED};
 use crate::store::model::Appended;
 use crate::store::{self, Store};
@@ -49,8 +50,8 @@ const KEY_HEADERS: [&str; 3] = ["api_key", "x-api-key", "x-manus-api-key"];
 /// What the receiver is told by `[server]`.
 #[derive(Clone, Debug)]
 pub struct Limits {
-    /// The configured base URLs, without a slash at their end.
-    pub public_urls: Vec<String>,
+    /// The base URLs.
+    pub public_urls: PublicUrls,
     /// The proxies whose `X-Forwarded-For` is believed.
     pub trusted_proxies: Vec<Network>,
     /// The most bytes of bodies that are being read or kept at once.
@@ -198,7 +199,8 @@ impl Receiver {
 
     async fn verify(&self, source: &Source, request: &provider::Request<'_>) -> Result<Verification, Problem> {
         let loaded = self.keys.of(source.name());
-        let check = |keys: &[crate::signature::rsa::PublicKey]| source.verify(request, &self.limits.public_urls, keys);
+        let public_urls = self.limits.public_urls.current();
+        let check = |keys: &[crate::signature::rsa::PublicKey]| source.verify(request, &public_urls, keys);
         let refusal = match check(&loaded.keys) {
             Ok(verification) => return Ok(verification),
             Err(refusal) => refusal,

@@ -19,6 +19,7 @@ use crate::clock::Clock;
 use crate::event::hex;
 use crate::keys::Loaded;
 use crate::provider::{self, Source};
+use crate::public_url::PublicUrls;
 use crate::store::Store;
 use crate::store::model::NewRejection;
 use crate::telemetry::name;
@@ -67,7 +68,7 @@ pub struct Rejections {
 pub struct Keeper {
     queue: mpsc::Receiver<Rejected>,
     store: Store,
-    public_urls: Vec<String>,
+    public_urls: PublicUrls,
     /// Credentials are kept as a keyed hash, so that two can be told apart and none can be guessed.
     hasher: hmac::Key,
 }
@@ -77,7 +78,7 @@ pub struct Keeper {
 /// # Panics
 /// If the system has no random numbers.
 #[must_use]
-pub fn rejections(store: Store, clock: Clock, public_urls: Vec<String>) -> (Rejections, Keeper) {
+pub fn rejections(store: Store, clock: Clock, public_urls: PublicUrls) -> (Rejections, Keeper) {
     let (sender, queue) = mpsc::channel(WAITING);
     let random = aws_lc_rs::rand::SystemRandom::new();
     let hasher = hmac::Key::generate(hmac::HMAC_SHA256, &random).expect("the system has random numbers");
@@ -142,7 +143,7 @@ impl Keeper {
     fn look(&self, rejected: Rejected) -> NewRejection {
         let Rejected { source, keys, code, explanation, headers, suffix, target, body, received_at } = rejected;
         let request = provider::Request { headers: &headers, body: &body, url_suffix: &suffix, now: received_at };
-        let explanation = explanation.or_else(|| source.explain(&request, &self.public_urls, &keys.keys));
+        let explanation = explanation.or_else(|| source.explain(&request, &self.public_urls.current(), &keys.keys));
         let hint = explanation.as_deref().unwrap_or("nothing that we know would have made it valid; it may be forged");
         tracing::warn!(source = source.name(), code, "refused a request for `{}` ({code}): {hint}", source.name());
         let hide = |secret: &[u8]| format!("hmac:{}", &hex(hmac::sign(&self.hasher, secret).as_ref())[..16]);

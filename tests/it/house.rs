@@ -16,7 +16,7 @@ use source::Source;
 /// The modules, lowest first. A module imports only modules of earlier rows; those of one row do not know each other.
 const RANKS: &[&[&str]] = &[
     &["clock", "setting", "text"],
-    &["markdown", "retry", "task"],
+    &["markdown", "public_url", "retry", "task"],
     &["event"],
     &["http", "postgres", "rate", "signature", "template", "telemetry"],
     &["provider", "store", "archive", "route", "simulator"],
