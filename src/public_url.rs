@@ -239,7 +239,9 @@ mod tests {
     #[test]
     fn there_are_not_many_and_none_that_anyone_could_read() {
         let (urls, clock) = urls();
-        for unfit in ["http://abcd.ngrok-free.app", "https://", "ftp://a.example.com", "https://u:p@a.example.com", "https://a.b/?c"] {
+        for unfit in
+            ["http://abcd.ngrok-free.app", "https://", "ftp://a.example.com", "https://u:p@a.example.com", "https://a.b/?c"]
+        {
             assert!(matches!(urls.lend(Uuid::now_v7(), unfit), Err(Error::Unfit(_))), "{unfit}");
         }
         for loopback in ["http://127.0.0.1:8080", "http://localhost", "http://[::1]:80"] {

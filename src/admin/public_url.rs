@@ -19,9 +19,7 @@ use crate::clock::rfc3339;
 use crate::public_url::{Error, Lease};
 
 pub(super) fn routes() -> Router<Arc<Admin>> {
-    Router::new()
-        .route("/api/v1/public_urls", get(list))
-        .route("/api/v1/public_urls/{id}", put(lend).delete(take_back))
+    Router::new().route("/api/v1/public_urls", get(list)).route("/api/v1/public_urls/{id}", put(lend).delete(take_back))
 }
 
 /// What `PUT …/public_urls/{id}` takes.
@@ -37,7 +35,8 @@ fn view(id: Uuid, lease: &Lease) -> Value {
 }
 
 fn lease_id(id: &str) -> Result<Uuid, Refused> {
-    Uuid::try_parse(id).map_err(|_| Refused::new(StatusCode::BAD_REQUEST, "id_invalid", "the id of a lease is a UUID of your choice"))
+    Uuid::try_parse(id)
+        .map_err(|_| Refused::new(StatusCode::BAD_REQUEST, "id_invalid", "the id of a lease is a UUID of your choice"))
 }
 
 async fn list(State(admin): State<Arc<Admin>>) -> Json<Value> {

@@ -106,6 +106,17 @@ pub(super) enum Fault {
     Refused { status: StatusCode, code: String, title: String },
 }
 
+impl Fault {
+    /// Whether asking again may help: a restart, a store that is busy.
+    pub(super) fn passes(&self) -> bool {
+        match self {
+            Self::Unreachable(_) | Self::Lost(_) => true,
+            Self::Refused { status, .. } => status.is_server_error(),
+            Self::Foreign(_) | Self::Token => false,
+        }
+    }
+}
+
 impl Client {
     /// The client that `connection` asks for; what it leaves open is read from the configuration.
     pub(super) fn new(context: &Context<'_>, connection: &Connection, timeout: Duration) -> Result<Self> {
@@ -126,6 +137,14 @@ impl Client {
 
     pub(super) async fn post(&self, path: &[&str], body: Option<&Value>) -> std::result::Result<Value, Fault> {
         self.send(Method::POST, path, &[], body).await
+    }
+
+    pub(super) async fn put(&self, path: &[&str], body: &Value) -> std::result::Result<Value, Fault> {
+        self.send(Method::PUT, path, &[], Some(body)).await
+    }
+
+    pub(super) async fn delete(&self, path: &[&str]) -> std::result::Result<Value, Fault> {
+        self.send(Method::DELETE, path, &[], None).await
     }
 
     /// The answer to a GET, or why there is none.

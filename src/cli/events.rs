@@ -101,7 +101,7 @@ pub(super) fn run(args: &Args, context: &mut Context<'_>) -> Result {
             Command::Release { id, json } => release(&client, id, *json, context).await,
             Command::Tail { json } => {
                 tokio::select! {
-                    ended = tail(&client, *json, context) => ended,
+                    ended = tail(&client, *json, true, context) => ended,
                     _ = tokio::signal::ctrl_c() => Ok(()),
                 }
             }
@@ -259,7 +259,8 @@ const PAGES: usize = 20;
 /// How many ids are remembered: more than one round can bring.
 const SEEN: usize = PAGE * (PAGES + 1);
 
-async fn tail(client: &Client, json: bool, context: &mut Context<'_>) -> Result {
+/// Prints events as they come; with `past`, the last few before them.
+pub(super) async fn tail(client: &Client, json: bool, past: bool, context: &mut Context<'_>) -> Result {
     let clock = Clock::system();
     let mut tail = Tail::default();
     let mut away = false;
@@ -270,14 +271,15 @@ async fn tail(client: &Client, json: bool, context: &mut Context<'_>) -> Result 
                 if std::mem::take(&mut away) {
                     writeln!(context.err, "It is back.")?;
                 }
+                let shown = past || begun;
                 begun = true;
-                for event in events {
+                for event in events.into_iter().filter(|_| shown) {
                     if json { output::json_line(context.out, &event)? } else { line(context.out, &event)? }
                 }
                 context.out.flush()?;
             }
             // What may pass is waited for, once it was seen to work.
-            Err(fault) if begun && passes(&fault) => {
+            Err(fault) if begun && fault.passes() => {
                 if !std::mem::replace(&mut away, true) {
                     writeln!(context.err, "{}. Waiting for it to come back; Ctrl-C ends.", client.explain(&fault).message)?;
                 }
@@ -285,15 +287,6 @@ async fn tail(client: &Client, json: bool, context: &mut Context<'_>) -> Result 
             Err(fault) => return Err(client.explain(&fault).into()),
         }
         clock.sleep(EVERY).await;
-    }
-}
-
-/// Whether asking again may help: a restart, a store that is busy.
-fn passes(fault: &Fault) -> bool {
-    match fault {
-        Fault::Unreachable(_) | Fault::Lost(_) => true,
-        Fault::Refused { status, .. } => status.is_server_error(),
-        Fault::Foreign(_) | Fault::Token => false,
     }
 }
 

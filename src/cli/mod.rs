@@ -14,6 +14,7 @@ mod config;
 mod deliveries;
 mod demo;
 mod destinations;
+mod dev;
 mod error;
 mod events;
 mod exit;
@@ -26,6 +27,7 @@ mod serve;
 mod simulate;
 mod store;
 mod tasks;
+mod tunnel;
 mod webhooks;
 
 use std::collections::BTreeMap;
@@ -98,8 +100,10 @@ enum Command {
     Serve(serve::Args),
     Check(check::Args),
     Demo(demo::Args),
+    Dev(dev::Args),
     Config(config::Args),
     Webhooks(webhooks::Args),
+    Tunnel(tunnel::Args),
     Events(events::Args),
     Tasks(tasks::Args),
     Deliveries(deliveries::Args),
@@ -118,9 +122,11 @@ impl Command {
         match self {
             Self::Serve(args) => serve::run(&args, context),
             Self::Demo(args) => demo::run(&args, context),
+            Self::Dev(args) => dev::run(&args, context),
             Self::Config(args) => config::run(&args, context),
             Self::Check(args) => check::run(&args, context),
             Self::Webhooks(args) => webhooks::run(&args, context),
+            Self::Tunnel(args) => tunnel::run(&args, context),
             Self::Healthcheck(args) => healthcheck::run(&args, context),
             Self::Events(args) => events::run(&args, context),
             Self::Tasks(args) => tasks::run(&args, context),
@@ -189,6 +195,7 @@ mod tests {
     mod senders;
     mod set_up;
     mod site;
+    mod tunnel;
 
     use clap::CommandFactory as _;
 
@@ -232,8 +239,10 @@ mod tests {
           serve         Receive webhooks and do what follows from them, until SIGTERM or SIGINT
           check         Try everything that is configured: store, archive, keys, destinations, public URLs
           demo          Show everything at work, without an account
+          dev           Serve, with the URL of a running ngrok or cloudflared registered: for a laptop
           config        Print the effective configuration as TOML, secrets redacted
           webhooks      Tell the provider where to send webhooks
+          tunnel        Take the URL of a running ngrok or cloudflared to the running receiver, until Ctrl-C
           events        See what was received, and where it stands
           tasks         See tasks, create them, erase them
           deliveries    See what was handed on, what waits, and what was given up on

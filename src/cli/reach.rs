@@ -35,11 +35,22 @@ pub(super) async fn our_instance(config: &Config, client: Option<&Client>) -> Re
     }
 }
 
+async fn ask(public_url: &str) -> Result<Answer, http::Error> {
+    let request = http::client(TIMEOUT).get(format!("{public_url}/healthz"));
+    http::send_for_status(request, TIMEOUT, MAX_ANSWER).await
+}
+
+/// Whether any taskhook answers at a public URL.
+pub(super) async fn is_alive(public_url: &str) -> bool {
+    let Ok(answer) = ask(public_url).await else { return false };
+    let health: Option<Value> = serde_json::from_slice(&answer.body).ok();
+    answer.status.is_success() && health.is_some_and(|health| health["instance"].is_string())
+}
+
 /// Asks `{public_url}/healthz` whether the taskhook with the id `instance` answers there.
 pub(super) async fn reach(public_url: &str, instance: &str) -> Result<(), Astray> {
-    let request = http::client(TIMEOUT).get(format!("{public_url}/healthz"));
     let astray = |problem: String, hint: &str| Err(Astray { problem: format!("{public_url} {problem}"), hint: hint.to_owned() });
-    let answer = match http::send_for_status(request, TIMEOUT, MAX_ANSWER).await {
+    let answer = match ask(public_url).await {
         Ok(answer) => answer,
         Err(http::Error::Connect(reason)) => {
             let reason = one_line(&reason, 200);

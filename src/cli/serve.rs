@@ -21,14 +21,24 @@ pub(super) struct Args {}
 
 pub(super) fn run(_args: &Args, context: &mut Context<'_>) -> Result {
     let config = Config::load(&context.inputs)?;
-    telemetry::init(&config.log, config.rust_log.as_deref(), context.terminal)
-        .map_err(|problem| Error::failed(format!("`RUST_LOG`: {problem}")).with_exit(Exit::Usage))?;
-    allow_files(config.server.max_connections);
+    prepare(&config, context.terminal)?;
     let runtime = runtime()?;
     let ended = runtime.block_on(serve(&config, context.terminal));
-    // What still runs now was told to stop and had its time.
-    runtime.shutdown_timeout(Duration::from_secs(1));
+    wind_up(runtime);
     ended
+}
+
+/// Ends what still runs: it was told to stop and had its time.
+pub(super) fn wind_up(runtime: tokio::runtime::Runtime) {
+    runtime.shutdown_timeout(Duration::from_secs(1));
+}
+
+/// What comes before the start: the log, and files enough.
+pub(super) fn prepare(config: &Config, terminal: bool) -> Result {
+    telemetry::init(&config.log, config.rust_log.as_deref(), terminal)
+        .map_err(|problem| Error::failed(format!("`RUST_LOG`: {problem}")).with_exit(Exit::Usage))?;
+    allow_files(config.server.max_connections);
+    Ok(())
 }
 
 /// Files that are open beside the connections of the public listener: those of the other listeners, of deliveries, and the store's.
@@ -51,15 +61,8 @@ fn allow_files(max_connections: usize) {
 }
 
 async fn serve(config: &Config, terminal: bool) -> Result {
-    let mut signals = [SignalKind::terminate(), SignalKind::interrupt()]
-        .map(signal)
-        .into_iter()
-        .collect::<std::result::Result<Vec<_>, _>>()
-        .map_err(|error| Error::failed(format!("cannot listen for signals: {error}")))?;
-    let format = if config.log.format.is_json(terminal) { log::Format::Json } else { log::Format::Text };
-    let start = Start { clock: Clock::system(), format, output: Output::Stdout, names: Names::System, by_itself: true };
-    let app = App::start(config, start).await.map_err(|error| refused(&error))?;
-    announce(config, &app);
+    let mut signals = signals()?;
+    let app = start(config, terminal).await?;
     let mut first = any(&mut signals);
     let (stop, stopping) = tokio::sync::oneshot::channel::<()>();
     let mut running = Box::pin(app.run(async move {
@@ -79,8 +82,24 @@ async fn serve(config: &Config, terminal: bool) -> Result {
     }
 }
 
+/// The signals that end the program.
+pub(super) fn signals() -> Result<Vec<Signal>> {
+    let signals = [SignalKind::terminate(), SignalKind::interrupt()].map(signal).into_iter();
+    let signals = signals.collect::<std::result::Result<Vec<_>, _>>();
+    Ok(signals.map_err(|error| Error::failed(format!("cannot listen for signals: {error}")))?)
+}
+
+/// Starts everything, and says where it is.
+pub(super) async fn start(config: &Config, terminal: bool) -> Result<App> {
+    let format = if config.log.format.is_json(terminal) { log::Format::Json } else { log::Format::Text };
+    let start = Start { clock: Clock::system(), format, output: Output::Stdout, names: Names::System, by_itself: true };
+    let app = App::start(config, start).await.map_err(|error| refused(&error))?;
+    announce(config, &app);
+    Ok(app)
+}
+
 /// Returns at the next of `signals`.
-fn any(signals: &mut [Signal]) -> std::pin::Pin<Box<dyn Future<Output = ()> + '_>> {
+pub(super) fn any(signals: &mut [Signal]) -> std::pin::Pin<Box<dyn Future<Output = ()> + '_>> {
     Box::pin(async move {
         let next = signals.iter_mut().map(|signal| Box::pin(signal.recv()));
         futures_util::future::select_all(next).await;

@@ -1,13 +1,18 @@
 //! `taskhook webhooks`: tells the provider where to send, and sees that it gets there.
 //!
 //! What must hold: the URL is registered only when it leads here and the key to verify with is there, since the provider tries it
-//! at once; and a path token is printed by `webhooks url` alone.
+//! at once; and a path token is printed only for who is to paste it: by `webhooks url`, and by `tunnel` and `dev` where nothing
+//! else registers the URL.
 
 mod ping;
+pub(super) mod registered;
+
+use std::io::{self, Write};
 
 use serde_json::{Value, json};
 use uuid::Uuid;
 
+use self::registered::{Registered, Unregistered};
 use super::client::{Client, Connection, TIMEOUT};
 use super::output::{self, Column, Table};
 use super::{Context, Error, Exit, Result, reach, runtime};
@@ -103,7 +108,7 @@ pub(super) fn run(args: &Args, context: &mut Context<'_>) -> Result {
 
 impl Registrar {
     /// For the source that is meant: the named one, or the only one.
-    fn new(config: Config, name: Option<&str>) -> Result<Self> {
+    pub(super) fn new(config: Config, name: Option<&str>) -> Result<Self> {
         let usage = |text: String| Error::failed(text).with_exit(Exit::Usage);
         let names = || config.sources.keys().map(String::as_str).collect::<Vec<_>>().join(", ");
         let (name, source) = match name {
@@ -148,10 +153,7 @@ impl Registrar {
             }
             url = format!("{url}?ref={name}");
         }
-        match self.source.webhook_object(&url) {
-            Some(object) => output::json(context.out, &object)?,
-            None => writeln!(context.out, "{url}")?,
-        }
+        self.write(&url, context.out)?;
         if self.source.takes_ref() && reference.is_none() {
             context.out.flush()?;
             writeln!(context.err, "Without a name, every delivery is an event of its own: `--ref new` makes one for each task.")?;
@@ -159,8 +161,26 @@ impl Registrar {
         Ok(())
     }
 
+    /// Writes what to paste, whole.
+    fn write(&self, url: &str, out: &mut dyn Write) -> io::Result<()> {
+        match self.source.webhook_object(url) {
+            Some(object) => output::json(out, &object),
+            None => writeln!(out, "{url}"),
+        }
+    }
+
+    /// Writes what to paste where the provider asks for the webhook, whole.
+    pub(super) fn write_url(&self, out: &mut dyn Write) -> Result {
+        Ok(self.write(&self.url()?, out)?)
+    }
+
+    /// The URL to register, as it may be shown.
+    pub(super) fn shown_url(&self) -> Result<String> {
+        Ok(self.shown(&self.url()?))
+    }
+
     /// Whether a registered URL leads to this source, by any public URL and any path token.
-    fn is_ours(&self, url: &str) -> bool {
+    pub(super) fn is_ours(&self, url: &str) -> bool {
         let rest = |base: &String| url.strip_prefix(base)?.strip_prefix("/webhooks/")?.strip_prefix(self.source.name());
         let opens = |rest: &str| match rest.strip_prefix('/') {
             Some(token) => self.source.opens(Some(token)),
@@ -175,7 +195,7 @@ impl Registrar {
     }
 
     /// A registered URL as it may be shown: what stands where a token may stand, is not.
-    fn shown(&self, url: &str) -> String {
+    pub(super) fn shown(&self, url: &str) -> String {
         let Ok(url) = url::Url::parse(url) else { return one_line(&self.hide(url), 200) };
         let mut path = url.path().to_owned();
         if let Some((before, after)) = path.split_once("/webhooks/")
@@ -195,7 +215,7 @@ impl Registrar {
     }
 
     async fn register(&self, client: Option<Client>, skip_check: bool, as_json: bool, context: &mut Context<'_>) -> Result {
-        let url = self.url()?;
+        self.url()?;
         if !self.source.registers() {
             let provider = self.source.provider();
             let error = Error::failed(format!("`{provider}` has no API for webhooks")).with_exit(Exit::Usage);
@@ -205,16 +225,34 @@ impl Registrar {
         if !skip_check {
             self.check_url(client.as_ref(), context).await?;
         }
+        let registered = self.enter(client.as_ref(), context).await?;
+        if registered.new {
+            writeln!(context.err, "It is registered.")?;
+        }
+        if let Some(webhook) = &registered.webhook {
+            self.print(webhook, as_json, context)?;
+            context.out.flush()?;
+        }
+        registered.tried(client.as_ref(), context).await
+    }
+
+    /// Registers the URL, unless it is registered.
+    pub(super) async fn enter(
+        &self,
+        client: Option<&Client>,
+        context: &mut Context<'_>,
+    ) -> std::result::Result<Registered, Unregistered> {
+        let url = self.url()?;
         if let Some(known) = self.known().await? {
             let status = known.status.as_deref().map(|status| format!(", {}", one_line(status, 20))).unwrap_or_default();
             writeln!(context.err, "It is registered already: {}{status}.", self.shown(&url))?;
             if known.status.as_deref() == Some("inactive") {
                 writeln!(context.err, "The provider has paused it: delete it and register again.")?;
             }
-            return self.print(&known, as_json, context);
+            return Ok(Registered { webhook: Some(known), new: false, before: None });
         }
         writeln!(context.err, "Registering {} …", self.shown(&url))?;
-        let before = match &client {
+        let before = match client {
             Some(client) => ping::Seen::now(client, self.source.name()).await,
             None => None,
         };
@@ -222,34 +260,30 @@ impl Registrar {
             Ok(webhook) => webhook,
             Err(ApiError::Rejected { status: 409, .. }) => {
                 writeln!(context.err, "It is registered already: {}.", self.shown(&url))?;
-                return Ok(());
+                return Ok(Registered { webhook: None, new: false, before: None });
             }
             Err(error) => {
                 let failed = self.failed("the provider did not register it", &error);
-                let refused = match (&client, &before) {
-                    (Some(client), Some(before)) => before.refused(client).await,
+                let refused = match (client, &before) {
+                    // What the provider itself could not do is not looked for here.
+                    (Some(client), Some(before)) if matches!(error, ApiError::Rejected { .. }) => before.refused(client).await,
                     _ => None,
                 };
                 let failed = refused.map(|refused| refused.hint()).into_iter().fold(failed, Error::hint);
-                return Err(if error.outcome_unknown() {
-                    failed.hint("it may be registered all the same: look with `taskhook webhooks list`").into()
+                let failed = if error.outcome_unknown() {
+                    failed.hint("it may be registered all the same: look with `taskhook webhooks list`")
                 } else {
-                    failed.into()
-                });
+                    failed
+                };
+                return Err(Unregistered { failure: failed.into(), cause: Some(error) });
             }
         };
-        writeln!(context.err, "It is registered.")?;
-        self.print(&webhook, as_json, context)?;
-        context.out.flush()?;
-        if let (Some(client), Some(before)) = (client, before) {
-            return before.wait(&client, context).await;
-        }
-        writeln!(context.err, "Whether the test request arrived is not known: the admin API could not be asked.")?;
-        Ok(())
+        // Nothing may fail from here on: who called has to know what there is to delete.
+        Ok(Registered { webhook: Some(webhook), new: true, before })
     }
 
     /// The key comes first: the provider signs its test request as well.
-    async fn load_key(&self, context: &mut Context<'_>) -> Result {
+    pub(super) async fn load_key(&self, context: &mut Context<'_>) -> std::result::Result<(), Unregistered> {
         if !self.source.verifies() {
             writeln!(context.err, "`{}` has `verify = \"none\"`: it believes anyone who sends.", self.source.name())?;
             return Ok(());
@@ -257,7 +291,7 @@ impl Registrar {
         let answer = self.source.load_keys().await;
         if answer.keys.is_empty() {
             let Some(error) = answer.errors.first() else { return Err(Error::failed("there is no key to verify with").into()) };
-            return Err(self.failed("the key to verify with cannot be loaded", error).into());
+            return Err(self.unregistered("the key to verify with cannot be loaded", error.clone()));
         }
         writeln!(
             context.err,
@@ -289,12 +323,16 @@ impl Registrar {
         Ok(())
     }
 
+    fn unregistered(&self, what: &str, error: ApiError) -> Unregistered {
+        Unregistered { failure: self.failed(what, &error).into(), cause: Some(error) }
+    }
+
     /// Our webhook, if it is registered and the provider can tell.
-    async fn known(&self) -> Result<Option<Webhook>> {
+    pub(super) async fn known(&self) -> std::result::Result<Option<Webhook>, Unregistered> {
         match self.source.webhooks_list().await {
             Ok(webhooks) => Ok(webhooks.into_iter().find(|webhook| webhook.url.as_deref().is_some_and(|url| self.is_ours(url)))),
             Err(ApiError::Unsupported { .. }) => Ok(None),
-            Err(error) => Err(self.failed("the provider does not tell what is registered", &error).into()),
+            Err(error) => Err(self.unregistered("the provider does not tell what is registered", error)),
         }
     }
 

@@ -99,10 +99,10 @@ impl Rules<'_> {
         if let (Some(source), true) = (covering, config.server.public_url.is_empty() && !tunnel) {
             let hints = self.refuse(KEY, &format!("is not set, but the signatures that source `{source}` verifies cover it"));
             hints.push("set the variable `TASKHOOK__SERVER__PUBLIC_URL=https://hooks.example.com`".to_owned());
+            hints.push("or run `taskhook dev`, which takes the URL of a tunnel that runs on this machine".to_owned());
             hints.push(
                 "or add to the configuration file:\n\n    [server]\n    public_url = \"https://hooks.example.com\"\n".to_owned(),
             );
-            hints.push("or, to try it on this machine, run `taskhook dev`: it takes the URL of a tunnel that runs".to_owned());
         }
         let many = config.server.public_url.len() > 1;
         for (index, url) in config.server.public_url.0.iter_mut().enumerate() {

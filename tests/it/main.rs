@@ -26,6 +26,7 @@ mod replicas;
 mod retention;
 mod senders;
 mod store;
+mod tunnel;
 mod watch;
 mod webrun;
 mod work;

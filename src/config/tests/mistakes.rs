@@ -6,7 +6,7 @@ use super::Setup;
 fn nothing_at_all_is_set() {
     insta::assert_snapshot!(Setup::empty().errors(), @r#"
     error: no source is configured, so nothing could be received
-    hint: for Manus, set the variable `MANUS_API_KEY`
+    hint: for Manus, set the variable `MANUS_API_KEY`; a key is made at https://manus.im, in the settings of the API integration
     hint: or add to the configuration file:
 
         [sources.manus]

@@ -1,6 +1,6 @@
 //! The rules between keys.
 
-use super::Setup;
+use super::{Config, Setup};
 
 fn manus_without(public_url: &str) -> Setup {
     Setup::whole().env("TASKHOOK__SERVER__PUBLIC_URL", public_url)
@@ -11,11 +11,22 @@ fn a_source_that_verifies_needs_a_public_url() {
     insta::assert_snapshot!(manus_without("").errors(), @r#"
     error: `server.public_url` is not set, but the signatures that source `manus` verifies cover it
     hint: set the variable `TASKHOOK__SERVER__PUBLIC_URL=https://hooks.example.com`
+    hint: or run `taskhook dev`, which takes the URL of a tunnel that runs on this machine
     hint: or add to the configuration file:
 
         [server]
         public_url = "https://hooks.example.com"
     "#);
+}
+
+#[test]
+fn one_with_a_tunnel_needs_none_and_all_else_holds() {
+    let setup = manus_without("");
+    let config = Config::load_with_tunnel(&setup.inputs).unwrap();
+    assert!(config.server.public_url.is_empty() && config.sources.contains_key("manus"));
+    let wrong = manus_without("http://hooks.example.com");
+    assert!(Config::load_with_tunnel(&wrong.inputs).unwrap_err().to_string().contains("must be https"));
+    assert!(Config::load_with_tunnel(&Setup::empty().inputs).unwrap_err().to_string().contains("no source is configured"));
 }
 
 #[test]
