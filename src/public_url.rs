@@ -123,7 +123,6 @@ impl PublicUrls {
     }
 
     /// Ends the lease `id`; whether there was one.
-    #[expect(clippy::must_use_candidate, reason = "it ends a lease")]
     pub fn take_back(&self, id: Uuid) -> bool {
         let ended = self.change(|lent| lent.leases.remove(&id)).0;
         if let Some(lease) = &ended {
@@ -247,10 +246,13 @@ mod tests {
         for loopback in ["http://127.0.0.1:8080", "http://localhost", "http://[::1]:80"] {
             urls.lend(Uuid::now_v7(), loopback).unwrap();
         }
-        let last = (3..MOST).map(|_| Uuid::now_v7()).inspect(|id| drop(urls.lend(*id, TUNNEL).unwrap())).last().unwrap();
+        let ids: Vec<_> = (3..MOST).map(|_| Uuid::now_v7()).collect();
+        for id in &ids {
+            urls.lend(*id, TUNNEL).unwrap();
+        }
         assert_eq!(urls.lend(Uuid::now_v7(), TUNNEL), Err(Error::Full));
         // One that is there goes on all the same, and what has run out makes room.
-        urls.lend(last, TUNNEL).unwrap();
+        urls.lend(ids[0], TUNNEL).unwrap();
         clock.advance(SignedDuration::from_secs(45));
         urls.lend(Uuid::now_v7(), TUNNEL).unwrap();
     }

@@ -45,7 +45,7 @@ async fn dev(args: &Args, config: &Config, context: &mut Context<'_>) -> Result 
     };
     let (client, watching) = (admin(context)?, admin(context)?);
     let plan = Plan { register: true, wait: true, paste_to_err: true, ..Plan::default() };
-    let follower = args.which.follower(config, client, app.public.port(), plan)?;
+    let watcher = args.which.follower(config, client, app.public.port(), &plan)?;
 
     // Events are printed as they come where no `log` destination tells of all that is handed on.
     let (mut nowhere, mut hidden) = (io::sink(), io::sink());
@@ -62,7 +62,7 @@ async fn dev(args: &Args, config: &Config, context: &mut Context<'_>) -> Result 
         let _ = stopping.await;
     }));
     let leave = CancellationToken::new();
-    let mut following = pin!(follower.run(leave.clone(), &mut talk));
+    let mut following = pin!(watcher.run(leave.clone(), &mut talk));
     let mut events = pin!(async {
         if tells { events::tail(&watching, false, false, &mut shown).await } else { std::future::pending().await }
     });

@@ -49,7 +49,7 @@ pub(super) struct Which {
 
 impl Which {
     /// Who follows the tunnel for the taskhook that listens at `listens` (0: nobody knows where).
-    pub(super) fn follower(&self, config: &Config, client: Client, listens: u16, plan: Plan) -> Result<Follower> {
+    pub(super) fn follower(&self, config: &Config, client: Client, listens: u16, plan: &Plan) -> Result<Follower> {
         let mut sources = self.source.clone();
         if sources.is_empty() {
             sources.extend(config.sources.keys().cloned());
@@ -57,7 +57,8 @@ impl Which {
         sources.sort_unstable();
         sources.dedup();
         let port = self.port.or((listens != 0).then_some(listens));
-        Follower::new(config.clone(), client, Search::new(&self.agent)?, Plan { port, sources, ..plan })
+        let plan = Plan { port, sources, ..*plan };
+        Follower::new(config.clone(), client, Search::new(&self.agent)?, plan)
     }
 }
 
@@ -65,7 +66,7 @@ pub(super) fn run(args: &Args, context: &mut Context<'_>) -> Result {
     let config = Config::load_with_tunnel(&context.inputs)?;
     let client = Client::new(context, &args.connection, TIMEOUT)?;
     let plan = Plan { register: args.register, ..Plan::default() };
-    let follower = args.which.follower(&config, client, config.server.listen.port(), plan)?;
+    let follower = args.which.follower(&config, client, config.server.listen.port(), &plan)?;
     runtime()?.block_on(async {
         let stop = CancellationToken::new();
         let mut following = pin!(follower.run(stop.clone(), context));

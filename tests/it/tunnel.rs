@@ -285,7 +285,7 @@ async fn a_provider_that_is_busy_or_down_is_asked_again() {
 #[tokio::test]
 async fn a_webhook_that_cannot_be_deleted_is_told() {
     let mut harness = beside().await;
-    let (front, agent) = ngrok(&harness).await;
+    let (_front, agent) = ngrok(&harness).await;
     let mut run = Run::tunnel(&harness, &["--register", "--agent", &agent.url()]);
     run.says("Ctrl-C takes it all back.").await;
     let refuse = ApiFault::on("webhook.delete", Times::Always, WrongAnswer::Refuse { status: 503, retry_after: None });

@@ -7,6 +7,7 @@ use wiremock::matchers::{any, path};
 use wiremock::{Mock, MockServer, ResponseTemplate};
 
 use super::site::Site;
+use crate::http;
 use crate::simulator::manus::Faults;
 
 /// An agent that answers at `at` with `body`, after a while.
@@ -41,9 +42,9 @@ fn left(site: &Site) -> (usize, usize) {
     let webhooks = site.json(&["webhooks", "list", "--json"])["data"].as_array().unwrap().len();
     let connection = site.env_of("TASKHOOK__ADMIN__LISTEN");
     let url = format!("http://{connection}/api/v1/public_urls");
-    let answer =
-        site.block_on(async { crate::http::client(Duration::from_secs(5)).get(url).send().await.unwrap().bytes().await });
-    let urls: serde_json::Value = serde_json::from_slice(&answer.unwrap()).unwrap();
+    let timeout = Duration::from_secs(5);
+    let answer = site.block_on(http::send(http::client(timeout).get(url), timeout, 1 << 20)).unwrap();
+    let urls: serde_json::Value = serde_json::from_slice(&answer.body).unwrap();
     (webhooks, urls["data"].as_array().unwrap().len())
 }
 

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use serde_json::json;
 use tokio::net::{TcpListener, TcpStream};
-use tokio::task::JoinHandle;
+use tokio::task::JoinSet;
 use wiremock::matchers::{any, path};
 use wiremock::{Mock, MockServer, ResponseTemplate};
 
@@ -72,15 +72,16 @@ impl Agent {
 /// A tunnel: an address of its own that leads to another. It is gone when dropped.
 pub(super) struct Front {
     address: SocketAddr,
-    task: JoinHandle<()>,
+    _task: JoinSet<()>,
 }
 
 impl Front {
     pub(super) async fn to(to: SocketAddr) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
-        let task = tokio::spawn(async move {
-            let mut connections = tokio::task::JoinSet::new();
+        let mut task = JoinSet::new();
+        task.spawn(async move {
+            let mut connections = JoinSet::new();
             while let Ok((mut stream, _)) = listener.accept().await {
                 connections.spawn(async move {
                     if let Ok(mut other) = TcpStream::connect(to).await {
@@ -89,7 +90,7 @@ impl Front {
                 });
             }
         });
-        Self { address, task }
+        Self { address, _task: task }
     }
 
     pub(super) fn url(&self) -> String {
@@ -99,11 +100,5 @@ impl Front {
     /// The webhook of the source `manus`.
     pub(super) fn webhook(&self) -> String {
         format!("{}/webhooks/manus", self.url())
-    }
-}
-
-impl Drop for Front {
-    fn drop(&mut self) {
-        self.task.abort();
     }
 }
