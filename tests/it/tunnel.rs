@@ -325,7 +325,7 @@ async fn dev_waits_for_a_tunnel_and_needs_no_more_than_a_key() {
 async fn dev_ends_where_the_key_is_refused() {
     let harness = beside().await;
     let agent = Agent::start().await;
-    let mut run = Run::dev_with(&harness, &agent.url(), "sk-wrong");
+    let mut run = Run::dev_with(&harness, &agent.url(), "sk-wrong", "");
     let public = run.address("receives on ").await;
     let front = Front::to(public).await;
     agent.ngrok(&[(&front.url(), &public.port().to_string())]).await;
@@ -336,4 +336,31 @@ async fn dev_ends_where_the_key_is_refused() {
         "{said}"
     );
     assert!(said.contains("stopping: what is in hand is finished"), "{said}");
+}
+
+#[tokio::test]
+async fn a_tunnel_that_ends_elsewhere_is_neither_lent_nor_registered() {
+    let mut harness = beside().await;
+    let agent = Agent::start().await;
+    let none = "[[routes]]\nname = \"none\"\nwhen = \"event.type == 'task_failed'\"\nto = [\"log\"]\n";
+    let mut run = Run::dev_with(&harness, &agent.url(), KEY, none);
+    let (public, admin) = (run.address("receives on ").await, run.address("admin on http://").await);
+    let port = public.port().to_string();
+    // Its agent says that it leads here, and it leads to the program of the harness.
+    let other = Front::to(harness.public()).await;
+    agent.ngrok(&[(&other.url(), &port)]).await;
+    run.says(&format!("Waiting for a tunnel: {} leads to another taskhook", other.url())).await;
+    let client = harness.client().get(format!("http://{admin}/api/v1/public_urls"));
+    assert_eq!((json(&send(client).await)["data"].clone(), harness.webhooks().await), (json!([]), Vec::new()));
+    // Of two that say so, the one that does is taken. Events are printed though no destination gets them.
+    let front = Front::to(public).await;
+    agent.ngrok(&[(&other.url(), &port), (&front.url(), &port)]).await;
+    run.says(&format!("Ready: events of `manus` come to {}.", front.webhook())).await;
+    let task = harness.manus.create_task(KEY, Plan::finish("5"));
+    assert!(harness.manus.finish_all().await.iter().all(taskhook::simulator::manus::Delivery::delivered));
+    run.prints(&task).await;
+    // The terminal is closed.
+    end(run, Signal::HUP).await;
+    assert_eq!(harness.webhooks().await, [""; 0]);
+    harness.expect_leftover();
 }

@@ -69,14 +69,14 @@ impl Run {
 
     /// `taskhook dev` with the provider of `harness`.
     pub(super) fn dev(harness: &Harness, agent: &str) -> Self {
-        Self::dev_with(harness, agent, KEY)
+        Self::dev_with(harness, agent, KEY, "")
     }
 
-    /// The same with this key.
-    pub(super) fn dev_with(harness: &Harness, agent: &str, key: &str) -> Self {
+    /// The same with this key, and this configuration behind its own.
+    pub(super) fn dev_with(harness: &Harness, agent: &str, key: &str, toml: &str) -> Self {
         let toml = format!(
             "[log]\nformat = \"text\"\n[server]\nlisten = \"127.0.0.1:0\"\n[admin]\nlisten = \"127.0.0.1:0\"\n[store]\nmin_free_bytes = \"0B\"\n\
-             [archive]\nurl = \"off\"\n[sources.manus]\nprovider = \"manus\"\nbase_url = \"{}\"\n",
+             [archive]\nurl = \"off\"\n[sources.manus]\nprovider = \"manus\"\nbase_url = \"{}\"\n{toml}",
             harness.manus.base_url()
         );
         Self::start(&toml, key, &["dev", "--agent", agent])
