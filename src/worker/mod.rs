@@ -89,10 +89,10 @@ pub struct Worker {
     paces: HashMap<String, Pace>,
     holdings: holdings::Holdings,
     jump: jump::Jump,
-    /// When each source is reconciled next, by the clock's running time; `None` if it is not done here.
-    rounds: Option<HashMap<String, Duration>>,
+    /// When each source is reconciled next; `None` if it is not done here. In a box, as the other: what holds a worker is large.
+    rounds: Option<Box<reconcile::Rounds>>,
     /// When what is not as it should be is looked for next; `None` if it is not done here.
-    watches: Option<watch::Rounds>,
+    watches: Option<Box<watch::Rounds>>,
     running: JoinSet<()>,
     slots: HashMap<Id, Slot>,
     /// How deliveries went; at most one message for each that runs.
@@ -144,14 +144,14 @@ impl Worker {
     /// The same, which also looks for stops that no webhook told.
     #[must_use]
     pub fn reconciling(mut self) -> Self {
-        self.rounds = Some(HashMap::new());
+        self.rounds = Some(Box::default());
         self
     }
 
     /// The same, which also looks for what is not as it should be.
     #[must_use]
     pub fn watching(mut self) -> Self {
-        self.watches = Some(watch::Rounds::default());
+        self.watches = Some(Box::default());
         self
     }
 

@@ -12,7 +12,7 @@
 //! - The event of a stop has one id, so it is made once, whatever dies in between; and it claims its stop like any other.
 //! - Whoever matters more has the account's calls first.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -41,6 +41,10 @@ const POLLS: usize = 50;
 /// The longest between two times that an open task is asked for by itself.
 const POLL_MOST: Duration = Duration::from_hours(6);
 
+/// When each source is reconciled next, by the clock's running time.
+#[derive(Debug, Default)]
+pub(super) struct Rounds(pub(super) HashMap<String, Duration>);
+
 /// Why a round ended early.
 enum Trouble {
     Provider(ApiError),
@@ -63,7 +67,7 @@ impl Worker {
     /// Begins the rounds that are due.
     pub(super) fn reconcile(&mut self) {
         let (environment, now) = (Arc::clone(&self.environment), self.environment.clock.elapsed());
-        let Some(rounds) = &mut self.rounds else { return };
+        let Some(Rounds(rounds)) = self.rounds.as_deref_mut() else { return };
         for (name, source) in &environment.sources {
             let Some(config) = source.reconcile() else { continue };
             let under_way = self.slots.values().any(|slot| slot.reconciles && slot.queue == *name);

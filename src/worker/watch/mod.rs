@@ -56,7 +56,7 @@ impl Worker {
         if self.is_watching() {
             return;
         }
-        let Some(Rounds(next)) = &mut self.watches else { return };
+        let Some(Rounds(next)) = self.watches.as_deref_mut() else { return };
         let sources = environment.sources.keys().map(|name| Queue::Source(name.clone()));
         let destinations = environment.destinations.keys().map(|name| Queue::Destination(name.clone()));
         let is_due = |of: &Queue| self.holdings.has(of) && next.get(of).is_none_or(|at| *at <= now);
@@ -89,7 +89,7 @@ impl Worker {
 
     /// When the next round is due, by the clock's running time; `None` while one is under way, whose end is waited for anyway.
     pub(super) fn next_watch(&self) -> Option<Duration> {
-        let Rounds(next) = self.watches.as_ref().filter(|_| !self.is_watching())?;
+        let Rounds(next) = self.watches.as_deref().filter(|_| !self.is_watching())?;
         next.iter().filter(|(of, _)| self.holdings.has(of)).map(|(_, at)| *at).min()
     }
 }
