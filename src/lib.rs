@@ -65,7 +65,7 @@
 //! | how a Manus signature is checked | `src/provider/manus/signature.rs` |
 //! | how any other is | `src/provider/signed.rs`; what it covers, `content.rs` |
 //! | what a key of a custom sender means | `src/provider/custom/build.rs` |
-//! | what finds a tunnel | `src/cli/tunnel/agent.rs`; what is done with it, `follow.rs` |
+//! | what finds a tunnel | `src/cli/tunnel/agent.rs`; what is done with it, `follow.rs`, `entry.rs` |
 //! | which public URLs a signature may cover | `src/public_url.rs`; how one is lent, `src/admin/public_url.rs`; by whom, `src/cli/tunnel/` |
 //! | which address a request came from | `src/receive/peer.rs` |
 //! | how a Manus event or task becomes ours | `src/provider/manus/event.rs`, `v1.rs`, `v2.rs` |

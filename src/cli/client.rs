@@ -82,7 +82,7 @@ impl Listing {
 }
 
 /// A client of one taskhook.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct Client {
     http: reqwest::Client,
     /// Without a slash at its end.

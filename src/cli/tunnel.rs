@@ -1,6 +1,7 @@
 //! `taskhook tunnel`: takes the URL of the tunnel that runs to the receiver and to the provider, and takes it back at the end.
 
 mod agent;
+mod entry;
 pub(super) mod follow;
 mod old;
 

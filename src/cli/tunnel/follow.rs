@@ -7,6 +7,7 @@
 //!   so nothing is accepted for it, and the next start tells that it is there.
 //! - A step that registers is never cut: a webhook that nobody knows of would stay.
 
+use std::convert::Infallible;
 use std::time::Duration;
 
 use serde_json::json;
@@ -16,13 +17,11 @@ use uuid::Uuid;
 use super::super::client::{Client, Fault};
 use super::super::reach::reach;
 use super::super::webhooks::Registrar;
-use super::super::webhooks::registered::Unregistered;
-use super::super::{Context, Error, Failure, Result};
+use super::super::{Context, Error, Result};
 use super::agent::{Found, Search, Tunnel};
-use super::old;
+use super::entry::{Entry, State};
 use crate::clock::Clock;
 use crate::config::Config;
-use crate::provider::ApiError;
 use crate::public_url::LEASE;
 use crate::setting::List;
 
@@ -30,12 +29,6 @@ use crate::setting::List;
 const EVERY: Duration = Duration::from_secs(2);
 /// How long a tunnel that is there may take to lead here: the name of a new one may not be known everywhere at once.
 const PATIENCE: Duration = Duration::from_secs(30);
-/// How often a registration is tried that the provider rejects: it may not know the name of a new tunnel yet.
-const TRIES: u32 = 4;
-/// The waits before a registration is tried again.
-const WAITS: [u64; 5] = [2, 4, 8, 30, 60];
-/// The longest wait that a provider may ask for.
-const LONGEST: Duration = Duration::from_mins(5);
 
 /// What is to be done with the tunnel that is found.
 #[derive(Clone, Debug, Default)]
@@ -77,29 +70,6 @@ struct Held {
     entries: Vec<Entry>,
     /// Whether it was told that all is done.
     told: bool,
-}
-
-/// A source whose webhooks come through it.
-struct Entry {
-    registrar: Registrar,
-    state: State,
-    keyed: bool,
-    tries: u32,
-    /// When it is tried next, by running time.
-    next: Duration,
-    /// Whether a try had no answer, so that it may be registered.
-    unknown: bool,
-}
-
-enum State {
-    /// To be registered.
-    Due,
-    /// Registered by us, with this id.
-    Ours(String),
-    /// Registered before us.
-    Known,
-    /// For the user to register.
-    Pasted,
 }
 
 /// What a look at the agents comes to.
@@ -160,7 +130,11 @@ impl Follower {
                 Look::Here(tunnel, instance) => self.take(&tunnel, instance, context).await?,
                 Look::None(why, soon) => self.wait(why, soon, context)?,
             }
-            self.register(stop, context).await?;
+            let lent = self.keep_lent();
+            tokio::select! {
+                registered = self.register(stop, context) => registered?,
+                never = lent => match never {},
+            }
             tokio::select! {
                 () = stop.cancelled() => return Ok(()),
                 () = self.clock.sleep(EVERY) => {}
@@ -212,6 +186,20 @@ impl Follower {
         self.client.put(&["public_urls", &self.lease.to_string()], &json!({"url": url})).await.map(drop)
     }
 
+    /// Renews the lease for as long as it is polled: registering may take longer than a lease lasts.
+    fn keep_lent(&self) -> impl Future<Output = Infallible> + use<> {
+        let (client, clock, lease) = (self.client.clone(), self.clock.clone(), self.lease.to_string());
+        let wish = self.held.as_ref().map(|held| json!({"url": held.url}));
+        async move {
+            let Some(wish) = wish else { return std::future::pending().await };
+            loop {
+                clock.sleep(LEASE / 4).await;
+                // What comes of it is told by the next renewal.
+                let _ = client.put(&["public_urls", &lease], &wish).await;
+            }
+        }
+    }
+
     /// What may pass is told once and waited for.
     fn missed(&mut self, fault: &Fault, context: &mut Context<'_>) -> Result {
         let error = self.client.explain(fault);
@@ -248,9 +236,7 @@ impl Follower {
         config.server.public_url = List(vec![url.clone()]);
         let mut entries = Vec::new();
         for name in &self.plan.sources {
-            let registrar = Registrar::new(config.clone(), Some(name))?;
-            let state = if self.plan.register && registrar.source.registers() { State::Due } else { State::Pasted };
-            entries.push(Entry { registrar, state, keyed: false, tries: 0, next: Duration::ZERO, unknown: false });
+            entries.push(Entry::new(Registrar::new(config.clone(), Some(name))?, self.plan.register));
         }
         self.held = Some(Held { url: url.clone(), instance, entries, told: false });
         (self.away, self.said) = (false, String::new());
@@ -278,7 +264,6 @@ impl Follower {
             if !matches!(entry.state, State::Due) || self.clock.elapsed() < entry.next {
                 continue;
             }
-            entry.tries += 1;
             if let Err(unregistered) = entry.register(&self.client, stop, context).await {
                 let wait = entry.again(unregistered, context)?;
                 entry.next = self.clock.elapsed().saturating_add(wait);
@@ -314,91 +299,5 @@ impl Follower {
             }
         }
         left
-    }
-}
-
-impl Entry {
-    /// One try. Only waiting is cut by `stop`.
-    async fn register(
-        &mut self,
-        client: &Client,
-        stop: &CancellationToken,
-        context: &mut Context<'_>,
-    ) -> std::result::Result<(), Unregistered> {
-        if !self.keyed {
-            self.registrar.load_key(context).await?;
-            self.keyed = true;
-        }
-        let registered = self.registrar.enter(Some(client), context).await?;
-        self.state = match &registered.webhook {
-            // One that was not there before our try is its work.
-            Some(webhook) if registered.new || self.unknown => State::Ours(webhook.id.clone()),
-            _ => State::Known,
-        };
-        if registered.new {
-            writeln!(context.err, "It is registered.")?;
-        } else if matches!(self.state, State::Known) {
-            writeln!(context.err, "It was there before, so it stays when this ends.")?;
-            if self.unknown {
-                writeln!(context.err, "An earlier try may have made it: then delete it yourself at the provider's.")?;
-            }
-        }
-        tokio::select! {
-            biased;
-            () = stop.cancelled() => return Ok(()),
-            tried = registered.tried(Some(client), context) => tried?,
-        }
-        tokio::select! {
-            biased;
-            () = stop.cancelled() => {}
-            told = old::tell(&self.registrar, context) => told?,
-        }
-        Ok(())
-    }
-
-    /// The wait before another try; fails if none makes sense.
-    fn again(&mut self, unregistered: Unregistered, context: &mut Context<'_>) -> Result<Duration> {
-        let Unregistered { failure, cause } = unregistered;
-        // It is registered, and only the rest of it failed.
-        if !matches!(self.state, State::Due) {
-            return Err(failure);
-        }
-        let Some(cause) = cause else { return Err(failure) };
-        self.unknown |= cause.outcome_unknown();
-        let after = match &cause {
-            ApiError::Refused { .. } | ApiError::Unsupported { .. } => return Err(failure),
-            ApiError::Rejected { .. } | ApiError::NotFound { .. } if self.tries >= TRIES => return Err(failure),
-            ApiError::RateLimited { after, .. } | ApiError::Unavailable { after, .. } => *after,
-            _ => None,
-        };
-        let rung = WAITS.get(self.tries.saturating_sub(1) as usize).copied().unwrap_or(WAITS[WAITS.len() - 1]);
-        let wait = after.unwrap_or_default().min(LONGEST).max(Duration::from_secs(rung));
-        writeln!(context.err, "{failure}\nTrying again in {} s.", wait.as_secs())?;
-        Ok(wait)
-    }
-
-    /// Deletes the webhook, if it is ours.
-    async fn delete(self, context: &mut Context<'_>) -> Result {
-        let Self { registrar, state, unknown, .. } = self;
-        let name = registrar.source.name().to_owned();
-        let id = match state {
-            State::Ours(id) => id,
-            State::Due if unknown => match registrar.known().await {
-                Ok(Some(webhook)) => webhook.id,
-                Ok(None) => return Ok(()),
-                Err(unregistered) => return Err(unregistered.failure),
-            },
-            _ => return Ok(()),
-        };
-        match registrar.source.webhooks_delete(&id).await {
-            Ok(()) | Err(ApiError::NotFound { .. }) => {
-                let _ = writeln!(context.err, "The webhook of `{name}` is deleted.");
-                Ok(())
-            }
-            Err(error) => {
-                let failed = registrar.failed(&format!("the webhook of `{name}` was not deleted"), &error);
-                Err(Failure::from(failed.hint(old::command(&name, &id))))
-            }
-        }
     }
 }
