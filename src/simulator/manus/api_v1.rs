@@ -13,6 +13,7 @@ use super::super::core::Model as _;
 use super::Shared;
 use super::api::{Class, Code, MAX_TEXT, Problem, Query, iso, text};
 use super::api_v2::{page, register};
+use super::lag::Seen;
 use super::script::Plan;
 use super::state::{NewTask, State, Status, Task};
 
@@ -100,7 +101,7 @@ async fn answer(
         ("GET", ["tasks", id]) => {
             let account = authenticate(Some(Class::Read))?;
             let state = shared.lock();
-            Ok(view(&state.tasks[&state.owned(account, id)?]))
+            Ok(view(state.seen(state.owned(account, id)?)))
         }
         ("DELETE", ["tasks", id]) => {
             let account = authenticate(Some(Class::Change))?;
@@ -158,18 +159,19 @@ fn create(shared: &Shared, account: usize, body: &Value) -> Result<Value, Proble
     Ok(made)
 }
 
-fn view(task: &Task) -> Value {
+fn view(seen: Seen<'_>) -> Value {
+    let task = seen.task;
     let mut view = json!({
         "id": task.id,
         "object": "task",
         "created_at": task.created_at.as_second(),
-        "updated_at": task.updated_at.as_second(),
-        "status": task.status.v1(),
+        "updated_at": seen.updated_at.as_second(),
+        "status": seen.status.v1(),
         "model": format!("{}-agent", task.profile),
         "metadata": {"task_title": task.title, "task_url": task.url()},
-        "output": task.entries.iter().filter_map(message).collect::<Vec<_>>(),
+        "output": seen.entries.iter().filter_map(message).collect::<Vec<_>>(),
     });
-    if let (Status::Error, Some(error)) = (task.status, &task.error) {
+    if let (Status::Error, Some(error)) = (seen.status, &task.error) {
         view["error"] = error.clone().into();
     }
     if task.credits > 0 {
@@ -205,7 +207,7 @@ fn list(state: &State, account: usize, query: &Query) -> Result<Value, Problem> 
     };
     let numbers: Vec<u64> = state.tasks.iter().filter(|(_, task)| listed(task)).map(|(number, _)| *number).collect();
     let (page, next) = page(&numbers, limit, newest_first, after);
-    let data: Vec<Value> = page.iter().map(|number| view(&state.tasks[number])).collect();
+    let data: Vec<Value> = page.iter().map(|number| view(state.seen(*number))).collect();
     let id = |number: Option<&u64>| number.map(|number| state.tasks[number].id.clone());
     Ok(json!({
         "object": "list", "data": data,

@@ -14,6 +14,7 @@ use serde_json::{Map, Value, json};
 use super::super::core::Model as _;
 use super::Shared;
 use super::api::{Class, Code, MAX_TEXT, Problem, Query, text};
+use super::lag::Seen;
 use super::script::Plan;
 use super::state::{NewTask, State, Status, Task, Webhook};
 
@@ -93,7 +94,7 @@ async fn answer(
         "webhook.delete" => state.delete_webhook(account, required(&body, "webhook_id")?).map(|()| json!({})),
         "task.detail" => {
             let number = state.readable(account, query.required("task_id")?)?;
-            let seen = task_view(&state.tasks[&number]);
+            let seen = task_view(state.seen(number));
             if let Some(task) = state.task(number)
                 && task.status == Status::Stopped
             {
@@ -251,12 +252,13 @@ fn create(shared: &Shared, state: &mut State, account: usize, body: &Map<String,
     Ok(made)
 }
 
-fn task_view(task: &Task) -> Value {
+fn task_view(seen: Seen<'_>) -> Value {
+    let task = seen.task;
     let mut view = json!({
         "id": task.id,
-        "status": task.status.v2(),
+        "status": seen.status.v2(),
         "created_at": task.created_at.as_second(),
-        "updated_at": task.updated_at.as_second(),
+        "updated_at": seen.updated_at.as_second(),
         "task_type": "standard",
         "share_visibility": task.visibility,
         "title": task.title,
@@ -268,7 +270,7 @@ fn task_view(task: &Task) -> Value {
         view["credit_usage"] = task.credits.into();
     }
     if let Some(left) = task.background {
-        view["has_running_background_jobs"] = (left > 0 && task.status == Status::Stopped).into();
+        view["has_running_background_jobs"] = (left > 0 && seen.status == Status::Stopped).into();
     }
     view
 }
@@ -285,7 +287,7 @@ fn list(state: &State, account: usize, query: &Query) -> Result<Value, Problem> 
     let listed = |task: &Task| standard && task.account == account && !task.hidden;
     let numbers: Vec<u64> = state.tasks.iter().filter(|(_, task)| listed(task)).map(|(number, _)| *number).collect();
     let (page, next) = page(&numbers, limit, newest_first, cursor(query)?);
-    let data: Vec<Value> = page.iter().map(|number| task_view(&state.tasks[number])).collect();
+    let data: Vec<Value> = page.iter().map(|number| task_view(state.seen(*number))).collect();
     Ok(with_next(json!({"data": data}), next))
 }
 
@@ -293,12 +295,12 @@ fn messages(state: &State, account: usize, query: &Query) -> Result<Value, Probl
     let number = state.readable(account, query.required("task_id")?)?;
     let (limit, newest_first) = (query.limit(50, 200)?, query.newest_first()?);
     let verbose = query.text("verbose") == Some("true");
-    let task = &state.tasks[&number];
+    let Seen { task, entries, .. } = state.seen(number);
     let shown = |entry: &Value| verbose || !VERBOSE.iter().any(|kind| entry["type"] == *kind);
-    let shown = task.entries.iter().enumerate().filter(|(_, entry)| shown(entry));
+    let shown = entries.iter().enumerate().filter(|(_, entry)| shown(entry));
     let positions: Vec<u64> = shown.map(|(position, _)| position as u64).collect();
     let (page, next) = page(&positions, limit, newest_first, cursor(query)?);
-    let entry = |position: &u64| usize::try_from(*position).ok().and_then(|position| task.entries.get(position)).cloned();
+    let entry = |position: &u64| usize::try_from(*position).ok().and_then(|position| entries.get(position)).cloned();
     let messages: Vec<Value> = page.iter().filter_map(entry).collect();
     Ok(with_next(json!({"task_id": task.id, "messages": messages}), next))
 }

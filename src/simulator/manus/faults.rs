@@ -23,6 +23,7 @@ API, the first that matches a call:
   "lost" (done, but the connection closes without an answer), {"refuse": {"status": 429, "retry_after": "2"}} (not done), or
   {"redirect": "https://..."} (not done). Files are calls as well: "only": "/files/"
 While set:
+  "lag_seconds": N (what happens is in lists, details and messages so much later)
   "refused_keys": ["sk-..."]   "links_expired": true   "date_offset_seconds": S (the Date header alone)
   "clock_offset_seconds": S (everything the simulator says about time, signatures included)
 Also: GET /_simulator/requests, GET /_simulator/deliveries: what was called, what was sent."#;
@@ -55,6 +56,8 @@ pub struct Faults {
     pub stale_seconds: i64,
     /// What goes wrong with API calls; the first that matches a call strikes.
     pub api: Vec<ApiFault>,
+    /// What happens to a task is shown by the API so many seconds later; webhooks tell it at once.
+    pub lag_seconds: u64,
     /// Keys that are refused with 401 although their account exists.
     pub refused_keys: Vec<String>,
     /// Every link to a file is answered 403.

@@ -13,6 +13,7 @@ mod api_v1;
 mod api_v2;
 mod deliver;
 mod faults;
+mod lag;
 mod life;
 mod script;
 mod state;

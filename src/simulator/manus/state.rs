@@ -65,6 +65,11 @@ impl Status {
         }
     }
 
+    /// What Manus's word in v2 means.
+    pub(super) fn of_v2(word: &str) -> Option<Self> {
+        [Self::Running, Self::Waiting, Self::Stopped, Self::Error].into_iter().find(|status| status.v2() == word)
+    }
+
     /// Manus's word in v1.
     pub(super) fn v1(self) -> &'static str {
         match self {

@@ -178,3 +178,28 @@ async fn the_date_is_the_clocks_unless_it_is_wrong() {
     world.manus.set_faults(Faults { date_offset_seconds: 600, ..Faults::default() });
     assert_eq!(date().await, "Tue, 18 Nov 2025 23:15:00 GMT");
 }
+
+#[tokio::test]
+async fn what_happened_is_shown_only_after_the_lag() {
+    let world = World::registered().await;
+    let task = world.manus.create_task(KEY, Plan::finish("Done."));
+    world.clock.advance(jiff::SignedDuration::from_secs(60));
+    world.manus.set_faults(Faults { lag_seconds: 30, ..Faults::default() });
+    world.manus.finish_all().await;
+    assert!(world.receiver.members("event_type").contains(&"task_stopped".to_owned()), "webhooks tell it at once");
+    let seen = async || {
+        let detail = world.get(&format!("/v2/task.detail?task_id={task}")).await.1["task"]["status"].clone();
+        let list = world.get("/v2/task.list").await.1["data"][0]["status"].clone();
+        let messages = world.get(&format!("/v2/task.listMessages?task_id={task}")).await.1["messages"].as_array().unwrap().len();
+        let v1 = world.get(&format!("/v1/tasks/{task}")).await.1["status"].clone();
+        (detail, list, messages, v1)
+    };
+    let early = seen().await;
+    world.clock.advance(jiff::SignedDuration::from_secs(29));
+    assert_eq!(seen().await, early);
+    assert_eq!((&early.0, &early.1, &early.3), (&json!("running"), &json!("running"), &json!("running")));
+    world.clock.advance(jiff::SignedDuration::from_secs(1));
+    let late = seen().await;
+    assert_eq!((&late.0, &late.1, &late.3), (&json!("stopped"), &json!("stopped"), &json!("completed")));
+    assert!(late.2 > early.2, "{late:?}");
+}
