@@ -17,7 +17,7 @@ use crate::archive::Archive;
 use crate::clock::Clock;
 use crate::event::is_id;
 use crate::provider::{ApiError, Created, NewTask, Source};
-use crate::store::model::{Proof, Released};
+use crate::store::model::{Proof, Released, Tracked};
 use crate::store::view::AnswerRow;
 use crate::store::{self, Store};
 use crate::telemetry::Health;
@@ -244,22 +244,26 @@ impl Actions {
         .await
     }
 
-    /// Writes down that a task is to be expected: it counts as ours, and is in the list of tasks before its first event.
+    /// Writes down that a task is to be expected: it counts as ours, and is in the list of tasks before its first event. What it is `told`
+    /// by is its id, with what else is needed to ask for it. Says its id.
     ///
     /// # Errors
     /// [`Error::NoSource`], [`Error::NoKind`] and [`Error::NoId`].
-    pub async fn track(&self, source: &str, kind: &str, task_id: &str) -> Result<(), Error> {
+    pub async fn track<'a>(&self, source: &str, kind: &str, told: &'a str) -> Result<&'a str, Error> {
         let source = self.source(Some(source))?;
         if !source.kinds().contains(&kind) {
             let (kind, provider, kinds) = (one_line(kind, 40), source.provider(), source.kinds());
             return Err(Error::NoKind { kind, provider, kinds });
         }
-        if !is_id(task_id) || task_id.chars().any(char::is_whitespace) {
+        let (task_id, locator) = source.locate(told);
+        let named = |id: &str| is_id(id) && !id.chars().any(char::is_whitespace);
+        if !named(task_id) || locator.is_some_and(|locator| !named(locator)) {
             return Err(Error::NoId);
         }
-        self.store.track(source.name(), task_id, kind, self.clock.now()).await?;
+        let task = Tracked { task_id: task_id.to_owned(), kind: kind.to_owned(), locator: locator.map(ToOwned::to_owned) };
+        self.store.track(source.name(), task, self.clock.now()).await?;
         self.wake.notify_one();
-        Ok(())
+        Ok(task_id)
     }
 
     /// `shown`, a body of `source` or the beginning of one, without what people must not see; `None` where there is no such thing.

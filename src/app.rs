@@ -155,6 +155,11 @@ impl App {
                 Source::new(name, source, &clock, &budgets).map_err(|problem| Error::Source { name: name.clone(), problem })?;
             sources.insert(name.clone(), Arc::new(built));
         }
+        for source in sources.values() {
+            if let Some(reason) = source.unasked() {
+                tracing::info!(source = source.name(), "{reason}");
+            }
+        }
         let names: Vec<String> = config.destinations.keys().cloned().collect();
         let routes = Routes::compile(&config.routes, &names).map_err(Error::Routes)?;
         // The store first: it makes the folder that the token's file lies in as a rule, or says why it cannot.
@@ -192,6 +197,7 @@ impl App {
         let keys = Keys::open(sources.values().cloned(), &store, &clock, &health).await?;
         let public_urls = PublicUrls::new(config.server.public_url.to_vec(), clock.clone());
         let (rejections, keeper) = rejections(store.clone(), clock.clone(), public_urls.clone());
+        let expected = public_urls.clone();
         let limits = Limits {
             public_urls: public_urls.clone(),
             trusted_proxies: config.server.trusted_proxies.to_vec(),
@@ -224,6 +230,7 @@ impl App {
             store: store.clone(),
             clock,
             sources,
+            public_urls: expected,
             destinations,
             routes,
             archive,

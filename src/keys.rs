@@ -282,7 +282,6 @@ impl KeyRing {
             self.loaded.store(Arc::new(Loaded { skew, ..(*before).clone() }));
             let reason = format!("cannot load the key that `{}` verifies with: {problems}", self.source.name());
             self.health.degrade(&part, &reason);
-            tracing::warn!(source = self.source.name(), "{reason}");
             return Err(reason);
         }
         let mut keys = answer.keys;
@@ -294,9 +293,10 @@ impl KeyRing {
         }
         let loaded = Loaded { keys, loaded_at: Some(now), skew };
         if loaded.clock_is_off() {
-            let reason = format!("this machine's clock is {} s off the provider's; set it", skew.as_secs());
-            self.health.degrade(&part, &reason);
-            tracing::warn!(source = self.source.name(), "{reason}");
+            // In tens of seconds, so that it is no news each time.
+            let about = skew.as_secs() / 10 * 10;
+            let set = "set it, for example with NTP, then run `taskhook check`";
+            self.health.degrade(&part, format!("this machine's clock is about {about} s off the provider's; {set}"));
         } else {
             self.health.recover(&part);
         }

@@ -89,6 +89,7 @@
 //! | what no webhook told, and how it is found | `src/worker/reconcile.rs`, `src/store/sqlite/reconcile.rs` |
 //! | what is told of that is not as it should be, and by which event | `src/worker/watch/`, `src/store/sqlite/watch.rs` |
 //! | what tasks cost, by day | `src/store/spending.rs` |
+//! | whether webhooks are registered where events are to come | `src/provider/source/registered.rs`, `src/worker/registration.rs` |
 //! | what waits for what, and how long | `src/worker/fetch.rs`, `src/store/sqlite/lane.rs` |
 //! | what an event waits for files, and for how long | `src/worker/archive.rs` |
 //! | which addresses of a payload are never asked | `src/http/guard.rs` |

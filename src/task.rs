@@ -41,7 +41,7 @@ pub enum State {
 }
 
 impl State {
-    /// Why a task stopped that stands so, in the word of events and envelopes; `None` where it has not, or never began.
+    /// Why a task stopped that stands so, in the word of events and envelopes; `None` where it has not.
     #[must_use]
     pub fn stop_reason(self) -> Option<&'static str> {
         match self {
@@ -49,14 +49,16 @@ impl State {
             Self::Waiting => Some("ask"),
             Self::Failed => Some("error"),
             Self::Stopped => Some("user"),
-            Self::Running | Self::Canceled | Self::Unknown => None,
+            Self::Canceled => Some("canceled"),
+            Self::Running | Self::Unknown => None,
         }
     }
 
     /// Where a task stands that stopped for this reason; `None` for a word that is not known.
     #[must_use]
     pub fn of_stop(reason: &str) -> Option<Self> {
-        [Self::Finished, Self::Waiting, Self::Failed, Self::Stopped].into_iter().find(|state| state.stop_reason() == Some(reason))
+        let stops = [Self::Finished, Self::Waiting, Self::Failed, Self::Stopped, Self::Canceled];
+        stops.into_iter().find(|state| state.stop_reason() == Some(reason))
     }
 
     /// The word in the store, the API and the envelope.
@@ -85,7 +87,7 @@ pub struct Task {
     pub url: Option<String>,
     /// Where it stands.
     pub state: State,
-    /// Why it stopped: `finish`, `ask`, `error` or `user`.
+    /// Why it stopped: `finish`, `ask`, `error`, `user` or `canceled`.
     pub stop_reason: Option<String>,
     /// The model or agent profile that worked on it.
     pub model: Option<String>,
@@ -264,7 +266,7 @@ pub fn keys_of(files: &[File]) -> Vec<String> {
 pub struct Stop {
     /// What it is known by: the same in every answer, and of this stop alone.
     pub anchor: String,
-    /// Where the task stood then: finished, waiting, failed or stopped.
+    /// Where the task stood then: finished, waiting, failed, stopped or canceled.
     pub state: State,
     /// When that was, by the provider's clock.
     pub at: Option<Timestamp>,

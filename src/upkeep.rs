@@ -1,7 +1,8 @@
-//! Upkeep: what is done with goes from the store and the archive, by age and by size.
+//! Upkeep: what is done with goes from the store and the archive, by age and by size; and what nobody let out of quarantine.
 //!
 //! What must hold:
-//! - Nothing that is not done with goes, and nothing younger than [`LEAST`]: as long as an event is kept, a repeat of it is known.
+//! - Nothing that is not done with goes, and nothing younger than [`LEAST`]: as long as an event is kept, a repeat of it is known. Events in
+//!   quarantine go by age and number, so that strangers cannot fill the store; a repeat of them stays known.
 //! - It disturbs nobody: a step is one short transaction of a few rows, events go before it, and between two steps it rests.
 //! - A pass can be cut off anywhere; the next one goes on.
 
@@ -22,6 +23,8 @@ use crate::telemetry::{Health, name};
 
 /// The least time that an event is kept: so long a repeat is known, whatever the size of the store.
 pub const LEAST: Duration = Duration::from_hours(4 * 24);
+/// The least time that an event stays in quarantine.
+const LEAST_QUARANTINE: Duration = Duration::from_hours(1);
 /// How often there is a pass.
 const EVERY: Duration = Duration::from_mins(1);
 /// How often a pass begins at the oldest event again: what was not done with then may be by now.
@@ -48,6 +51,10 @@ pub struct Config {
     /// The most bytes of the store; events that are done with go before their time, the oldest first.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub max_bytes: Option<Size>,
+    /// How long events stay in quarantine.
+    pub quarantine: Keep,
+    /// The most events in quarantine; of more, the oldest go.
+    pub quarantine_events: usize,
 }
 
 /// How long something is kept.
@@ -91,6 +98,13 @@ impl Config {
         }
         if self.max_bytes.is_some_and(|most| most.0 == 0) {
             wrong.push(("max_bytes", "must be more than 0; leave it out for no limit".to_owned()));
+        }
+        if matches!(self.quarantine, Keep::For(duration) if duration < LEAST_QUARANTINE) {
+            let reason = "must be at least an hour (\"1h\"): somebody has to see what is in quarantine to let it go";
+            wrong.push(("quarantine", reason.to_owned()));
+        }
+        if self.quarantine_events == 0 {
+            wrong.push(("quarantine_events", "must be at least 1".to_owned()));
         }
         wrong
     }
@@ -156,6 +170,7 @@ impl Upkeep {
         if let Some(most) = self.config.max_bytes {
             removed += self.down_to(most, now).await?;
         }
+        self.quarantine(now).await?;
         delete_unwanted(&self.store, &self.archive).await?;
         self.shrink().await?;
         if self.store.has_traces().await? {
@@ -193,6 +208,35 @@ impl Upkeep {
                 self.at = at;
             }
         }
+    }
+
+    /// Removes from quarantine what is too old or too much.
+    async fn quarantine(&self, now: Timestamp) -> Result<(), store::Error> {
+        let before = match self.config.quarantine {
+            Keep::For(duration) => clock::before(now, duration),
+            Keep::Forever => Timestamp::MIN,
+        };
+        let mut events = 0;
+        loop {
+            let (page, removed_before) = (self.store.quarantined(before, self.config.quarantine_events).await?, events);
+            for step in steps(&page) {
+                events += self.store.remove_quarantined(step, now).await?.events;
+                self.rest().await;
+            }
+            // What was let go meanwhile is not removed.
+            if events == removed_before {
+                break;
+            }
+        }
+        if events > 0 {
+            metrics::counter!(name::REMOVED, "what" => "quarantined").increment(events);
+            tracing::warn!(
+                events,
+                "removed {events} event(s) from quarantine, of tasks that nothing proved yours: older than `retention.quarantine`, or more than \
+                 `retention.quarantine_events`"
+            );
+        }
+        Ok(())
     }
 
     async fn tasks(&self, before: Timestamp) -> Result<Removed, store::Error> {
@@ -299,7 +343,10 @@ mod tests {
         assert_eq!(read("forever").unwrap(), Keep::Forever);
         assert!(read("always").unwrap_err().to_string().contains("\"forever\""));
         assert_eq!(serde_json::to_value(Keep::For(LEAST)).unwrap(), "4days");
-        let wrong = |events, max_bytes| Config { events, max_bytes }.check().into_iter().map(|(key, _)| key).collect::<Vec<_>>();
+        let wrong = |events, max_bytes| {
+            let config = Config { events, max_bytes, quarantine: Keep::Forever, quarantine_events: 1 };
+            config.check().into_iter().map(|(key, _)| key).collect::<Vec<_>>()
+        };
         assert_eq!(wrong(Keep::For(LEAST), None), [""; 0]);
         assert_eq!(wrong(Keep::For(LEAST.saturating_sub(Duration::from_secs(1))), Some(Size(0))), ["events", "max_bytes"]);
     }

@@ -145,8 +145,8 @@ struct TrackTask {
 
 async fn track(State(admin): State<Arc<Admin>>, body: Body<TrackTask>) -> Result<(StatusCode, Json<Value>), Refused> {
     let wish = read(body)?;
-    admin.actions.track(&wish.source, &wish.kind, &wish.task_id).await?;
-    let body = json!({"source": wish.source, "task_id": wish.task_id, "kind": wish.kind});
+    let task_id = admin.actions.track(&wish.source, &wish.kind, &wish.task_id).await?;
+    let body = json!({"source": wish.source, "task_id": task_id, "kind": wish.kind});
     Ok((StatusCode::CREATED, Json(body)))
 }
 

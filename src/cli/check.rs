@@ -36,6 +36,8 @@ pub(super) struct Args {
 struct Finding {
     part: String,
     ok: bool,
+    /// It works, and yet somebody should know.
+    warns: bool,
     detail: String,
     hints: Vec<String>,
 }
@@ -56,9 +58,21 @@ impl Report<'_, '_> {
             Ok(detail) => (true, detail, Vec::new()),
             Err((problem, hints)) => (false, problem, hints),
         };
-        let finding = Finding { part: part.into(), ok, detail: one_line(&detail, 600), hints };
+        self.tell(Finding { part: part.into(), ok, warns: false, detail: one_line(&detail, 600), hints })
+    }
+
+    /// Adds what is no problem of this program, so that it fails no check.
+    fn warn(&mut self, part: impl Into<String>, (detail, hints): (String, Vec<String>)) -> io::Result<()> {
+        self.tell(Finding { part: part.into(), ok: true, warns: true, detail: one_line(&detail, 600), hints })
+    }
+
+    fn tell(&mut self, finding: Finding) -> io::Result<()> {
         if !self.json {
-            let word = if ok { "ok     " } else { "problem" };
+            let word = match (finding.ok, finding.warns) {
+                (true, false) => "ok     ",
+                (true, true) => "warning",
+                (false, _) => "problem",
+            };
             writeln!(self.context.out, "{word}  {}: {}", finding.part, finding.detail)?;
             for hint in &finding.hints {
                 writeln!(self.context.out, "         hint: {}", one_line(hint, 600))?;
@@ -72,7 +86,8 @@ impl Report<'_, '_> {
     fn end(self) -> Result {
         let problems = self.findings.iter().filter(|finding| !finding.ok).count();
         if self.json {
-            let view = |of: &Finding| json!({"part": of.part, "ok": of.ok, "detail": of.detail, "hints": of.hints});
+            let view =
+                |of: &Finding| json!({"part": of.part, "ok": of.ok, "warning": of.warns, "detail": of.detail, "hints": of.hints});
             let checks: Vec<Value> = self.findings.iter().map(view).collect();
             output::json(self.context.out, &json!({"ok": problems == 0, "checks": checks}))?;
         }
@@ -113,7 +128,19 @@ async fn check(config: &Config, client: Option<&Client>, mut report: Report<'_, 
             report.add(format!("key of source {}", source.name()), try_key(config, source).await)?;
         }
         if source.fetches() {
-            report.add(format!("API of source {}", source.name()), try_api(config, source).await)?;
+            let tried = try_api(config, source).await;
+            let answers = tried.is_ok();
+            report.add(format!("API of source {}", source.name()), tried)?;
+            if answers && source.registers() && !config.server.public_url.is_empty() {
+                let part = format!("webhook of source {}", source.name());
+                match try_registration(config, source).await {
+                    Ok(detail) => report.add(part, Ok(detail))?,
+                    Err(wrong) => report.warn(part, wrong)?,
+                }
+            }
+        }
+        if let Some(reason) = source.unasked() {
+            report.warn(format!("lost webhooks of source {}", source.name()), (reason.to_owned(), Vec::new()))?;
         }
     }
     for destination in destinations.values() {
@@ -243,6 +270,23 @@ async fn try_key(config: &Config, source: &Source) -> Tried {
     let keys = answer.keys.iter().map(crate::signature::rsa::PublicKey::fingerprint).collect::<Vec<_>>().join(", ");
     let from = if source.pins_key() { "pinned" } else { "loaded" };
     Ok(format!("{from} ({keys})"))
+}
+
+/// Whether the provider sends its webhooks here, as far as it tells.
+async fn try_registration(config: &Config, source: &Source) -> Tried {
+    let public_urls = &config.server.public_url;
+    match source.webhooks_list().await {
+        Ok(webhooks) => {
+            let is = source.registration(public_urls, &webhooks);
+            let run =
+                |(problem, run): (String, Vec<String>)| (problem, run.iter().map(|command| format!("run `{command}`")).collect());
+            source
+                .unregistered(public_urls, &is)
+                .map_or_else(|| Ok("is registered, and active".to_owned()), |wrong| Err(run(wrong)))
+        }
+        Err(ApiError::Unsupported { reason, .. }) => Ok(format!("whether it is registered cannot be told: {reason}")),
+        Err(error) => Err((source.hide(&error.to_string()), advice(config, source.name(), &error))),
+    }
 }
 
 async fn try_api(config: &Config, source: &Source) -> Tried {

@@ -48,6 +48,11 @@ pub(super) struct Listing {
 }
 
 impl Listing {
+    /// Whether JSON is asked for.
+    pub(super) fn is_json(&self) -> bool {
+        self.json
+    }
+
     /// Asks for the list at `path`, narrowed by the members of `filter` that are set.
     pub(super) async fn ask(&self, client: &Client, path: &str, filter: &[(&'static str, Option<&str>)]) -> Result<Value> {
         let limit = self.limit.to_string();

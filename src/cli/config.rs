@@ -74,6 +74,8 @@ mod tests {
 
         [retention]
         events = "30days"
+        quarantine = "7days"
+        quarantine_events = 1000
 
         [archive]
         url = "file://data/files"

@@ -244,7 +244,7 @@ mod tests {
           webhooks      Tell the provider where to send webhooks
           tunnel        Take the URL of a running ngrok or cloudflared to the running receiver, until Ctrl-C
           events        See what was received, and where it stands
-          tasks         See tasks, create them, erase them
+          tasks         See tasks, create them, answer them, stop them, erase them
           deliveries    See what was handed on, what waits, and what was given up on
           destinations  See where results go, and pause or resume it
           rejections    See requests that did not verify, and what would have made them good

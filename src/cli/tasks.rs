@@ -9,6 +9,7 @@ use std::io::{self, Write};
 use std::time::Duration;
 
 use serde_json::{Value, json};
+use tokio::runtime::Runtime;
 
 use super::client::{Client, Connection, Fault, Listing, TIMEOUT};
 use super::output::{self, Column, Table, age, text};
@@ -53,13 +54,14 @@ enum Command {
     Credits(credits::Args),
     /// Tell of a task that was made elsewhere: it counts as yours, and is listed before its first event
     ///
-    /// For a job whose id only the call that made it told, as with Magic Hour, whose API has no list.
+    /// For a job whose id only the call that made it told, as with Magic Hour, whose API has no list: with the source's `api_key` it is asked
+    /// for until it ends. A task of WebRun is asked for, with `fetch = "on"`, if its id is written as `SESSION_ID/TASK_ID`.
     Track {
         /// Its source
         source: String,
         /// Its kind: `video`, `image` or `audio` for Magic Hour, else `task`
         kind: String,
-        /// The provider's id
+        /// The provider's id; of WebRun's tasks `SESSION_ID/TASK_ID`
         id: String,
         /// Print the JSON of the admin API
         #[arg(long)]
@@ -127,7 +129,8 @@ pub(super) fn run(args: &Args, context: &mut Context<'_>) -> Result {
                 (None, Some(_)) => "No task of this source is known.",
                 (None, None) => "No task is known yet. `taskhook tasks create \"…\"` makes one.",
             };
-            listing.show(context, &list, empty, if which.waiting { waiting } else { table })
+            listing.show(context, &list, empty, if which.waiting { waiting } else { table })?;
+            hint_at_quarantine(&runtime, &client, listing, context)
         }
         Command::Show { task, json } => {
             let (source, id) = named(task);
@@ -146,7 +149,8 @@ pub(super) fn run(args: &Args, context: &mut Context<'_>) -> Result {
             if *json {
                 return Ok(output::json(context.out, &tracked)?);
             }
-            Ok(writeln!(context.err, "The task `{}` of `{}` is expected.", one_line(id, 80), one_line(source, 40))?)
+            let id = text(&tracked, "task_id");
+            Ok(writeln!(context.err, "The task `{}` of `{}` is expected.", one_line(&id, 80), one_line(source, 40))?)
         }
         Command::Erase { task, yes, json } => {
             let (source, id) = named(task);
@@ -163,6 +167,22 @@ pub(super) fn run(args: &Args, context: &mut Context<'_>) -> Result {
         Command::Reply(args) => args.run(&client, context),
         Command::Confirm(args) => args.run(&client, context),
         Command::Stop(args) => args.run(&client, context),
+    }
+}
+
+/// Says that events wait whose tasks nothing proves yours: they are no tasks of yours until you say so, and easily overlooked.
+fn hint_at_quarantine(runtime: &Runtime, client: &Client, listing: &Listing, context: &mut Context<'_>) -> Result {
+    if listing.is_json() {
+        return Ok(());
+    }
+    // What was asked for is shown already.
+    let stats = runtime.block_on(client.get(&["stats"], &[])).unwrap_or_default();
+    match stats["quarantined"].as_i64() {
+        Some(count) if count > 0 => Ok(writeln!(
+            context.err,
+            "{count} event(s) are in quarantine, since nothing proves their tasks yours: `taskhook events list --state quarantined`."
+        )?),
+        _ => Ok(()),
     }
 }
 

@@ -21,7 +21,6 @@ use crate::config::Config;
 use crate::keys::SKEW;
 use crate::provider::manus::ApiVersion;
 use crate::provider::{ApiError, Budgets, Own, Source, Webhook};
-use crate::setting::REDACTED;
 use crate::text::one_line;
 
 /// Tell the provider where to send webhooks
@@ -131,8 +130,7 @@ impl Registrar {
             let error = Error::failed("`server.public_url` is not set, so there is no URL to register").with_exit(Exit::Usage);
             return Err(error.hint("set the variable `TASKHOOK__SERVER__PUBLIC_URL=https://hooks.example.com`").into());
         };
-        let token = self.source.path_tokens().first().map(|token| format!("/{}", token.expose())).unwrap_or_default();
-        Ok(format!("{base}/webhooks/{}{token}", self.source.name()))
+        Ok(self.source.webhook_url(base))
     }
 
     /// Prints what to paste where the provider asks for the webhook.
@@ -181,31 +179,17 @@ impl Registrar {
 
     /// Whether a registered URL leads to this source, by any public URL and any path token.
     pub(super) fn is_ours(&self, url: &str) -> bool {
-        let rest = |base: &String| url.strip_prefix(base)?.strip_prefix("/webhooks/")?.strip_prefix(self.source.name());
-        let opens = |rest: &str| match rest.strip_prefix('/') {
-            Some(token) => self.source.opens(Some(token)),
-            None => rest.is_empty() && self.source.opens(None),
-        };
-        self.config.server.public_url.iter().filter_map(rest).any(opens)
+        self.source.is_reached_by(&self.config.server.public_url, url)
     }
 
     /// `text` without any path token: a provider may repeat the URL in an error.
     pub(super) fn hide(&self, text: &str) -> String {
-        self.source.path_tokens().iter().fold(text.to_owned(), |text, token| text.replace(token.expose(), REDACTED))
+        self.source.hide(text)
     }
 
-    /// A registered URL as it may be shown: what stands where a token may stand, is not.
+    /// A registered URL as it may be shown.
     pub(super) fn shown(&self, url: &str) -> String {
-        let Ok(url) = url::Url::parse(url) else { return one_line(&self.hide(url), 200) };
-        let mut path = url.path().to_owned();
-        if let Some((before, after)) = path.split_once("/webhooks/")
-            && let Some((name, token)) = after.split_once('/')
-            && !token.is_empty()
-        {
-            path = format!("{before}/webhooks/{name}/{REDACTED}");
-        }
-        let query = if url.query().is_some() { "?…" } else { "" };
-        one_line(&self.hide(&format!("{}{path}{query}", url.origin().ascii_serialization())), 200)
+        self.source.shown(url)
     }
 
     /// A failed call, with what to do about it.

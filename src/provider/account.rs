@@ -10,8 +10,8 @@ use futures_util::future::BoxFuture;
 use serde_json::Value;
 
 use super::{
-    ApiError, Budget, Created, Kept, KeyAnswer, ListPage, Listed, NewTask, Probe, Reading, Reconcile, Recovered, Refusal,
-    Request, Standing, Webhook,
+    ApiError, Budget, Created, Expected, Kept, KeyAnswer, ListPage, Listed, Lost, NewTask, Probe, Reading, Recovered, Refusal,
+    Request, Rounds, Standing, Webhook,
 };
 use crate::event::{Facts, Verification};
 use crate::signature::rsa::PublicKey;
@@ -54,9 +54,9 @@ pub trait Account: fmt::Debug + Send + Sync {
         false
     }
 
-    /// Whether an event of this type (ours, [`Facts::kind`]) ends a task, or a turn of it.
-    fn ends(&self, _kind: &str) -> bool {
-        false
+    /// The types of event (ours, [`Facts::kind`]) that end a task, or a turn of it.
+    fn ending(&self) -> &'static [&'static str] {
+        &[]
     }
 
     /// How long the end of a task waits for earlier events of it.
@@ -114,9 +114,29 @@ pub trait Account: fmt::Debug + Send + Sync {
         unsupported("list", "this provider has no list of tasks")
     }
 
-    /// How stops are found that no webhook told; `None` where a provider does not tell turns apart.
-    fn reconcile(&self) -> Option<&Reconcile> {
+    /// How stops are found that no webhook told; `None` where they are not: a provider does not tell them, or may not be asked.
+    fn reconcile(&self) -> Option<Rounds> {
         None
+    }
+
+    /// Why nothing is asked about tasks of which no webhook tells, and what that would need; `None` where it is, or cannot be.
+    fn unasked(&self) -> Option<&'static str> {
+        None
+    }
+
+    /// Whether the account's tasks can be listed. Where not, those that are known are asked for by themselves, and each of them ends once.
+    fn lists(&self) -> bool {
+        false
+    }
+
+    /// The id of a task in what a person told us to expect, and what else is needed to ask for it.
+    fn locate<'a>(&self, told: &'a str) -> (&'a str, Option<&'a str>) {
+        (told, None)
+    }
+
+    /// Asks for a task by itself, where tasks cannot be listed: its stops are those that it has come to.
+    fn ask<'a>(&'a self, _task: &'a Expected) -> Answered<'a, Fetched> {
+        unsupported("ask", "this provider's tasks are listed, or cannot be asked for")
     }
 
     /// A page of the account's tasks: those that were made or changed last, or those behind `cursor`.
@@ -134,8 +154,8 @@ pub trait Account: fmt::Debug + Send + Sync {
         None
     }
 
-    /// The event that a webhook should have been, and whether one may have told of the same; `None` for what is no stop.
-    fn recovered(&self, _task: &Listed, _stop: &Stop, _event_id: &str, _may_repeat: bool) -> Option<Recovered> {
+    /// The event that a webhook should have been; `None` for what is no stop.
+    fn recovered(&self, _lost: &Lost<'_>) -> Option<Recovered> {
         None
     }
 

@@ -4,7 +4,8 @@
 //! documentation: the key is the whole secret as text, although it begins with `whsec_`; an event has no id of its own, and its job's id
 //! with its type is the one that is recommended; its payload is the job as the details call answers it, so without an `api_key`
 //! the event is the whole result, and with one the job is fetched for links that have just been made. A job that is called off is
-//! announced by no event.
+//! announced by no event, and there is no list of jobs: with the key, those that are known are asked for. A job ends once, so its last
+//! status is what its end is known by.
 
 mod explain;
 
@@ -12,7 +13,7 @@ use std::time::Duration;
 
 use reqwest::Method;
 use serde::{Deserialize, Serialize};
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use super::account::Answered;
 use super::content::Content;
@@ -20,13 +21,13 @@ use super::json::{items, member, name_in_url, number, text, time};
 use super::rest::{Access, Judged, Reply, Rest, path_segment};
 use super::settings::{Common, Settings};
 use super::signed::{Encoding, Grammar, Key, Signed, TimestampAt, Verifier, Window};
-use super::{ApiError, Budget, Error, Kept, Reading, Refusal, Request, Start};
-use crate::event::{Attachment, Facts, UNKNOWN, Verification, body_id};
+use super::{ApiError, Budget, Error, Expected, Kept, Lost, Polls, Reading, Recovered, Refusal, Request, Rounds, Start};
+use crate::event::{Attachment, Facts, TASK_STOPPED, UNKNOWN, Verification, body_id};
 use crate::http::Answer;
 use crate::setting::{List, Secret};
 use crate::signature::hmac;
 use crate::signature::rsa::PublicKey;
-use crate::task::{Fetched, File, State, Task};
+use crate::task::{Fetched, File, State, Stop, Task};
 
 /// The keys that hold secrets.
 pub(super) const SECRETS: &[&str] = &["api_key", "secret"];
@@ -37,6 +38,8 @@ const SIGNATURE: &str = "magic-hour-event-signature";
 const TIMESTAMP: &str = "magic-hour-event-timestamp";
 /// How a secret begins.
 const PREFIX: &str = "whsec_";
+/// How old a job must be to be asked for: many take less.
+const AFTER: Duration = Duration::from_mins(2);
 /// Where the API is.
 const BASE_URL: &str = "https://api.magichour.ai";
 /// What jobs make, and what becomes of them: every pair is a type of event.
@@ -44,6 +47,11 @@ const RESOURCES: [&str; 3] = ["video", "image", "audio"];
 const ACTIONS: [&str; 3] = ["started", COMPLETED, ERRORED];
 const COMPLETED: &str = "completed";
 const ERRORED: &str = "errored";
+/// The types of event that end a job; the last is ours, for a job that was called off.
+const ENDING: [&str; 7] =
+    ["video.completed", "video.errored", "image.completed", "image.errored", "audio.completed", "audio.errored", TASK_STOPPED];
+/// The member of an event of ours that says what its job makes.
+const MAKES: &str = "makes";
 
 /// The keys of a `[sources.NAME]` section with `provider = "magic_hour"`, beside those that every source has.
 #[derive(Clone, Debug, PartialEq, Deserialize, Serialize)]
@@ -67,6 +75,8 @@ pub struct Config {
     /// How long the end of a job waits for earlier events of it.
     #[serde(with = "humantime_serde")]
     pub order_wait: Duration,
+    /// How ends are found that no webhook told.
+    pub reconcile: Polls,
     /// The time limit of one call of the API.
     #[serde(with = "humantime_serde")]
     pub timeout: Duration,
@@ -82,6 +92,7 @@ impl Default for Config {
             requests_per_minute: 60,
             fetch_patience: Duration::from_mins(2),
             order_wait: Duration::from_mins(5),
+            reconcile: Polls::after(AFTER),
             timeout: Duration::from_secs(10),
         }
     }
@@ -131,6 +142,7 @@ impl Settings for Config {
         if self.tolerance < Duration::from_secs(1) {
             wrong.push("`tolerance` must be at least 1s".to_owned());
         }
+        wrong.extend(self.reconcile.check());
         wrong
     }
 
@@ -185,8 +197,10 @@ impl super::Account for Account {
             title: text(&payload, &["name"]),
             message: error(&payload),
             stop_reason: match action {
-                Some(COMPLETED) => Some("finish".to_owned()),
-                Some(ERRORED) => Some("error".to_owned()),
+                Some(COMPLETED) => reason(State::Finished),
+                Some(ERRORED) => reason(State::Failed),
+                // Ours, of which there is one.
+                None if event.kind == TASK_STOPPED => reason(State::Canceled),
                 _ => None,
             },
             attachments: files(&payload)
@@ -197,8 +211,8 @@ impl super::Account for Account {
         }
     }
 
-    fn ends(&self, kind: &str) -> bool {
-        resource(kind).is_some() && (kind.ends_with(COMPLETED) || kind.ends_with(ERRORED))
+    fn ending(&self) -> &'static [&'static str] {
+        &ENDING
     }
 
     fn order_wait(&self) -> Duration {
@@ -214,13 +228,40 @@ impl super::Account for Account {
     }
 
     fn fetch<'a>(&'a self, task_id: &'a str, event: &'a Kept<'a>) -> Answered<'a, Fetched> {
-        Box::pin(self.details(task_id, event.kind))
+        let told = || serde_json::from_slice::<Value>(event.body).ok().and_then(|body| resource(&text(&body, &[MAKES])?));
+        Box::pin(self.details(task_id, resource(event.kind).or_else(told)))
+    }
+
+    fn reconcile(&self) -> Option<Rounds> {
+        self.rest.is_some().then(|| self.config.reconcile.rounds(AFTER))
+    }
+
+    fn unasked(&self) -> Option<&'static str> {
+        const WHY: &str =
+            "without `api_key` nothing can be asked: a job of which no webhook tells is not found, nor one that was called off";
+        self.rest.is_none().then_some(WHY)
+    }
+
+    fn ask<'a>(&'a self, task: &'a Expected) -> Answered<'a, Fetched> {
+        Box::pin(self.details(&task.task_id, task.kind.as_deref().and_then(resource)))
+    }
+
+    fn recovered(&self, lost: &Lost<'_>) -> Option<Recovered> {
+        let makes = resource(lost.expected?.kind.as_deref()?)?;
+        let kind = match lost.stop.state {
+            State::Finished => format!("{makes}.{COMPLETED}"),
+            State::Failed => format!("{makes}.{ERRORED}"),
+            _ => TASK_STOPPED.to_owned(),
+        };
+        let kind = ENDING.into_iter().find(|known| *known == kind)?;
+        let payload: Value = serde_json::from_str(lost.raw).ok()?;
+        let body = json!({"type": kind, "payload": payload, MAKES: makes, "may_repeat": lost.may_repeat});
+        Some(Recovered { kind, body: body.to_string() })
     }
 
     fn told(&self, event: &Kept<'_>) -> Option<Fetched> {
         let Event { payload, job_id, .. } = Event::of(event.body);
-        let (task, files) = convert(job_id?, &payload);
-        Some(Fetched { task, files, raw: payload.to_string(), ..Fetched::default() })
+        Some(convert(job_id?, &payload, payload.to_string()))
     }
 
     fn kinds(&self) -> &'static [&'static str] {
@@ -229,19 +270,21 @@ impl super::Account for Account {
 }
 
 impl Account {
-    /// Asks for a job where its type says that it is.
-    async fn details(&self, job_id: &str, kind: &str) -> Result<Fetched, ApiError> {
-        let call = match resource(kind) {
+    /// Asks for a job that `makes` this.
+    async fn details(&self, job_id: &str, makes: Option<&str>) -> Result<Fetched, ApiError> {
+        let call = match makes {
             Some("video") => "GET /v1/video-projects/{id}",
             Some("image") => "GET /v1/image-projects/{id}",
             _ => "GET /v1/audio-projects/{id}",
         };
+        let unsupported = |reason| ApiError::Unsupported { call, reason };
+        let makes = makes.ok_or_else(|| unsupported("it is not known what the job makes"))?;
         let Some(rest) = &self.rest else {
-            return Err(ApiError::Unsupported { call, reason: "this source has no `api_key`" });
+            return Err(unsupported("this source has no `api_key`"));
         };
         // What cannot be an id is not the id of a job.
         let id = path_segment(job_id).ok_or(ApiError::NotFound { call })?;
-        let path = format!("/v1/{}-projects/{id}", resource(kind).unwrap_or("audio"));
+        let path = format!("/v1/{makes}-projects/{id}");
         let request = rest.request(Method::GET, &path, "authorization", "Bearer ");
         let (reply, _) = rest.call(call, request, |answer, now| judge(call, answer, now)).await;
         let Reply { value, raw } = reply?;
@@ -251,8 +294,7 @@ impl Account {
             Some(_) => return Err(nonsense("it is about another job")),
             None => return Err(nonsense("it is no job")),
         }
-        let (task, files) = convert(job_id.to_owned(), &value);
-        Ok(Fetched { task, files, raw: raw.trim().to_owned(), ..Fetched::default() })
+        Ok(convert(job_id.to_owned(), &value, raw.trim().to_owned()))
     }
 }
 
@@ -293,15 +335,21 @@ fn is_known(kind: &str) -> bool {
     resource(kind).is_some() && kind.split_once('.').is_some_and(|(_, action)| ACTIONS.contains(&action))
 }
 
-/// What the job of an event makes.
+/// What a job of this kind makes, or the job of an event of this type.
 fn resource(kind: &str) -> Option<&'static str> {
-    let (word, _) = kind.split_once('.')?;
+    let word = kind.split('.').next()?;
     RESOURCES.into_iter().find(|resource| *resource == word)
 }
 
+/// Why a job ended that stands so.
+fn reason(state: State) -> Option<String> {
+    state.stop_reason().map(ToOwned::to_owned)
+}
+
 /// A job in our words: what an event has as `payload`, and what the details call answers.
-fn convert(id: String, of: &Value) -> (Task, Vec<File>) {
-    let state = match text(of, &["status"]).as_deref() {
+fn convert(id: String, of: &Value, raw: String) -> Fetched {
+    let status = text(of, &["status"]);
+    let state = match status.as_deref() {
         Some("queued" | "rendering") => State::Running,
         Some("complete") => State::Finished,
         Some("error") => State::Failed,
@@ -312,11 +360,7 @@ fn convert(id: String, of: &Value) -> (Task, Vec<File>) {
         id,
         title: text(of, &["name"]),
         state,
-        stop_reason: match state {
-            State::Finished => Some("finish".to_owned()),
-            State::Failed => Some("error".to_owned()),
-            _ => None,
-        },
+        stop_reason: reason(state),
         model: text(of, &["type"]),
         created_at: time(of, "created_at"),
         credits: number(of, "credits_charged"),
@@ -324,7 +368,9 @@ fn convert(id: String, of: &Value) -> (Task, Vec<File>) {
         error: error(of),
         ..Task::default()
     };
-    (task, files(of))
+    let stands_at = status.filter(|_| task.stop_reason.is_some());
+    let end = |anchor: &String| Stop { anchor: anchor.clone(), state, at: None, text: task.error.clone() };
+    Fetched { stops: stands_at.iter().map(end).collect(), stands_at, files: files(of), task, raw }
 }
 
 /// `code: message`, or what there is of it.

@@ -43,11 +43,11 @@ use serde_json::Value;
 pub use account::{Account, Answered};
 pub use budget::{Budget, Budgets, Use};
 pub use error::ApiError;
-pub use reconcile::{ListPage, Reconcile, Recovered};
+pub use reconcile::{Expected, ListPage, Lost, Polls, Reconcile, Recovered, Rounds};
 pub use request::{Kept, Reading, Refusal, RefusalKind, Reply, Request};
 pub use schema::misfits;
 pub use settings::{Common, Switch, Verify};
-pub use source::Source;
+pub use source::{Registration, Source};
 
 use self::settings::{Settings, keys_of, part};
 use crate::clock::Clock;

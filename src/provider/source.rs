@@ -1,14 +1,19 @@
 //! A source and its verbs: the one way in which the rest of the program speaks to a provider.
 
+mod find;
+mod registered;
+
 use std::net::IpAddr;
 use std::time::Duration;
 
 use serde_json::Value;
 
+pub use self::registered::Registration;
+
 use super::schema::Schema;
 use super::{
-    Account, ApiError, Budget, Budgets, Common, Config, Created, Error, Kept, KeyAnswer, ListPage, Listed, NewTask, Probe,
-    Reading, Reconcile, Recovered, Refusal, Request, Standing, Start, Webhook,
+    Account, ApiError, Budget, Budgets, Common, Config, Created, Error, Kept, KeyAnswer, Listed, NewTask, Probe, Reading,
+    Refusal, Request, Standing, Start, Webhook,
 };
 use crate::clock::Clock;
 use crate::event::{Facts, Verification, is_id};
@@ -93,7 +98,7 @@ impl Source {
     /// Whether an event of this type ([`Facts::kind`]) ends a task, or a turn of it: the task is then fetched.
     #[must_use]
     pub fn ends(&self, kind: &str) -> bool {
-        self.account.ends(kind)
+        self.account.ending().contains(&kind)
     }
 
     /// Whether the verification key comes from a file: then it is never asked for.
@@ -247,42 +252,6 @@ impl Source {
     /// [`ApiError`].
     pub async fn recent_tasks(&self) -> Result<Vec<Listed>, ApiError> {
         self.account.recent_tasks().await
-    }
-
-    /// How stops are found that no webhook told; `None` where the provider does not tell turns apart.
-    #[must_use]
-    pub fn reconcile(&self) -> Option<&Reconcile> {
-        self.account.reconcile()
-    }
-
-    /// A page of the account's tasks: those that were made or changed last, or those behind `cursor`. The caller has taken its place
-    /// from [`Source::budget`] for [`Use::Reconcile`](super::Use::Reconcile).
-    ///
-    /// # Errors
-    /// [`ApiError`].
-    pub async fn tasks(&self, cursor: Option<&str>) -> Result<ListPage, ApiError> {
-        self.account.tasks(cursor).await
-    }
-
-    /// The ends of the newest turns of a task, the oldest first; one call. The caller has taken its place from [`Source::budget`] for
-    /// [`Use::Reconcile`](super::Use::Reconcile).
-    ///
-    /// # Errors
-    /// [`ApiError`].
-    pub async fn stops(&self, task_id: &str) -> Result<Vec<task::Stop>, ApiError> {
-        self.account.stops(task_id).await
-    }
-
-    /// The task as it stood at the stop `anchor`, from answers that were kept ([`task::Fetched::raw`]); `None` where they do not show that.
-    #[must_use]
-    pub fn turn(&self, task_id: &str, raw: &str, anchor: &str) -> Option<task::Fetched> {
-        self.account.turn(task_id, raw, anchor)
-    }
-
-    /// The event `event_id` that a webhook should have been, and whether one may have told of the same; `None` for what is no stop.
-    #[must_use]
-    pub fn recovered(&self, task: &Listed, stop: &task::Stop, event_id: &str, may_repeat: bool) -> Option<Recovered> {
-        self.account.recovered(task, stop, event_id, may_repeat)
     }
 
     /// Asks whether our key proves the task ours. The caller has taken its place from [`Source::budget`] for [`Use::Prove`](super::Use::Prove).

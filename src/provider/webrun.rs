@@ -6,6 +6,8 @@
 //! Such a delivery is named by the `ref` in the URL that was handed out for it; without one it is an event of its own.
 //!
 //! Who knows a session's and a task's id can read the task, without a key. So the id of a session is shown to nobody: see [`mask()`].
+//! There is no list of tasks: one that a person told us to expect, with the id of its session, is asked for once it must have ended, which
+//! takes five minutes at most. A task ends once, so where it stands is what its end is known by.
 
 mod mask;
 mod task;
@@ -22,14 +24,16 @@ use super::agreed::Agreed;
 use super::json::text;
 use super::rest::{Access, Judged, Reply, Rest, is_id, path_segment};
 use super::settings::{Common, Settings};
-use super::{ApiError, Budget, Error, Kept, Reading, Refusal, Request, Start, Switch, Verify};
-use crate::event::{Attachment, Facts, UNKNOWN, Verification, body_id};
+use super::{
+    ApiError, Budget, Error, Expected, Kept, Lost, Polls, Reading, Recovered, Refusal, Request, Rounds, Start, Switch, Verify,
+};
+use crate::event::{Attachment, Facts, TASK_FAILED, TASK_STOPPED, UNKNOWN, Verification, body_id};
 use crate::http::Answer;
 use crate::setting::{Secret, Secrets, Size};
 use crate::signature::rsa::PublicKey;
 use crate::task::{Fetched, State, Task};
 use mask::{SESSION, masked};
-use task::{answered, convert};
+use task::{answered, convert, said};
 
 pub use mask::mask;
 
@@ -38,6 +42,10 @@ pub(super) const SECRETS: &[&str] = &["api_key", "authorization"];
 
 /// The only type that is documented.
 const TASK_COMPLETED: &str = "task_completed";
+/// The types of event that end a task; but for the first they are ours, for what no webhook is documented of.
+const ENDING: [&str; 3] = [TASK_COMPLETED, TASK_STOPPED, TASK_FAILED];
+/// How old a task must be to be asked for: none takes longer than five minutes.
+const AFTER: Duration = Duration::from_mins(6);
 /// Where the API is.
 const BASE_URL: &str = "https://connect.webrun.ai";
 /// The call that tells of a task.
@@ -68,6 +76,8 @@ pub struct Config {
     /// How long the end of a task waits for earlier events of it.
     #[serde(with = "humantime_serde")]
     pub order_wait: Duration,
+    /// How ends are found that no webhook told.
+    pub reconcile: Polls,
     /// The time limit of one call of the API.
     #[serde(with = "humantime_serde")]
     pub timeout: Duration,
@@ -119,6 +129,7 @@ impl Default for Config {
             requests_per_minute: 60,
             fetch_patience: Duration::from_mins(2),
             order_wait: Duration::from_mins(5),
+            reconcile: Polls::after(AFTER),
             timeout: Duration::from_secs(10),
         }
     }
@@ -173,6 +184,7 @@ impl Settings for Config {
             ),
             Some(_) => {}
         }
+        wrong.extend(self.reconcile.check());
         wrong
     }
 
@@ -235,11 +247,11 @@ impl super::Account for Account {
     }
 
     fn tell(&self, event: &Kept<'_>) -> Facts {
-        let Some(Fetched { task, files, .. }) = self.told(event).filter(|_| event.kind == TASK_COMPLETED) else {
-            return Facts::default();
-        };
+        let ended = ENDING.contains(&event.kind);
+        let Some(Fetched { task, files, stops, .. }) = self.told(event).filter(|_| ended) else { return Facts::default() };
         Facts {
-            message: task.messages.into_iter().next().map(|message| message.text),
+            message: said(&task).or_else(|| stops.into_iter().find_map(|stop| stop.text)),
+            question: task.question,
             stop_reason: task.stop_reason,
             attachments: files
                 .into_iter()
@@ -250,8 +262,8 @@ impl super::Account for Account {
         }
     }
 
-    fn ends(&self, kind: &str) -> bool {
-        kind == TASK_COMPLETED
+    fn ending(&self) -> &'static [&'static str] {
+        &ENDING
     }
 
     fn order_wait(&self) -> Duration {
@@ -267,7 +279,46 @@ impl super::Account for Account {
     }
 
     fn fetch<'a>(&'a self, task_id: &'a str, event: &'a Kept<'a>) -> Answered<'a, Fetched> {
-        Box::pin(self.poll(task_id, event))
+        let session = serde_json::from_slice::<Value>(event.body).ok().and_then(|body| text(&body, &[SESSION]));
+        Box::pin(self.poll(task_id, session))
+    }
+
+    fn reconcile(&self) -> Option<Rounds> {
+        self.rest.is_some().then(|| self.config.reconcile.rounds(AFTER))
+    }
+
+    fn locate<'a>(&self, told: &'a str) -> (&'a str, Option<&'a str>) {
+        told.split_once('/').map_or((told, None), |(session, task)| (task, Some(session)))
+    }
+
+    fn unasked(&self) -> Option<&'static str> {
+        const WHY: &str =
+            "with `fetch = \"off\"` nothing is asked: a task of which no webhook tells is not found, and each is sent once";
+        self.rest.is_none().then_some(WHY)
+    }
+
+    fn ask<'a>(&'a self, task: &'a Expected) -> Answered<'a, Fetched> {
+        Box::pin(async {
+            match &task.locator {
+                Some(session) => self.poll(&task.task_id, Some(session.clone())).await,
+                None => Err(ApiError::Unsupported { call: TASK, reason: "the id of its session is not known" }),
+            }
+        })
+    }
+
+    fn recovered(&self, lost: &Lost<'_>) -> Option<Recovered> {
+        let expected = lost.expected?;
+        let kind = match lost.stop.state {
+            State::Finished => TASK_COMPLETED,
+            State::Failed => TASK_FAILED,
+            _ => TASK_STOPPED,
+        };
+        let mut body = serde_json::from_str::<Value>(lost.raw).ok().filter(Value::is_object)?;
+        // As a webhook has them; in the answer they are hidden, or not there.
+        body[SESSION] = expected.locator.clone()?.into();
+        body["taskId"] = expected.task_id.clone().into();
+        body["may_repeat"] = lost.may_repeat.into();
+        Some(Recovered { kind, body: body.to_string() })
     }
 
     fn told(&self, event: &Kept<'_>) -> Option<Fetched> {
@@ -308,11 +359,10 @@ impl Account {
     }
 
     /// Asks for a task, as its session's id and its own name it.
-    async fn poll(&self, task_id: &str, event: &Kept<'_>) -> Result<Fetched, ApiError> {
+    async fn poll(&self, task_id: &str, session: Option<String>) -> Result<Fetched, ApiError> {
         let Some(rest) = &self.rest else {
             return Err(ApiError::Unsupported { call: TASK, reason: "this source has `fetch = \"off\"`" });
         };
-        let session = serde_json::from_slice::<Value>(event.body).ok().and_then(|body| text(&body, &[SESSION]));
         let session = session.filter(|session| is_id(session)).ok_or(ApiError::NotFound { call: TASK })?;
         let segment = |id: &str| path_segment(id).ok_or(ApiError::NotFound { call: TASK });
         let path = format!("/task/{}/{}", segment(&session)?, segment(task_id)?);
@@ -323,8 +373,8 @@ impl Account {
             let reason = "it is about another task".to_owned();
             return Err(ApiError::Nonsense { call: TASK, status: Some(200), reason });
         }
-        let Fetched { task, files, .. } = convert(self.config.output, task_id.to_owned(), &value);
-        Ok(Fetched { task, files, raw: mask(&raw).replace(&session, &masked(&session)), ..Fetched::default() })
+        let fetched = convert(self.config.output, task_id.to_owned(), &value);
+        Ok(Fetched { raw: mask(&raw).replace(&session, &masked(&session)), ..fetched })
     }
 }
 

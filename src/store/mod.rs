@@ -53,7 +53,7 @@ pub use self::config::{Config, SECRETS};
 pub use self::error::{Error, unwritable};
 use self::model::{
     Appended, Capacity, Claimed, FileRow, Finish, Lease, Like, NewRejection, Progress, Proof, Released, Setback, StoredEvent,
-    Waiting,
+    Tracked, Waiting,
 };
 pub use self::spending::Spent;
 use self::view::{
@@ -241,8 +241,8 @@ impl Store {
     ///
     /// # Errors
     /// When the commit failed.
-    pub async fn track(&self, source: &str, task_id: &str, kind: &str, now: Timestamp) -> Result<(), Error> {
-        forward!(self.track(source, task_id, kind, now))
+    pub async fn track(&self, source: &str, task: Tracked, now: Timestamp) -> Result<(), Error> {
+        forward!(self.track(source, task, now))
     }
 
     /// Lets an event out of quarantine, on a person's word.

@@ -15,7 +15,7 @@ pub use self::again::{Act, Discarded, Like, Matching, Replayed, Retried, STEP, S
 pub use self::answer::{AnswerKind, NewAnswer, Outcome};
 pub use self::file::{FileRow, NewFile, Progress, TURN_EVENTS, Told, Waiting};
 pub use self::held::{Bundle, Held, Queue};
-pub use self::stop::{Acquainted, Claim, OpenTask, Reconciled, UNCLAIMED};
+pub use self::stop::{Acquainted, Claim, Looked, Open, OpenTask, Reconciled, Shown, UNCLAIMED};
 pub use self::watch::{Condition, Look, Watched};
 use crate::clock;
 use crate::event::Verification;
@@ -327,6 +327,17 @@ pub enum Released {
     Not(String),
     /// There is no such event.
     Unknown,
+}
+
+/// A task that a person told us to expect.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Tracked {
+    /// The provider's id.
+    pub task_id: String,
+    /// Its kind, in the provider's word.
+    pub kind: String,
+    /// What else must be known to ask for it. A credential.
+    pub locator: Option<String>,
 }
 
 /// A task that was proven ours.

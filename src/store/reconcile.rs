@@ -2,7 +2,7 @@
 
 use jiff::Timestamp;
 
-use super::model::{Acquainted, Claim, OpenTask, Reconciled, StoredEvent};
+use super::model::{Acquainted, Claim, Looked, Open, OpenTask, Reconciled, Shown, StoredEvent};
 use super::{Error, Store, forward};
 
 impl Store {
@@ -22,7 +22,8 @@ impl Store {
         forward!(self.claim_stop(source, task_id, claim, now))
     }
 
-    /// Webhooks of a task, of these types, of which none is known to tell of a stop: the newest ones, in the order of acceptance.
+    /// Webhooks of a task, of these types, that were handed on and of which none is known to tell of a stop: the newest ones, in the order of
+    /// acceptance. One that was taken for what another event told, and so handed on to nobody, stands for no stop.
     ///
     /// # Errors
     /// When the store could not be read.
@@ -62,27 +63,29 @@ impl Store {
         forward!(self.acquainted(source, task_ids))
     }
 
-    /// Notes that every stop of a task is accounted for that its provider showed as of its time `updated_at`; and, where it was `polled`,
-    /// when that was.
+    /// Shows tasks that stopped, the newest first, as their provider's list tells them: they are ours. What is known of one by its events, or
+    /// was fetched, stands; one that was erased stays so.
     ///
     /// # Errors
     /// When the commit failed.
-    pub async fn looked(
-        &self,
-        source: &str,
-        task_id: &str,
-        updated_at: Option<Timestamp>,
-        polled: Option<Timestamp>,
-    ) -> Result<(), Error> {
-        forward!(self.looked(source, task_id, updated_at, polled))
+    pub async fn show(&self, source: &str, tasks: Vec<Shown>, now: Timestamp) -> Result<(), Error> {
+        forward!(self.show(source, tasks, now))
+    }
+
+    /// Notes what was seen of a task when its stops were read.
+    ///
+    /// # Errors
+    /// When the commit failed.
+    pub async fn looked(&self, source: &str, task_id: &str, seen: Looked) -> Result<(), Error> {
+        forward!(self.looked(source, task_id, seen))
     }
 
     /// Tasks of `source` that are ours and may still be at work, those first that were not asked for by themselves for longest.
     ///
     /// # Errors
     /// When the store could not be read.
-    pub async fn open_tasks(&self, source: &str, limit: usize) -> Result<Vec<OpenTask>, Error> {
-        forward!(self.open_tasks(source, limit))
+    pub async fn open_tasks(&self, source: &str, which: Open) -> Result<Vec<OpenTask>, Error> {
+        forward!(self.open_tasks(source, which))
     }
 
     /// Forgets stops that were told of before `before`, and answers that were given before.

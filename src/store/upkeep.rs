@@ -1,6 +1,6 @@
 //! What is removed from the store: what retention says, and what a person wants erased.
 //!
-//! What must hold: only what is done with goes by age or size ([`Store::done_events`] says what that is, and [`Store::remove_events`]
+//! What must hold: only what is done with goes by age or size, or what nobody let out of quarantine ([`Store::done_events`] says what that is, and [`Store::remove_events`]
 //! looks again); every verb is one short transaction of bounded rows; a file of the archive goes in two steps, so that a crash between
 //! them leaves a note and no loss.
 
@@ -131,6 +131,23 @@ impl Store {
     /// When the commit failed.
     pub async fn remove_events(&self, events: Vec<i64>, now: Timestamp) -> Result<Removed, Error> {
         forward!(self.remove_events(events, now))
+    }
+
+    /// Events in quarantine that were received before `before`, or are older than the newest `most` of them: some of them, the oldest first.
+    ///
+    /// # Errors
+    /// When the store could not be read.
+    pub async fn quarantined(&self, before: Timestamp, most: usize) -> Result<Candidates, Error> {
+        forward!(self.quarantined(before, most))
+    }
+
+    /// Removes those of `events` that are still in quarantine, with all that hangs on them, and the tasks that no event is left of. Their
+    /// keys stay, so that a repeat is not kept again.
+    ///
+    /// # Errors
+    /// When the commit failed.
+    pub async fn remove_quarantined(&self, events: Vec<i64>, now: Timestamp) -> Result<Removed, Error> {
+        forward!(self.remove_quarantined(events, now))
     }
 
     /// Of the tasks after `after`, those that were first seen before `before`, have no event and no work, and that nobody expects.

@@ -1,15 +1,14 @@
 //! What is read from the store for people: rows and pages, as the admin API shows them.
 
+mod task;
+
 use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
-use jiff::Timestamp;
 use serde::Serialize;
 use serde_json::{Value, json};
 
-use super::model::FileRow;
-use super::timeline::Moment;
-use crate::clock;
-use crate::task::{File, FileStatus};
+pub use self::task::{AnswerRow, ArchiveRow, TaskDetail, TaskFilter, TaskRow};
+pub(super) use self::task::{LOST, answer_columns, answers_to, task_row_columns};
 
 /// The columns of `standing` that an [`EventRow`] is made of, its place first.
 macro_rules! event_row_columns {
@@ -19,26 +18,6 @@ macro_rules! event_row_columns {
     };
 }
 pub(super) use event_row_columns;
-
-/// The columns of `tasks` that a [`TaskRow`] is made of, its place first.
-macro_rules! task_row_columns {
-    () => {
-        "seq, source, task_id, proof, proven_at, deleted_at, state, title, url, stop_reason, credits, first_seen_at, fetched_at, \
-         kind"
-    };
-}
-pub(super) use task_row_columns;
-
-/// The columns of `answers` that an [`AnswerRow`] is made of.
-macro_rules! answer_columns {
-    () => {
-        "id, kind, question, given_by, content, state, reason, given_at, ended_at"
-    };
-}
-pub(super) use answer_columns;
-
-/// Why nobody knows of an answer whether it arrived, of which the end was never written down.
-pub(super) const LOST: &str = "taskhook ended while it was sent";
 
 /// The columns of `watches` that a [`WatchRow`] is made of, its place first.
 macro_rules! watch_row_columns {
@@ -80,11 +59,6 @@ pub(super) fn page<T>(mut rows: Vec<(i64, T)>, limit: usize) -> Listed<T> {
     Listed { data: rows.into_iter().map(|(_, row)| row).collect(), next_cursor }
 }
 
-/// What an answer to a task answers that was last fetched so: what it waits for, else the stop that it stands at.
-pub(super) fn answers_to(task: Option<&Value>, anchor: Option<String>) -> Option<String> {
-    task.and_then(|task| task["question"]["event_id"].as_str()).map(ToOwned::to_owned).or(anchor)
-}
-
 /// A body as it is shown: its value where it is JSON, else its text; and where it is neither, its bytes in base64.
 pub(super) fn payload(body: &[u8]) -> (Value, Option<String>) {
     let text = std::str::from_utf8(body).ok();
@@ -105,13 +79,26 @@ pub struct EventFilter {
     pub state: Option<String>,
 }
 
-/// What a list of tasks is narrowed to.
-#[derive(Clone, Debug, Default)]
-pub struct TaskFilter {
-    /// The source.
-    pub source: Option<String>,
-    /// Where they stand: a word of [`crate::task::State`], or `open` for what may still be at work.
-    pub state: Option<String>,
+/// Something that holds and that was noticed, in a list.
+#[derive(Clone, Debug, Serialize)]
+pub struct WatchRow {
+    /// The type of its events.
+    #[serde(rename = "type")]
+    pub kind: String,
+    /// The source that it is about.
+    pub source: String,
+    /// The task that it is about.
+    pub task_id: Option<String>,
+    /// The destination that is in trouble.
+    pub destination: Option<String>,
+    /// Since when it has held.
+    pub since: String,
+    /// When it was noticed.
+    pub raised_at: String,
+    /// What more is known.
+    pub detail: Value,
+    /// The event that tells of it, alone or with others.
+    pub event: String,
 }
 
 /// An event in a list.
@@ -176,135 +163,6 @@ pub struct EventDetail {
     pub work: Option<Value>,
     /// Its deliveries.
     pub deliveries: Vec<DeliveryRow>,
-}
-
-/// A task in a list.
-#[derive(Clone, Debug, Serialize)]
-pub struct TaskRow {
-    /// Its source.
-    pub source: String,
-    /// The provider's id.
-    pub task_id: String,
-    /// Its kind, in the provider's word, where it was told.
-    pub kind: Option<String>,
-    /// How it was proven ours.
-    pub proof: Option<String>,
-    /// When.
-    pub proven_at: Option<String>,
-    /// When the provider no longer knew it.
-    pub deleted_at: Option<String>,
-    /// Where it stood when last fetched.
-    pub state: Option<String>,
-    /// Its title.
-    pub title: Option<String>,
-    /// Its page.
-    pub url: Option<String>,
-    /// Why it stopped.
-    pub stop_reason: Option<String>,
-    /// What it cost.
-    pub credits: Option<f64>,
-    /// What it asked last, while it waits.
-    pub question: Option<String>,
-    /// When we first heard of it.
-    pub first_seen_at: String,
-    /// When it was last fetched.
-    pub fetched_at: Option<String>,
-}
-
-/// Something that holds and that was noticed, in a list.
-#[derive(Clone, Debug, Serialize)]
-pub struct WatchRow {
-    /// The type of its events.
-    #[serde(rename = "type")]
-    pub kind: String,
-    /// The source that it is about.
-    pub source: String,
-    /// The task that it is about.
-    pub task_id: Option<String>,
-    /// The destination that is in trouble.
-    pub destination: Option<String>,
-    /// Since when it has held.
-    pub since: String,
-    /// When it was noticed.
-    pub raised_at: String,
-    /// What more is known.
-    pub detail: Value,
-    /// The event that tells of it, alone or with others.
-    pub event: String,
-}
-
-/// One task, whole.
-#[derive(Clone, Debug, Serialize)]
-pub struct TaskDetail {
-    /// As in a list.
-    #[serde(flatten)]
-    pub row: TaskRow,
-    /// As last fetched.
-    pub task: Option<Value>,
-    /// Its files, as last fetched, and where each stands.
-    pub files: Option<Vec<File>>,
-    /// The provider's raw answers.
-    pub raw: Option<Value>,
-    /// What became of its files, those of earlier fetches among them.
-    pub archive: Vec<ArchiveRow>,
-    /// Its events, newest first, at most 200.
-    pub events: Vec<EventRow>,
-    /// What an answer to it answers: see [`NewAnswer::question`](super::model::NewAnswer::question).
-    pub answers_to: Option<String>,
-    /// What people answered to it, oldest first, at most the newest 200.
-    pub answers: Vec<AnswerRow>,
-    /// All that is known to have happened to it, oldest first.
-    pub timeline: Vec<Moment>,
-}
-
-/// What a person answered to a task.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub struct AnswerRow {
-    /// Our id.
-    pub id: String,
-    /// `reply`, `confirm` or `stop`.
-    pub kind: String,
-    /// What it answers: the provider's id of what waited, else the stop that the task stood at.
-    pub question: Option<String>,
-    /// Who gave it, by their own word.
-    pub by: String,
-    /// What was said, or the input of a confirmation as JSON.
-    pub content: Option<String>,
-    /// `sending`, `sent`, `declined`, `refused` or `unknown`.
-    pub state: String,
-    /// Why the provider did not take it, or why nobody knows.
-    pub reason: Option<String>,
-    /// When it was given.
-    pub given_at: String,
-    /// When the provider had answered.
-    pub ended_at: Option<String>,
-}
-
-/// A file, as the archive knows it.
-#[derive(Clone, Debug, Serialize)]
-pub struct ArchiveRow {
-    /// Its name: third-party text.
-    pub name: String,
-    /// Where it stands.
-    pub status: FileStatus,
-    /// Why it is not archived, or not yet.
-    pub reason: Option<String>,
-    /// How often it was tried.
-    pub attempts: u32,
-    /// When it is tried next.
-    #[serde(with = "clock::optional")]
-    pub due_at: Option<Timestamp>,
-    /// Its size in bytes.
-    pub size_bytes: Option<u64>,
-    /// Of its content.
-    pub sha256: Option<String>,
-}
-
-impl From<FileRow> for ArchiveRow {
-    fn from(row: FileRow) -> Self {
-        let FileRow { name, status, reason, attempts, due_at, size_bytes, sha256, .. } = row;
-        Self { name, status, reason, attempts, due_at, size_bytes, sha256 }
-    }
 }
 
 /// A delivery in a list.

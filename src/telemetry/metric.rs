@@ -49,7 +49,7 @@ pub mod name {
     pub const CREDITS: &str = "taskhook_credits_total";
     /// Gauge, by `type` of the watch events.
     pub const WATCHES: &str = "taskhook_watches";
-    /// Counter, by `what` (`events`, `tasks`).
+    /// Counter, by `what` (`events`, `tasks`, `quarantined`).
     pub const REMOVED: &str = "taskhook_removed_total";
 }
 

@@ -24,6 +24,7 @@ mod pace;
 mod places;
 mod prove;
 mod reconcile;
+mod registration;
 mod turns;
 mod watch;
 
@@ -45,6 +46,7 @@ use crate::archive::Archive;
 use crate::clock::{self, Clock};
 use crate::destination::Destination;
 use crate::provider::Source;
+use crate::public_url::PublicUrls;
 use crate::retry::{self, LADDER};
 use crate::route::Routes;
 use crate::setting::Zone;
@@ -64,6 +66,8 @@ pub struct Environment {
     pub clock: Clock,
     /// The configured sources, by name.
     pub sources: BTreeMap<String, Arc<Source>>,
+    /// Where events may come, without a slash at the end: what providers have registered is compared with these.
+    pub public_urls: PublicUrls,
     /// The configured destinations, by name.
     pub destinations: BTreeMap<String, Destination>,
     /// Where results go.
@@ -90,7 +94,7 @@ pub struct Worker {
     holdings: holdings::Holdings,
     jump: jump::Jump,
     /// When each source is reconciled next; `None` if it is not done here. In a box, as the other: what holds a worker is large.
-    rounds: Option<Box<reconcile::Rounds>>,
+    rounds: Option<Box<reconcile::Agenda>>,
     /// When what is not as it should be is looked for next; `None` if it is not done here.
     watches: Option<Box<watch::Rounds>>,
     running: JoinSet<()>,

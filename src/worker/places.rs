@@ -74,7 +74,8 @@ impl Worker {
         let breakers = self.breakers.values().filter_map(|breaker| breaker.opens_at(now));
         let paces = self.paces.values().filter_map(|pace| pace.again_in().map(|wait| now + wait));
         let held = |name: &&String| self.holdings.has(&Queue::Source((*name).clone()));
-        let rounds = self.rounds.iter().flat_map(|rounds| rounds.0.iter()).filter(|(name, _)| held(name)).map(|(_, at)| *at);
+        let rounds =
+            self.rounds.iter().flat_map(|rounds| rounds.0.iter()).filter(|(name, _)| held(name)).map(|(_, next)| next.round);
         breakers
             .chain(paces)
             .chain(rounds)

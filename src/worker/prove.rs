@@ -273,7 +273,15 @@ pub(super) fn complain(environment: &Environment, source: &Source, attempt: u32,
         retry::Verdict::Retry { after } => after,
         retry::Verdict::GiveUp => None,
     };
-    environment.health.degrade(&part(source), &failure.reason);
+    // Whichever call it was that met a key which is refused, it is one reason, and said once.
+    let reason = match error {
+        ApiError::Refused { status: 401, .. } => {
+            let key = format!("`sources.{}.api_key`", source.name());
+            format!("the provider refuses the API key (401): correct {key}, then run `taskhook check`")
+        }
+        _ => failure.reason,
+    };
+    environment.health.degrade(&part(source), reason);
     let rung = retry::wait(&LADDER, attempt, None).unwrap_or(WAIT_MAX).clamp(LADDER[0], WAIT_MAX);
     rung.max(asked.unwrap_or_default())
 }

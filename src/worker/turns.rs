@@ -86,10 +86,12 @@ impl<'a> Turns<'a> {
         }
         let recovered = |stop: &Stop| self.owner(&stop.anchor).is_some_and(|claim| claim.recovered);
         let mut of_kind = self.fetched.stops.iter().filter(|stop| Some(stop.state) == state);
-        if of_kind.any(|stop| say_the_same(facts, stop) && recovered(stop)) {
+        if of_kind.any(|stop| say_the_same(self.source, facts, stop) && recovered(stop)) {
             return Turn::Told;
         }
-        let doubtful = self.claims.iter().any(|claim| claim.recovered && Some(claim.state) == state);
+        // What ends once and is told to have ended otherwise may be the same end.
+        let alike = |claim: &Claim| Some(claim.state) == state || !self.source.lists();
+        let doubtful = self.claims.iter().any(|claim| claim.recovered && alike(claim));
         Turn::NotShown { doubtful }
     }
 
@@ -112,7 +114,7 @@ impl<'a> Turns<'a> {
             of_kind.filter(|stop| self.owner(&stop.anchor).is_none())
         };
         let in_time = || free().filter(move |stop| stop.at.is_none_or(|at| in_time(received_at, at)));
-        let alike = |stop: &&Stop| say_the_same(facts, stop);
+        let alike = |stop: &&Stop| say_the_same(self.source, facts, stop);
         in_time().find(alike).or_else(|| in_time().next_back()).or_else(|| free().find(alike))
     }
 
@@ -149,9 +151,12 @@ pub(super) fn may_tell_of(event: &StoredEvent, at: Timestamp) -> bool {
     in_time(event.received_at, at)
 }
 
-/// Whether a webhook and a stop say the same, and something.
-pub(super) fn say_the_same(facts: &Facts, stop: &Stop) -> bool {
-    said(stop.text.as_deref()).is_some() && said(stop.text.as_deref()) == said(facts.message.as_deref())
+/// Whether a webhook and a stop say the same, and something. Where a task ends once, a webhook of its end need say nothing.
+pub(super) fn say_the_same(source: &Source, facts: &Facts, stop: &Stop) -> bool {
+    match (said(facts.message.as_deref()), said(stop.text.as_deref())) {
+        (None, _) => !source.lists(),
+        (told, shown) => told == shown,
+    }
 }
 
 /// What was said, but for the space around it; nothing if that is all.

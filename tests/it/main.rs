@@ -22,6 +22,7 @@ mod magic_hour;
 mod readme;
 mod receive;
 mod reconcile;
+mod recover;
 mod replicas;
 mod retention;
 mod senders;

@@ -95,6 +95,21 @@ async fn a_first_start_leaves_alone_what_stopped_before() {
     }
     harness.advance(Duration::from_hours(1)).await;
     assert_eq!((crm.recorded().len(), calls(&harness, "listMessages")), (0, 0));
+    // They are shown as the list told them, the newest first; and each page was one call, at the start and an hour later.
+    let (mut shown, mut at) = (Vec::new(), String::new());
+    loop {
+        let page = harness.admin(&format!("/api/v1/tasks?limit=500{at}")).await;
+        shown.extend(page["data"].as_array().expect("rows").clone());
+        let Some(next) = page["next_cursor"].as_str() else { break };
+        at = format!("&cursor={next}");
+    }
+    let ids: Vec<_> = shown.iter().rev().map(|row| row["task_id"].as_str().expect("an id").to_owned()).collect();
+    assert_eq!(ids, tasks);
+    let alike =
+        |row: &Value| (&row["state"], &row["proof"], &row["title"]) == (&json!("finished"), &json!("listed"), &json!("A task"));
+    assert!(shown.iter().all(alike), "{}", shown[0]);
+    assert!(calls(&harness, "task.list?") <= 2 * 30 + 4, "{}", calls(&harness, "task.list?"));
+    assert_eq!(harness.list("events").await.len(), 0);
     // One of them goes on: what is new of it is found, and nothing else.
     say(&harness, &tasks[2990], "And now?").await;
     harness.manus.finish_all().await;
@@ -372,7 +387,129 @@ async fn a_crash_anywhere_changes_nothing() {
     }
 }
 
-/// One history: tasks of several turns that say the same, whose webhooks are lost, doubled, late and out of order at random.
+#[tokio::test]
+async fn what_is_shown_is_no_older_than_the_horizon_and_not_what_was_erased() {
+    let crm = Recorder::start().await;
+    let mut harness = setup(&crm, "").reconciling().prepare().await;
+    harness.manus.set_faults(dropping());
+    let _ = harness.manus.create_task(KEY, Plan::finish("Too long ago."));
+    harness.manus.finish_all().await;
+    harness.clock.advance(jiff::SignedDuration::from_hours(24 * 6));
+    let (kept, erased) = (harness.manus.create_task(KEY, Plan::finish("A.")), harness.manus.create_task(KEY, Plan::finish("B.")));
+    harness.manus.finish_all().await;
+    harness.clock.advance(jiff::SignedDuration::from_hours(25));
+    harness.start().await;
+    harness.drain().await;
+    let ids = async |harness: &Harness| -> Vec<String> {
+        harness.list("tasks").await.iter().map(|row| row["task_id"].as_str().expect("an id").to_owned()).collect()
+    };
+    assert_eq!(ids(&harness).await, [erased.clone(), kept.clone()]);
+    let gone = harness.admin_post(&format!("/api/v1/tasks/manus/{erased}/erase"), &json!({"dry_run": false})).await;
+    assert_eq!(crate::harness::json(&gone)["erased"], true);
+    harness.advance(Duration::from_hours(2)).await;
+    harness.advance(INTERVAL).await;
+    assert_eq!((ids(&harness).await, crm.recorded().len()), (vec![kept], 0));
+}
+
+/// Why the webhooks of the source are no good, as `/readyz` tells it.
+async fn registration(harness: &Harness) -> Option<String> {
+    let answer = crate::harness::send(harness.admin_request(reqwest::Method::GET, "/readyz")).await;
+    assert_eq!(crate::harness::status(&answer), 200, "it takes nothing out of a load balancer");
+    let ready = crate::harness::json(&answer);
+    let reasons = ready["reasons"].as_array().cloned().unwrap_or_default();
+    let ours = reasons.into_iter().find(|reason| reason["part"] == "source manus webhooks")?;
+    Some(ours["reason"].as_str().expect("a reason").to_owned())
+}
+
+#[tokio::test]
+async fn a_registration_that_does_not_lead_here_is_told_with_what_to_run() {
+    let crm = Recorder::start().await;
+    let config = "[sources.manus]\npath_token = \"t0ken\"\n";
+    let mut harness = setup(&crm, "").config(config).reconciling().start().await;
+    harness.drain().await;
+    let missing = registration(&harness).await.expect("none is registered");
+    assert!(missing.contains("run `taskhook webhooks register --source manus`") && !missing.contains("t0ken"), "{missing}");
+    // It is compared once an hour.
+    let id = harness.manus.register(KEY, "https://old.example.com/webhooks/manus/0ther");
+    harness.advance(Duration::from_mins(30)).await;
+    assert_eq!((registration(&harness).await, calls(&harness, "webhook.list")), (Some(missing), 1));
+    harness.advance(Duration::from_mins(31)).await;
+    let other = registration(&harness).await.expect("another one is");
+    assert!(other.contains("https://old.example.com/webhooks/manus/[redacted]") && !other.contains("0ther"), "{other}");
+    assert!(other.contains(&format!("taskhook webhooks delete --source manus {id}")), "{other}");
+    harness.manus.register(KEY, &harness.url("/webhooks/manus/t0ken"));
+    harness.advance(Duration::from_mins(61)).await;
+    assert_eq!(registration(&harness).await, None);
+    let second = harness.manus.register(KEY, &harness.url("/webhooks/manus/t0ken"));
+    harness.advance(Duration::from_mins(61)).await;
+    let twice = registration(&harness).await.expect("two are");
+    assert!(twice.starts_with("2 webhooks are registered") && twice.contains(&second), "{twice}");
+    // What a call that fails says of it is nothing; it is asked again in the next round.
+    let ill = Faults { api: vec![ApiFault::on("webhook.list", Times::Always, refuse(503))], ..dropping() };
+    harness.manus.set_faults(ill);
+    harness.advance(Duration::from_mins(61)).await;
+    assert_eq!(registration(&harness).await, Some(twice));
+    let asked = calls(&harness, "webhook.list");
+    harness.manus.set_faults(dropping());
+    harness.advance(INTERVAL).await;
+    assert_eq!(calls(&harness, "webhook.list"), asked + 1);
+}
+
+#[tokio::test]
+async fn a_version_of_the_api_that_does_not_tell_what_is_registered_is_no_problem() {
+    let crm = Recorder::start().await;
+    let mut harness = setup(&crm, "").config("[sources.manus]\napi_version = \"v1\"\n").reconciling().start().await;
+    harness.drain().await;
+    assert_eq!(registration(&harness).await, None);
+}
+
+#[tokio::test]
+async fn a_refused_key_is_told_once_with_what_to_run() {
+    let crm = Recorder::start().await;
+    let mut harness = start(setup(&crm, "").reconciling()).await;
+    harness.drain().await;
+    harness.expect_leftover();
+    harness.manus.set_faults(Faults { refused_keys: vec![KEY.to_owned()], ..Faults::default() });
+    harness.advance(INTERVAL).await;
+    let answer = crate::harness::send(harness.admin_request(reqwest::Method::GET, "/readyz")).await;
+    let ready = crate::harness::json(&answer);
+    let reason = &ready["reasons"][0];
+    assert_eq!((&ready["status"], &reason["part"]), (&json!("degraded"), &json!("source manus")));
+    let told = "the provider refuses the API key (401): correct `sources.manus.api_key`, then run `taskhook check`";
+    assert_eq!(reason["reason"], told);
+    // Whichever call meets it, the reason stays the same, so that nothing is news.
+    harness.accept(&stopped("e1", "t1")).await;
+    harness.drain().await;
+    let again = crate::harness::json(&crate::harness::send(harness.admin_request(reqwest::Method::GET, "/readyz")).await);
+    assert_eq!(again["reasons"], ready["reasons"]);
+    harness.manus.set_faults(Faults::default());
+    harness.advance(INTERVAL).await;
+    assert_eq!(
+        crate::harness::json(&crate::harness::send(harness.admin_request(reqwest::Method::GET, "/readyz")).await)["status"],
+        "ready"
+    );
+}
+
+#[tokio::test]
+async fn a_clock_that_is_off_is_told_with_what_to_do() {
+    let crm = Recorder::start().await;
+    let mut harness = setup(&crm, "").reconciling().start().await;
+    harness.manus.set_faults(Faults { date_offset_seconds: 304, ..Faults::default() });
+    harness.app().keys.load("manus").await.expect("a key");
+    let answer = crate::harness::send(harness.admin_request(reqwest::Method::GET, "/readyz")).await;
+    let reasons = crate::harness::json(&answer)["reasons"].clone();
+    let reason = reasons.as_array().expect("reasons").iter().find(|reason| reason["part"] == "source manus keys").expect("told");
+    assert!(reason["reason"].as_str().expect("text").contains("about 300 s off the provider's; set it"), "{reason}");
+    harness.manus.set_faults(Faults::default());
+    harness.app().keys.load("manus").await.expect("a key");
+    harness.manus.register(KEY, &harness.url("/webhooks/manus"));
+    harness.drain().await;
+    let answer = crate::harness::send(harness.admin_request(reqwest::Method::GET, "/readyz")).await;
+    assert_eq!(crate::harness::json(&answer)["status"], "ready");
+}
+
+/// One history: tasks of several turns that say the same, whose webhooks are lost, doubled, late and out of order at random, while the
+/// provider's API lags behind, and its signing key changes.
 async fn history(seed: u64) {
     let mut random = fastrand::Rng::with_seed(seed);
     let crm = Recorder::start().await;
@@ -391,8 +528,12 @@ async fn history(seed: u64) {
                 continue;
             }
             let mut some = |chance: u32| Times::Next(u32::from(random.u32(0..100) < chance));
-            let faults = Faults { drop: some(40), duplicate: some(30), reorder: some(30), ..Faults::default() };
-            harness.manus.set_faults(faults);
+            let (drop, duplicate, reorder) = (some(40), some(30), some(30));
+            let lag_seconds = if random.u32(0..100) < 40 { random.u64(1..90) } else { 0 };
+            harness.manus.set_faults(Faults { drop, duplicate, reorder, lag_seconds, ..Faults::default() });
+            if random.u32(0..100) < 10 {
+                harness.manus.rotate_key();
+            }
             if turn > 0 {
                 say(&harness, task, "Again.").await;
             }
@@ -408,16 +549,25 @@ async fn history(seed: u64) {
     for _ in 0..4 {
         harness.advance(INTERVAL).await;
     }
-    let mut found: BTreeMap<String, Vec<usize>> = turns.keys().map(|task| (task.clone(), Vec::new())).collect();
-    for body in crm.bodies().iter().filter(|body| body["type"] == "task_stopped" && body["may_repeat"] == false) {
-        let messages = body["task"]["messages"].as_array().expect("messages").len();
-        found.get_mut(body["event"]["task_id"].as_str().expect("a task")).expect("ours").push(messages);
-    }
+    let told = |task: &str, marked: bool| {
+        let of_it =
+            |body: &&Value| body["type"] == "task_stopped" && body["event"]["task_id"] == task && body["may_repeat"] == marked;
+        let bodies = crm.bodies();
+        let mut turns: Vec<usize> =
+            bodies.iter().filter(of_it).map(|body| body["task"]["messages"].as_array().expect("messages").len()).collect();
+        turns.sort_unstable();
+        turns
+    };
     for (task, count) in &turns {
-        let mut came = found.remove(task).expect("ours");
-        came.sort_unstable();
-        let expected: Vec<usize> = (1..=*count).map(|turn| 2 * turn).collect();
-        assert_eq!(came, expected, "seed {seed}: each turn of {task} once, as it was");
+        let (came, marked) = (told(task, false), told(task, true));
+        let mut once = came.clone();
+        once.dedup();
+        assert_eq!(came, once, "seed {seed}: no turn of {task} twice");
+        let expected: BTreeSet<usize> = (1..=*count).map(|turn| 2 * turn).collect();
+        let unmarked: BTreeSet<usize> = came.iter().copied().collect();
+        assert!(unmarked.is_subset(&expected), "seed {seed}: the turns of {task} as they were: {came:?}");
+        let missing: Vec<usize> = expected.difference(&unmarked).copied().collect();
+        assert!(missing.iter().all(|turn| marked.contains(turn)), "seed {seed}: {task}: {came:?}, and marked: {marked:?}");
     }
 }
 

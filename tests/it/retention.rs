@@ -105,7 +105,7 @@ async fn what_is_not_done_with_stays_however_old_it_is() {
     harness.clock.advance(jiff::SignedDuration::from_hours(24 * 400));
     harness.keep_up().await;
     let left: Vec<_> = harness.list("events").await.into_iter().map(|event| event["id"].clone()).collect();
-    assert_eq!(left, [waits["id"].clone(), foreign.clone().into(), dead["id"].clone()]);
+    assert_eq!(left, [waits["id"].clone(), dead["id"].clone()]);
     assert!(!left.contains(&done["id"]));
     // The events of a task are still found, with one gone from among them.
     assert_eq!(harness.list("events?source=open&task=t1").await.len(), 1);
@@ -114,7 +114,43 @@ async fn what_is_not_done_with_stays_however_old_it_is() {
     crm.answer(Reply::Status(204));
     harness.advance(DAY).await;
     harness.keep_up().await;
-    assert_eq!(harness.list("events").await.len(), 2);
+    assert_eq!(harness.list("events").await.len(), 1);
+}
+
+#[tokio::test]
+async fn quarantine_is_bounded_in_time_and_in_number_and_what_goes_is_told() {
+    let crm = Recorder::start().await;
+    let mut harness = start(&crm, "[retention]\nquarantine_events = 3\n").await;
+    let of = |number: usize| {
+        json!({"event_id": format!("f{number}"), "event_type": "task_stopped",
+            "task_detail": {"task_id": format!("nobodys{number}"), "task_title": "T", "message": "m", "stop_reason": "finish"}})
+    };
+    for number in 0..5 {
+        harness.accept(&of(number)).await;
+    }
+    harness.drain().await;
+    for _ in 0..4 {
+        harness.advance(Duration::from_mins(20)).await;
+    }
+    let quarantined = async |harness: &Harness| {
+        let all = harness.list("events?state=quarantined").await;
+        all.into_iter().map(|event| event["event_id"].as_str().unwrap().to_owned()).collect::<Vec<_>>()
+    };
+    assert_eq!(quarantined(&harness).await.len(), 5);
+    harness.keep_up().await;
+    assert_eq!(quarantined(&harness).await, ["f4", "f3", "f2"], "the oldest went");
+    let again = harness.deliver(&of(0)).await;
+    assert_eq!(body_of(&again)["status"], "duplicate");
+    harness.advance(DAY * 6).await;
+    harness.keep_up().await;
+    assert_eq!(quarantined(&harness).await.len(), 3);
+    harness.advance(DAY).await;
+    harness.keep_up().await;
+    assert_eq!((quarantined(&harness).await.len(), harness.list("tasks").await.len()), (0, 0));
+    let metrics = send(harness.admin_request(Method::GET, "/metrics")).await;
+    assert!(String::from_utf8_lossy(&metrics.body).contains("taskhook_removed_total{what=\"quarantined\"}"));
+    assert_eq!(taskhook::store::care::check(&harness.store_config(), false, &mut |_| {}).unwrap(), []);
+    assert_eq!(crm.recorded().len(), 0);
 }
 
 #[tokio::test]

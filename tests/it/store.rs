@@ -36,7 +36,7 @@ use taskhook::clock::Clock;
 use taskhook::event::{First, NewEvent, TASK_STOPPED, Verification};
 use taskhook::setting::Size;
 use taskhook::store::model::{
-    Appended, Capacity, Claimed, Finish, Job, JobKind, Lease, Move, NewDelivery, Setback, Stage, Which, Work,
+    Appended, Capacity, Claimed, Finish, Job, JobKind, Lease, Move, NewDelivery, Setback, Stage, Tracked, Which, Work,
 };
 use taskhook::store::view::{EventDetail, EventFilter, Page, TaskFilter};
 use taskhook::store::{Config, Error, Store};
@@ -376,6 +376,11 @@ fn delivery(destination: &str, order_wait: Option<Duration>) -> NewDelivery {
         out_of_order: false,
         order_wait,
     }
+}
+
+/// A task that a person told of.
+fn tracked(task_id: &str, kind: &str) -> Tracked {
+    Tracked { task_id: task_id.to_owned(), kind: kind.to_owned(), locator: None }
 }
 
 fn setback(reason: &str) -> Setback {

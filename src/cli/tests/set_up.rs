@@ -240,6 +240,7 @@ fn a_source_must_be_meant() {
 #[test]
 fn a_check_finds_nothing_where_all_is_well() {
     let site = Site::start(&[]);
+    site.manus.register("sk-test", &format!("http://{}/webhooks/manus", site.front.address));
     let (exit, out, err) = site.shell(&["check"]);
     assert_eq!((exit, err.as_str()), (0, ""), "{out}");
     insta::with_settings!({filters => vec![(r"[0-9a-f]{16}", "FINGERPRINT")]}, { insta::assert_snapshot!(out, @"
@@ -248,11 +249,66 @@ fn a_check_finds_nothing_where_all_is_well() {
     ok       archive: DIR/data/files takes files and gives them back
     ok       key of source manus: loaded (FINGERPRINT)
     ok       API of source manus: answers; 0 task(s) are seen
+    ok       webhook of source manus: is registered, and active
     ok       destination log: writes to standard output
     ok       public URL: http://PUBLIC leads to this taskhook
     "); });
     let report = site.json(&["check", "--json"]);
-    assert_eq!((report["ok"].as_bool(), report["checks"].as_array().unwrap().len()), (Some(true), 7));
+    assert_eq!((report["ok"].as_bool(), report["checks"].as_array().unwrap().len()), (Some(true), 8));
+    assert!(report["checks"].as_array().unwrap().iter().all(|check| check["warning"] == false));
+}
+
+#[test]
+fn a_check_warns_of_a_registration_that_does_not_lead_here_and_fails_for_none() {
+    let site = Site::start(&[("TASKHOOK__SOURCES__MANUS__PATH_TOKEN", "t0ken")]);
+    let told = |out: &str| {
+        let lines = out.lines().skip_while(|line| !line.contains("webhook of source manus"));
+        lines.take_while(|line| line.contains("webhook of source") || line.contains("hint")).collect::<Vec<_>>().join("\n")
+    };
+    let (exit, out, err) = site.shell(&["check"]);
+    assert_eq!((exit, err.as_str()), (0, ""), "{out}");
+    insta::assert_snapshot!(told(&out), @"
+    warning  webhook of source manus: no webhook is registered for http://PUBLIC/webhooks/manus/[redacted]: no event comes
+             hint: run `taskhook webhooks register --source manus`
+    ");
+    let id = site.manus.register("sk-test", "https://old.example.com/in/webhooks/manus/0ld");
+    let (exit, out, _) = site.shell(&["check"]);
+    assert_eq!(exit, 0, "{out}");
+    insta::assert_snapshot!(told(&out).replace(&id, "ID"), @"
+    warning  webhook of source manus: no webhook is registered for http://PUBLIC/webhooks/manus/[redacted], but one for https://old.example.com/in/webhooks/manus/[redacted]: its events do not come here
+             hint: run `taskhook webhooks register --source manus`
+             hint: run `taskhook webhooks delete --source manus ID`
+    ");
+    assert!(!out.contains("t0ken") && !out.contains("0ld"), "{out}");
+    let report = site.json(&["check", "--json"]);
+    let of = |report: &serde_json::Value| {
+        let all = report["checks"].as_array().unwrap();
+        all.iter().find(|check| check["part"] == "webhook of source manus").unwrap().clone()
+    };
+    assert_eq!((report["ok"].as_bool(), &of(&report)["warning"], &of(&report)["ok"]), (Some(true), &true.into(), &true.into()));
+    // What the commands say is what puts it right.
+    assert_eq!(site.shell(&["webhooks", "register", "--source", "manus"]).0, 0);
+    assert_eq!(site.shell(&["webhooks", "delete", "--source", "manus", &id]).0, 0);
+    assert_eq!(of(&site.json(&["check", "--json"]))["warning"], false);
+}
+
+#[test]
+fn a_check_of_version_1_says_that_the_registration_cannot_be_told() {
+    let site = Site::start(&[V1]);
+    let (exit, out, _) = site.shell(&["check"]);
+    assert_eq!(exit, 0, "{out}");
+    assert!(out.contains("ok       webhook of source manus: whether it is registered cannot be told: version 1 of"), "{out}");
+}
+
+#[test]
+fn a_check_says_of_whom_nothing_can_be_asked() {
+    let site = Site::start(&[
+        ("TASKHOOK__SOURCES__MH__PROVIDER", "magic_hour"),
+        ("TASKHOOK__SOURCES__MH__SECRET", "whsec_abc123def456"),
+    ]);
+    let (exit, out, _) = site.shell(&["check"]);
+    assert_eq!(exit, 0, "{out}");
+    assert!(out.contains("warning  lost webhooks of source mh: without `api_key` nothing can be asked"), "{out}");
 }
 
 #[test]

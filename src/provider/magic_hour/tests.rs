@@ -213,7 +213,7 @@ fn every_status_has_a_state() {
         ("draft", State::Unknown),
         ("new", State::Unknown),
     ] {
-        assert_eq!(convert("x".to_owned(), &json!({"status": status})).0.state, state, "{status}");
+        assert_eq!(convert("x".to_owned(), &json!({"status": status}), String::new()).task.state, state, "{status}");
     }
     for (error_, text) in [(json!({"code": "c"}), "c"), (json!({"message": "m"}), "m"), (json!("words"), "words")] {
         assert_eq!(error(&json!({"error": error_})).as_deref(), Some(text));

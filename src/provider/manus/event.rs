@@ -8,8 +8,8 @@ use serde_json::{Value, json};
 
 use super::convert::{count, file, items, member, stop_reason, strings, text};
 use crate::event::{Attachment, Facts, TASK_CREATED, TASK_FAILED, TASK_PROGRESS, TASK_STOPPED, UNKNOWN, body_id};
-use crate::provider::{Listed, Recovered};
-use crate::task::{Question, QuestionKind, State, Stop};
+use crate::provider::{Lost, Recovered};
+use crate::task::{Question, QuestionKind, State};
 
 /// The task that Manus names in its test request at registration.
 pub const PING_TASK: &str = "test_task_id";
@@ -62,7 +62,8 @@ pub fn read(body: &[u8]) -> Heard {
 }
 
 /// The event that a webhook should have been, or could not be since there is none for a failure; `None` for what is no stop.
-pub(super) fn recovered(task: &Listed, stop: &Stop, event_id: &str, may_repeat: bool) -> Option<Recovered> {
+pub(super) fn recovered(lost: &Lost<'_>) -> Option<Recovered> {
+    let Lost { listed: task, stop, event_id, may_repeat, .. } = lost;
     let reason = stop_reason(stop.state)?;
     let kind = if stop.state == State::Failed { TASK_FAILED } else { TASK_STOPPED };
     let detail = json!({

@@ -25,8 +25,8 @@ use super::account::Answered;
 use super::rest::Access;
 use super::settings::{Common, Settings};
 use super::{
-    ApiError, Budget, Created, Error, Kept, KeyAnswer, ListPage, Listed, NewTask, Probe, Reading, Reconcile, Recovered, Refusal,
-    Request, Standing, Start, Switch, Webhook,
+    ApiError, Budget, Created, Error, Kept, KeyAnswer, ListPage, Listed, Lost, NewTask, Probe, Reading, Reconcile, Recovered,
+    Refusal, Request, Rounds, Standing, Start, Switch, Webhook,
 };
 use crate::event::{Facts, TASK_FAILED, TASK_STOPPED, Verification};
 use crate::setting::Secret;
@@ -201,8 +201,8 @@ impl super::Account for Account {
         true
     }
 
-    fn ends(&self, kind: &str) -> bool {
-        matches!(kind, TASK_STOPPED | TASK_FAILED)
+    fn ending(&self) -> &'static [&'static str] {
+        &[TASK_STOPPED, TASK_FAILED]
     }
 
     fn order_wait(&self) -> Duration {
@@ -269,8 +269,12 @@ impl super::Account for Account {
         })
     }
 
-    fn reconcile(&self) -> Option<&Reconcile> {
-        self.fetches().then_some(&self.config.reconcile)
+    fn reconcile(&self) -> Option<Rounds> {
+        self.fetches().then(|| self.config.reconcile.rounds())
+    }
+
+    fn lists(&self) -> bool {
+        true
     }
 
     fn tasks<'a>(&'a self, cursor: Option<&'a str>) -> Answered<'a, ListPage> {
@@ -293,8 +297,8 @@ impl super::Account for Account {
         if raw.get("detail").is_some() { v2::turn(task_id, &raw, anchor) } else { v1::turn(task_id, &raw, anchor) }
     }
 
-    fn recovered(&self, task: &Listed, stop: &Stop, event_id: &str, may_repeat: bool) -> Option<Recovered> {
-        event::recovered(task, stop, event_id, may_repeat)
+    fn recovered(&self, lost: &Lost<'_>) -> Option<Recovered> {
+        event::recovered(lost)
     }
 
     fn probe<'a>(&'a self, task_id: &'a str) -> Answered<'a, Probe> {

@@ -5,7 +5,7 @@ use serde_json::Value;
 use super::mask::mask;
 use super::{Output, TASK_COMPLETED};
 use crate::provider::json::{count, items, member, number, text, time};
-use crate::task::{Fetched, File, Message, Question, QuestionKind, State, Task, Usage};
+use crate::task::{Fetched, File, Message, Question, QuestionKind, State, Stop, Task, Usage};
 
 /// A task that says `message`.
 pub(super) fn answered(output: Output, message: String, state: State) -> Task {
@@ -66,7 +66,15 @@ pub(super) fn convert(output: Output, id: String, of: &Value) -> Fetched {
     if let Some(message) = task.messages.first_mut() {
         message.files = (0..files.len()).collect();
     }
-    Fetched { task, files, raw: mask(&of.to_string()), ..Fetched::default() }
+    let stands_at = task.stop_reason.as_ref().map(|_| state.as_str().to_owned());
+    let text = said(&task).or_else(|| task.error.clone()).or_else(|| task.question.as_ref()?.text.clone());
+    let end = |anchor: &String| Stop { anchor: anchor.clone(), state, at: task.updated_at, text: text.clone() };
+    Fetched { stops: stands_at.iter().map(end).collect(), stands_at, files, raw: mask(&of.to_string()), task }
+}
+
+/// What a task answered.
+pub(super) fn said(task: &Task) -> Option<String> {
+    task.messages.first().map(|message| message.text.clone())
 }
 
 /// `CODE: message`, or what there is of it.

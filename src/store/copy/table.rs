@@ -120,6 +120,8 @@ pub(in crate::store) const TABLES: &[Table] = &[
             ("looked_at", Time),
             ("polled_at", Time),
             ("active_at", Time),
+            ("locator", Text),
+            ("ended_at", Time),
         ],
     )
     .numbered(),

@@ -9,10 +9,10 @@ use jiff::Timestamp;
 
 use super::Postgres;
 use super::claim::stored;
-use super::session::{Tx, args, clean, column, number, transact};
+use super::session::{Tx, args, clean, column, number, tidy, transact};
 use crate::event::hex;
 use crate::store::Error;
-use crate::store::model::{Acquainted, Claim, OpenTask, Reconciled, StoredEvent, UNCLAIMED};
+use crate::store::model::{Acquainted, Claim, Looked, Open, OpenTask, Reconciled, Shown, StoredEvent, UNCLAIMED};
 use crate::task::State;
 
 impl Postgres {
@@ -55,18 +55,16 @@ impl Postgres {
         transact!(self.work(), Read, |tx| acquainted(&tx, source, &task_ids))
     }
 
-    pub(in crate::store) async fn looked(
-        &self,
-        source: &str,
-        task_id: &str,
-        updated_at: Option<Timestamp>,
-        polled: Option<Timestamp>,
-    ) -> Result<(), Error> {
-        transact!(self.work(), Write, |tx| looked(&tx, source, task_id, updated_at, polled))
+    pub(in crate::store) async fn show(&self, source: &str, tasks: Vec<Shown>, now: Timestamp) -> Result<(), Error> {
+        transact!(self.work(), Write, |tx| show(&tx, source, &tasks, now))
     }
 
-    pub(in crate::store) async fn open_tasks(&self, source: &str, limit: usize) -> Result<Vec<OpenTask>, Error> {
-        transact!(self.work(), Read, |tx| open_tasks(&tx, source, limit))
+    pub(in crate::store) async fn looked(&self, source: &str, task_id: &str, seen: Looked) -> Result<(), Error> {
+        transact!(self.work(), Write, |tx| looked(&tx, source, task_id, &seen))
+    }
+
+    pub(in crate::store) async fn open_tasks(&self, source: &str, which: Open) -> Result<Vec<OpenTask>, Error> {
+        transact!(self.work(), Read, |tx| open_tasks(&tx, source, which))
     }
 
     pub(in crate::store) async fn forget_stops(&self, before: Timestamp) -> Result<(), Error> {
@@ -110,7 +108,8 @@ async fn unclaimed(tx: &Tx, source: &str, task_id: &str, kinds: &[&str]) -> Resu
         .rows(
             "SELECT events.seq FROM tasks JOIN task_events ON task_events.task = tasks.seq JOIN events ON events.seq = task_events.event \
              WHERE tasks.source = $1 AND tasks.task_id = $2 AND events.type = ANY($3) AND verification <> 'api' \
-             AND NOT EXISTS (SELECT 1 FROM stops WHERE stops.event = events.id) ORDER BY events.seq DESC LIMIT $4",
+             AND NOT EXISTS (SELECT 1 FROM stops WHERE stops.event = events.id) \
+             AND EXISTS (SELECT 1 FROM deliveries WHERE deliveries.event = events.seq) ORDER BY events.seq DESC LIMIT $4",
             args![source, &*clean(task_id), kinds.to_vec(), number(UNCLAIMED)],
         )
         .await?;
@@ -150,7 +149,7 @@ async fn note_read(tx: &Tx, source: &str, at: Timestamp, whole: bool) -> Result<
 
 async fn acquainted(tx: &Tx, source: &str, task_ids: &[String]) -> Result<Vec<Acquainted>, Error> {
     let ids = column(task_ids, |id| clean(id).into_owned());
-    let digests = column(task_ids, |id| hex(digest(&SHA256, id.as_bytes()).as_ref()));
+    let digests = column(task_ids, |id| erased(id));
     let rows = tx
         .rows(
             "SELECT listed.place, looked_at, EXISTS (SELECT 1 FROM open_events WHERE open_events.subject = tasks.seq \
@@ -170,30 +169,58 @@ async fn acquainted(tx: &Tx, source: &str, task_ids: &[String]) -> Result<Vec<Ac
     Ok((1..=number(task_ids.len())).map(|place| known.remove(&place).unwrap_or_default()).collect())
 }
 
-async fn looked(
-    tx: &Tx,
-    source: &str,
-    task_id: &str,
-    updated_at: Option<Timestamp>,
-    polled: Option<Timestamp>,
-) -> Result<(), Error> {
+/// What is kept of the id of a task that was erased.
+fn erased(task_id: &str) -> String {
+    hex(digest(&SHA256, task_id.as_bytes()).as_ref())
+}
+
+/// The oldest first, so that the newest is above it in the list. A row that stays as it is is not locked.
+async fn show(tx: &Tx, source: &str, tasks: &[Shown], now: Timestamp) -> Result<(), Error> {
     tx.run(
-        "UPDATE tasks SET looked_at = greatest(looked_at, $3::timestamptz), polled_at = coalesce($4::timestamptz, polled_at) \
-         WHERE source = $1 AND task_id = $2",
-        args![source, &*clean(task_id), updated_at, polled],
+        "INSERT INTO tasks (source, task_id, proof, proven_at, state, title, url, first_seen_at) \
+         SELECT $1, listed.id, 'listed', $2, listed.state, listed.title, listed.url, $2 \
+         FROM unnest($3::text[], $4::text[], $5::text[], $6::text[], $7::text[]) WITH ORDINALITY \
+         AS listed (id, erased, state, title, url, place) LEFT JOIN tasks ON tasks.task_id = listed.id AND tasks.source = $1 \
+         WHERE NOT EXISTS (SELECT 1 FROM erased_tasks WHERE erased_tasks.source = $1 AND erased_tasks.task_id = listed.erased) \
+         AND (tasks.seq IS NULL OR (tasks.proof = 'listed' AND tasks.fetched_at IS NULL AND tasks.state IS DISTINCT FROM listed.state \
+         AND NOT EXISTS (SELECT 1 FROM task_events WHERE task_events.task = tasks.seq))) ORDER BY listed.place DESC \
+         ON CONFLICT (task_id, source) DO UPDATE SET state = excluded.state, title = coalesce(excluded.title, tasks.title), \
+         url = coalesce(excluded.url, tasks.url) WHERE tasks.proof = 'listed' AND tasks.fetched_at IS NULL",
+        args![
+            source,
+            now,
+            column(tasks, |task| clean(&task.task_id).into_owned()),
+            column(tasks, |task| erased(&task.task_id)),
+            column(tasks, |task| task.state.as_str()),
+            column(tasks, |task| tidy(task.title.as_deref())),
+            column(tasks, |task| tidy(task.url.as_deref())),
+        ],
     )
     .await
     .map(drop)
 }
 
-async fn open_tasks(tx: &Tx, source: &str, limit: usize) -> Result<Vec<OpenTask>, Error> {
+async fn looked(tx: &Tx, source: &str, task_id: &str, seen: &Looked) -> Result<(), Error> {
+    let Looked { updated_at, polled, ended_at, state } = seen;
+    tx.run(
+        "UPDATE tasks SET looked_at = greatest(looked_at, $3::timestamptz), polled_at = coalesce($4::timestamptz, polled_at), \
+         ended_at = coalesce(ended_at, $5::timestamptz), state = coalesce($6::text, state) WHERE source = $1 AND task_id = $2",
+        args![source, &*clean(task_id), *updated_at, *polled, *ended_at, state.map(State::as_str)],
+    )
+    .await
+    .map(drop)
+}
+
+async fn open_tasks(tx: &Tx, source: &str, which: Open) -> Result<Vec<OpenTask>, Error> {
     let rows = tx
         .rows(
-            "SELECT task_id, title, url, first_seen_at, polled_at FROM tasks WHERE source = $1 AND deleted_at IS NULL \
-             AND (state IS NULL OR state IN ('running', 'waiting')) AND (proof IN ('created', 'tracked') \
-             OR (proof IS NOT NULL AND EXISTS (SELECT 1 FROM task_events WHERE task_events.task = tasks.seq))) \
+            "SELECT task_id, title, url, first_seen_at, polled_at, coalesce(kind, (SELECT type FROM task_events \
+             JOIN events ON events.seq = task_events.event WHERE task_events.task = tasks.seq AND type <> 'unknown' \
+             ORDER BY event DESC LIMIT 1)), locator, ended_at FROM tasks WHERE source = $1 AND deleted_at IS NULL \
+             AND (state IS NULL OR state IN ('running', 'waiting')) AND first_seen_at > $3 AND (proof IN ('created', 'tracked') \
+             OR ((proof IS NOT NULL OR NOT $4) AND EXISTS (SELECT 1 FROM task_events WHERE task_events.task = tasks.seq))) \
              ORDER BY polled_at NULLS FIRST LIMIT $2",
-            args![source, number(limit)],
+            args![source, number(which.limit), which.since, which.proven],
         )
         .await?;
     let open = |row: &tokio_postgres::Row| OpenTask {
@@ -202,6 +229,9 @@ async fn open_tasks(tx: &Tx, source: &str, limit: usize) -> Result<Vec<OpenTask>
         url: row.get(2),
         first_seen_at: row.get(3),
         polled_at: row.get(4),
+        kind: row.get(5),
+        locator: row.get(6),
+        ended_at: row.get(7),
     };
     Ok(rows.iter().map(open).collect())
 }

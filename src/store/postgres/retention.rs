@@ -24,6 +24,28 @@ macro_rules! is_done {
     };
 }
 
+/// Of an event, whether it is in quarantine and nothing else needs it.
+macro_rules! is_foreign {
+    () => {
+        concat!("state = 'quarantined' AND ", needless!())
+    };
+}
+
+/// Events in quarantine that were received before `before`, or are older than the newest `most` of them: the first ones.
+pub(super) async fn quarantined(tx: &Tx, before: Timestamp, most: usize) -> Result<Candidates, Error> {
+    let sql = concat!(
+        "WITH stuck AS MATERIALIZED (SELECT event FROM open_events WHERE state = 'quarantined') \
+         SELECT stuck.event, bytes FROM stuck CROSS JOIN LATERAL (SELECT received_at, \
+         (octet_length(headers) + octet_length(body))::bigint AS bytes, ",
+        is_foreign!(),
+        " AS foreign_to_us FROM standing WHERE standing.seq = stuck.event OFFSET 0) AS looked_at \
+         WHERE (received_at < $1 OR stuck.event <= (SELECT event FROM stuck ORDER BY event DESC LIMIT 1 OFFSET $2)) \
+         AND foreign_to_us ORDER BY stuck.event LIMIT $3"
+    );
+    let rows = tx.rows(sql, args![before, number(most), number(PAGE)]).await?;
+    Ok(Candidates { rows: rows.iter().map(|row| (row.get(0), bytes(row.get(1)))).collect(), next: None })
+}
+
 /// A page of events after `after`. Each is looked at by itself (which is what the OFFSET is for), or all that is pending would be.
 pub(super) async fn done_events(tx: &Tx, after: i64, before: Timestamp, now: Timestamp) -> Result<Candidates, Error> {
     let sql = concat!(
@@ -43,20 +65,35 @@ fn bytes(count: i64) -> u64 {
 
 /// Removes those of `events` that are done with, and their tasks where no event is left.
 pub(super) async fn remove_events(tx: &Tx, events: &[i64], now: Timestamp) -> Result<Removed, Error> {
+    let still = concat!(
+        "SELECT wanted.seq FROM unnest($1::bigint[]) AS wanted (seq) CROSS JOIN LATERAL (SELECT ",
+        is_done!(),
+        " AS done FROM standing WHERE standing.seq = wanted.seq OFFSET 0) AS looked_at WHERE done"
+    );
+    remove(tx, events, still, Keep::Nothing, now).await
+}
+
+/// Removes those of `events` that are in quarantine, and their tasks where no event is left. Their keys stay: a repeat is not kept again.
+pub(super) async fn remove_quarantined(tx: &Tx, events: &[i64], now: Timestamp) -> Result<Removed, Error> {
+    let still = concat!(
+        "SELECT wanted.seq FROM unnest($1::bigint[]) AS wanted (seq) CROSS JOIN LATERAL (SELECT ",
+        is_foreign!(),
+        " AS foreign_to_us FROM standing WHERE standing.seq = wanted.seq OFFSET 0) AS looked_at WHERE foreign_to_us"
+    );
+    remove(tx, events, still, Keep::Keys, now).await
+}
+
+/// Removes those of `events` that are `still` what they were found to be.
+async fn remove(tx: &Tx, events: &[i64], still: &'static str, keep: Keep, now: Timestamp) -> Result<Removed, Error> {
     // A task that no event is left of may be about to get one.
     intake::hold(tx).await?;
     lock::events(tx, events.to_vec()).await?;
     // Nobody may find one meanwhile that something new is told apart from.
     let held = "SELECT seq FROM events WHERE seq = ANY($1) ORDER BY seq FOR UPDATE";
     tx.run(held, args![events.to_vec()]).await?;
-    let done = concat!(
-        "SELECT wanted.seq FROM unnest($1::bigint[]) AS wanted (seq) CROSS JOIN LATERAL (SELECT ",
-        is_done!(),
-        " AS done FROM standing WHERE standing.seq = wanted.seq OFFSET 0) AS looked_at WHERE done"
-    );
-    let done: Vec<i64> = tx.rows(done, args![events.to_vec()]).await?.iter().map(|row| row.get(0)).collect();
-    let tasks = forget::events(tx, &done, Keep::Nothing, now).await?;
-    let removed = Removed { events: done.len() as u64, tasks: remove_bare(tx, tasks, now).await?, files: 0 };
+    let gone: Vec<i64> = tx.rows(still, args![events.to_vec()]).await?.iter().map(|row| row.get(0)).collect();
+    let tasks = forget::events(tx, &gone, keep, now).await?;
+    let removed = Removed { events: gone.len() as u64, tasks: remove_bare(tx, tasks, now).await?, files: 0 };
     count(tx, removed).await?;
     Ok(removed)
 }

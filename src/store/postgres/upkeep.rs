@@ -19,6 +19,14 @@ impl Postgres {
         transact!(self.sessions(), Write, |tx| retention::remove_events(&tx, &events, now))
     }
 
+    pub(in crate::store) async fn quarantined(&self, before: Timestamp, most: usize) -> Result<Candidates, Error> {
+        transact!(self.sessions(), Read, |tx| retention::quarantined(&tx, known(before), most))
+    }
+
+    pub(in crate::store) async fn remove_quarantined(&self, events: Vec<i64>, now: Timestamp) -> Result<Removed, Error> {
+        transact!(self.sessions(), Write, |tx| retention::remove_quarantined(&tx, &events, now))
+    }
+
     pub(in crate::store) async fn bare_tasks(&self, after: i64, before: Timestamp, now: Timestamp) -> Result<Candidates, Error> {
         transact!(self.sessions(), Read, |tx| retention::bare_tasks(&tx, after, known(before), now))
     }

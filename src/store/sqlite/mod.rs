@@ -46,7 +46,7 @@ pub(super) use self::measure::peek_totals;
 use self::writer::Writer;
 use super::model::{
     Appended, Capacity, Claimed, FileRow, Finish, Lease, Like, NewRejection, Progress, Proof, Released, Setback, StoredEvent,
-    Waiting, text,
+    Tracked, Waiting, text,
 };
 use super::view::{
     Backlog, DeliveryRow, EventDetail, EventFilter, EventRow, Listed, Page, RejectionDetail, RejectionRow, TaskDetail,
@@ -257,9 +257,9 @@ impl Sqlite {
             .await
     }
 
-    pub(super) async fn track(&self, source: &str, task_id: &str, kind: &str, now: Timestamp) -> Result<(), Error> {
-        let (source, task_id, kind) = (source.to_owned(), task_id.to_owned(), kind.to_owned());
-        self.write(move |connection| track::track(connection, &source, &task_id, &kind, now)).await
+    pub(super) async fn track(&self, source: &str, task: Tracked, now: Timestamp) -> Result<(), Error> {
+        let source = source.to_owned();
+        self.write(move |connection| track::track(connection, &source, &task, now)).await
     }
 
     pub(super) async fn release(&self, event: &str, now: Timestamp) -> Result<Released, Error> {

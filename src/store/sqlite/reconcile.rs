@@ -5,12 +5,13 @@
 use aws_lc_rs::digest::{SHA256, digest};
 use jiff::Timestamp;
 use rusqlite::{Connection, OptionalExtension as _, Row, params};
+use serde_json::{Value, json};
 
 use super::Sqlite;
 use super::claim::stored;
 use crate::event::hex;
 use crate::store::Error;
-use crate::store::model::{Acquainted, Claim, OpenTask, Reconciled, StoredEvent, UNCLAIMED, text};
+use crate::store::model::{Acquainted, Claim, Looked, Open, OpenTask, Reconciled, Shown, StoredEvent, UNCLAIMED, text};
 use crate::task::State;
 
 impl Sqlite {
@@ -61,20 +62,19 @@ impl Sqlite {
         self.read(move |connection| task_ids.iter().map(|id| acquainted(connection, &source, id)).collect()).await
     }
 
-    pub(in crate::store) async fn looked(
-        &self,
-        source: &str,
-        task_id: &str,
-        updated_at: Option<Timestamp>,
-        polled: Option<Timestamp>,
-    ) -> Result<(), Error> {
-        let (source, task_id) = (source.to_owned(), task_id.to_owned());
-        self.write(move |connection| looked(connection, &source, &task_id, updated_at, polled)).await
+    pub(in crate::store) async fn show(&self, source: &str, tasks: Vec<Shown>, now: Timestamp) -> Result<(), Error> {
+        let source = source.to_owned();
+        self.write(move |connection| show(connection, &source, &tasks, now)).await
     }
 
-    pub(in crate::store) async fn open_tasks(&self, source: &str, limit: usize) -> Result<Vec<OpenTask>, Error> {
+    pub(in crate::store) async fn looked(&self, source: &str, task_id: &str, seen: Looked) -> Result<(), Error> {
+        let (source, task_id) = (source.to_owned(), task_id.to_owned());
+        self.write(move |connection| looked(connection, &source, &task_id, &seen)).await
+    }
+
+    pub(in crate::store) async fn open_tasks(&self, source: &str, which: Open) -> Result<Vec<OpenTask>, Error> {
         let source = source.to_owned();
-        self.read(move |connection| open_tasks(connection, &source, limit)).await
+        self.read(move |connection| open_tasks(connection, &source, which)).await
     }
 
     pub(in crate::store) async fn forget_stops(&self, before: Timestamp) -> Result<(), Error> {
@@ -124,6 +124,7 @@ fn unclaimed(connection: &Connection, source: &str, task_id: &str, kinds: &[Stri
             "SELECT events.seq FROM tasks JOIN task_events ON task_events.task = tasks.seq JOIN events ON events.seq = task_events.event \
              WHERE tasks.source = ?1 AND tasks.task_id = ?2 AND events.type IN (SELECT value FROM json_each(?3)) \
              AND verification <> 'api' AND NOT EXISTS (SELECT 1 FROM stops WHERE stops.event = events.id) \
+             AND EXISTS (SELECT 1 FROM deliveries WHERE deliveries.event = events.seq) \
              ORDER BY events.seq DESC LIMIT ?4",
         )?
         .query_map(params![source, task_id, kinds, UNCLAIMED], |row| row.get(0))?
@@ -196,26 +197,53 @@ fn acquainted(connection: &Connection, source: &str, task_id: &str) -> Result<Ac
              OR EXISTS (SELECT 1 FROM events WHERE seq > (SELECT taken FROM intake) AND task_id = ?2 AND source = ?1), \
              EXISTS (SELECT 1 FROM erased_tasks WHERE source = ?1 AND task_id = ?3)",
         )?
-        .query_row(params![source, task_id, hex(digest(&SHA256, task_id.as_bytes()).as_ref())], of)?)
+        .query_row(params![source, task_id, erased(task_id)], of)?)
 }
 
-fn looked(
-    connection: &Connection,
-    source: &str,
-    task_id: &str,
-    updated_at: Option<Timestamp>,
-    polled: Option<Timestamp>,
-) -> Result<(), Error> {
+/// What is kept of the id of a task that was erased.
+fn erased(task_id: &str) -> String {
+    hex(digest(&SHA256, task_id.as_bytes()).as_ref())
+}
+
+/// The oldest first, so that the newest is above it in the list.
+fn show(connection: &Connection, source: &str, tasks: &[Shown], now: Timestamp) -> Result<(), Error> {
+    let row = |task: &Shown| {
+        let state = task.state.as_str();
+        json!({"id": task.task_id, "erased": erased(&task.task_id), "state": state, "title": task.title, "url": task.url})
+    };
+    let rows = Value::from(tasks.iter().rev().map(row).collect::<Vec<_>>()).to_string();
     connection
         .prepare_cached(
-            "UPDATE tasks SET looked_at = max(coalesce(looked_at, ?3), coalesce(?3, looked_at)), polled_at = coalesce(?4, polled_at) \
-             WHERE source = ?1 AND task_id = ?2",
+            "INSERT INTO tasks (source, task_id, proof, proven_at, state, title, url, first_seen_at) \
+             SELECT ?1, value ->> 'id', 'listed', ?3, value ->> 'state', value ->> 'title', value ->> 'url', ?3 FROM json_each(?2) \
+             WHERE NOT EXISTS (SELECT 1 FROM erased_tasks WHERE source = ?1 AND task_id = value ->> 'erased') ORDER BY key \
+             ON CONFLICT (task_id, source) DO UPDATE SET state = excluded.state, title = coalesce(excluded.title, title), \
+             url = coalesce(excluded.url, url) WHERE proof = 'listed' AND fetched_at IS NULL AND state IS NOT excluded.state \
+             AND NOT EXISTS (SELECT 1 FROM task_events WHERE task_events.task = tasks.seq)",
         )?
-        .execute(params![source, task_id, updated_at.map(text), polled.map(text)])?;
+        .execute(params![source, rows, text(now)])?;
     Ok(())
 }
 
-fn open_tasks(connection: &Connection, source: &str, limit: usize) -> Result<Vec<OpenTask>, Error> {
+fn looked(connection: &Connection, source: &str, task_id: &str, seen: &Looked) -> Result<(), Error> {
+    let Looked { updated_at, polled, ended_at, state } = seen;
+    connection
+        .prepare_cached(
+            "UPDATE tasks SET looked_at = max(coalesce(looked_at, ?3), coalesce(?3, looked_at)), polled_at = coalesce(?4, polled_at), \
+             ended_at = coalesce(ended_at, ?5), state = coalesce(?6, state) WHERE source = ?1 AND task_id = ?2",
+        )?
+        .execute(params![
+            source,
+            task_id,
+            updated_at.map(text),
+            polled.map(text),
+            ended_at.map(text),
+            state.map(State::as_str)
+        ])?;
+    Ok(())
+}
+
+fn open_tasks(connection: &Connection, source: &str, which: Open) -> Result<Vec<OpenTask>, Error> {
     let open = |row: &Row<'_>| {
         Ok(OpenTask {
             task_id: row.get(0)?,
@@ -223,15 +251,20 @@ fn open_tasks(connection: &Connection, source: &str, limit: usize) -> Result<Vec
             url: row.get(2)?,
             first_seen_at: time(row, 3)?.unwrap_or_default(),
             polled_at: time(row, 4)?,
+            kind: row.get(5)?,
+            locator: row.get(6)?,
+            ended_at: time(row, 7)?,
         })
     };
     Ok(connection
         .prepare_cached(
-            "SELECT task_id, title, url, first_seen_at, polled_at FROM tasks WHERE source = ?1 AND deleted_at IS NULL \
-             AND (state IS NULL OR state IN ('running', 'waiting')) AND (proof IN ('created', 'tracked') \
-             OR (proof IS NOT NULL AND EXISTS (SELECT 1 FROM task_events WHERE task_events.task = tasks.seq))) \
+            "SELECT task_id, title, url, first_seen_at, polled_at, coalesce(kind, (SELECT type FROM task_events \
+             JOIN events ON events.seq = task_events.event WHERE task_events.task = tasks.seq AND type <> 'unknown' \
+             ORDER BY event DESC LIMIT 1)), locator, ended_at FROM tasks WHERE source = ?1 AND deleted_at IS NULL \
+             AND (state IS NULL OR state IN ('running', 'waiting')) AND first_seen_at > ?3 AND (proof IN ('created', 'tracked') \
+             OR ((proof IS NOT NULL OR NOT ?4) AND EXISTS (SELECT 1 FROM task_events WHERE task_events.task = tasks.seq))) \
              ORDER BY polled_at NULLS FIRST LIMIT ?2",
         )?
-        .query_map(params![source, limit], open)?
+        .query_map(params![source, which.limit, text(which.since), which.proven], open)?
         .collect::<Result<_, _>>()?)
 }

@@ -19,6 +19,26 @@ macro_rules! is_done {
     };
 }
 
+/// Of an event, whether it is in quarantine and nothing else needs it.
+macro_rules! is_foreign {
+    () => {
+        concat!("standing.state = 'quarantined' AND ", needless!())
+    };
+}
+
+/// Events in quarantine that were received before `before`, or are older than the newest `most` of them: the first ones.
+pub(super) fn quarantined(connection: &Connection, before: &str, most: usize) -> Result<Candidates, Error> {
+    let mut statement = connection.prepare_cached(concat!(
+        "WITH stuck (event) AS MATERIALIZED (SELECT event FROM open_events WHERE state = 'quarantined') \
+         SELECT seq, octet_length(headers) + octet_length(body) FROM stuck JOIN standing ON standing.seq = stuck.event \
+         WHERE (received_at < ?1 OR seq <= (SELECT event FROM stuck ORDER BY event DESC LIMIT 1 OFFSET ?2)) AND ",
+        is_foreign!(),
+        " ORDER BY seq LIMIT ?3"
+    ))?;
+    let rows = statement.query_map(params![before, most, PAGE], |row| Ok((row.get(0)?, row.get(1)?)))?;
+    Ok(Candidates { rows: rows.collect::<Result<_, _>>()?, next: None })
+}
+
 /// A page of events after `after`.
 pub(super) fn done_events(connection: &Connection, after: i64, before: &str, now: &str) -> Result<Candidates, Error> {
     let mut statement = connection.prepare_cached(concat!(
@@ -34,20 +54,40 @@ pub(super) fn done_events(connection: &Connection, after: i64, before: &str, now
 
 /// Removes those of `events` that are done with, and their tasks where no event is left.
 pub(super) fn remove_events(connection: &Connection, keys: &mut Keys, events: &[i64], now: Timestamp) -> Result<Removed, Error> {
+    let is = concat!("SELECT 1 FROM standing WHERE seq = ?1 AND ", is_done!());
+    remove(connection, keys, events, is, Keep::Nothing, now)
+}
+
+/// Removes those of `events` that are in quarantine, and their tasks where no event is left. Their keys stay: a repeat is not kept again.
+pub(super) fn remove_quarantined(
+    connection: &Connection,
+    keys: &mut Keys,
+    events: &[i64],
+    now: Timestamp,
+) -> Result<Removed, Error> {
+    let is = concat!("SELECT 1 FROM standing WHERE seq = ?1 AND ", is_foreign!());
+    remove(connection, keys, events, is, Keep::Key, now)
+}
+
+fn remove(
+    connection: &Connection,
+    keys: &mut Keys,
+    events: &[i64],
+    is: &str,
+    keep: Keep,
+    now: Timestamp,
+) -> Result<Removed, Error> {
     let (mut removed, at) = (Removed::default(), text(now));
     if !keys.can_forget() {
         // In the next run, then: keys are merged only while many events come.
         return Ok(removed);
     }
     for event in events {
-        let done = connection
-            .prepare_cached(concat!("SELECT 1 FROM standing WHERE seq = ?1 AND ", is_done!()))?
-            .query_row([event], |_| Ok(()))
-            .optional()?;
-        if done.is_none() {
+        let still = connection.prepare_cached(is)?.query_row([event], |_| Ok(())).optional()?;
+        if still.is_none() {
             continue;
         }
-        let task = forget::event(connection, keys, *event, Keep::Nothing, &at)?;
+        let task = forget::event(connection, keys, *event, keep, &at)?;
         removed.events += 1;
         if let Some(task) = task {
             removed.tasks += remove_task(connection, task, &at)?;

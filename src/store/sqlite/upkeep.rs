@@ -22,6 +22,15 @@ impl Sqlite {
         self.shared.writer.write(move |connection, keys| retention::remove_events(connection, keys, &events, now)).await
     }
 
+    pub(in crate::store) async fn quarantined(&self, before: Timestamp, most: usize) -> Result<Candidates, Error> {
+        self.read(move |connection| retention::quarantined(connection, &text(before), most)).await
+    }
+
+    pub(in crate::store) async fn remove_quarantined(&self, events: Vec<i64>, now: Timestamp) -> Result<Removed, Error> {
+        let remove = move |connection: &_, keys: &mut _| retention::remove_quarantined(connection, keys, &events, now);
+        self.shared.writer.write(remove).await
+    }
+
     pub(in crate::store) async fn bare_tasks(&self, after: i64, before: Timestamp, now: Timestamp) -> Result<Candidates, Error> {
         self.read(move |connection| retention::bare_tasks(connection, after, &text(before), &text(now))).await
     }

@@ -98,7 +98,7 @@ async fn a_store_on_a_server_is_measured() {
     );
     assert_eq!(
         (&stats["created_at"], &stats["schema"], &stats["shrinks"]),
-        (&json!("2026-01-15T12:00:00.000Z"), &json!("7"), &Value::Null)
+        (&json!("2026-01-15T12:00:00.000Z"), &json!("8"), &Value::Null)
     );
     assert!(
         stats["file"].as_str().unwrap().starts_with("postgres://") && stats["bytes_per_event"].as_u64().unwrap() > 0,

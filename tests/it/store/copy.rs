@@ -105,7 +105,8 @@ async fn full() -> Full {
         &database,
         "INSERT INTO fetched_tasks (task_seq, task, files, raw, fetches) VALUES (1, '{\"id\":\"t1\"}', '[]', '{}', \
          '[\"2026-01-15T12:00:00.000Z finished\"]'); \
-         UPDATE tasks SET credits = 0.1, kind = 'x', fetched_at = '2026-01-15T12:00:00.123Z' WHERE seq = 1; \
+         UPDATE tasks SET credits = 0.1, kind = 'x', fetched_at = '2026-01-15T12:00:00.123Z', locator = 's1', \
+         ended_at = '2026-01-15T12:00:00.456Z' WHERE seq = 1; \
          INSERT INTO files (subject, key, event, name, url, size_bytes, sha256, status, first_seen_at, ended_at) VALUES \
          (1, 'k', 1, 'Bericht \u{fc}ber.md', 'https://x', 7, 'd6b6', 'archived', '2026-01-15T12:00:00.000Z', '2026-01-15T12:00:01.000Z'); \
          INSERT INTO archiving (event, subject, told, since, out_of_order) VALUES (1, 1, 'fetched', '2026-01-15T12:00:00.000Z', 1); \

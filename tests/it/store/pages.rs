@@ -47,9 +47,9 @@ async fn a_task_that_was_told_of_is_listed_and_ours_and_what_was_known_before_st
     let proof = Proof { task_id: "t1".into(), how: "listed", title: Some("A title".into()), url: None };
     store.record_proofs("manus", vec![proof], at(0)).await.unwrap();
     for (task, kind) in [("t1", "task"), ("t2", "video"), ("t2", "image")] {
-        store.track("manus", task, kind, at(5)).await.unwrap();
+        store.track("manus", tracked(task, kind), at(5)).await.unwrap();
     }
-    store.track("second", "t2", "audio", at(6)).await.unwrap();
+    store.track("second", tracked("t2", "audio"), at(6)).await.unwrap();
     let rows = store
         .tasks(TaskFilter { source: Some("manus".into()), state: None }, Page { limit: 9, cursor: None })
         .await

@@ -305,7 +305,7 @@ async fn working(large: &mut Large) {
     let proofs = (0..10).map(|number| Proof { task_id: format!("t{number}"), how: "listed", title: None, url: None }).collect();
     large.store.record_proofs("manus", proofs, at(0)).await.unwrap();
     large.look("record proofs");
-    large.store.track("manus", "t7", "video", at(0)).await.unwrap();
+    large.store.track("manus", tracked("t7", "video"), at(0)).await.unwrap();
     large.look("track");
     large.store.check().await.unwrap();
     large.look("check");

@@ -8,6 +8,7 @@ use super::*;
 
 contract!(
     what_is_done_with_may_go_and_nothing_else,
+    what_nobody_let_out_of_quarantine_goes_by_age_and_by_number,
     what_is_taken_up_again_meanwhile_stays,
     removal_goes_through_all_rows_in_pages_and_stops_at_what_is_young,
     of_what_is_removed_nothing_is_left,
@@ -105,6 +106,45 @@ async fn what_is_done_with_may_go_and_nothing_else(database: Database) {
     assert_eq!(may_go(&database, at(LATER)).await, [seq(&database, first).await]);
 }
 
+async fn what_nobody_let_out_of_quarantine_goes_by_age_and_by_number(database: Database) {
+    let store = database.store();
+    let mut events = Vec::new();
+    for number in 0..6 {
+        let of = NewEvent {
+            received_at: at(number),
+            ..event(&format!("e{number}"), Some(&format!("t{}", number / 2)), &json!({"number": number}))
+        };
+        events.push(database.append(of).await.id());
+    }
+    for job in database.claim(JobKind::Prove, "manus", at(9)).await {
+        let quarantine = |event: i64| Move { event, to: Stage::Quarantine("not ours".into()) };
+        let moves = waiting(&job).into_iter().map(quarantine).collect();
+        assert!(store.finish(job.lease, at(9), Finish { moves, ..Finish::default() }).await.unwrap());
+    }
+    assert_eq!(store.backlog().await.unwrap().quarantined, 6);
+    let found = async |before, most| {
+        let page = store.quarantined(before, most).await.unwrap();
+        page.rows.into_iter().map(|(seq, _)| seq).collect::<Vec<_>>()
+    };
+    let mut places = Vec::new();
+    for id in &events {
+        places.push(seq(&database, *id).await);
+    }
+    assert_eq!(found(Timestamp::MIN, 6).await, [0; 0]);
+    assert_eq!(found(at(2), 6).await, places[..2], "by age");
+    assert_eq!(found(Timestamp::MIN, 3).await, places[..3], "by number, the oldest");
+    // One that was let go, and one that is not in quarantine, stay.
+    store.release(&events[0].to_string(), at(10)).await.unwrap();
+    assert_eq!(found(at(2), 6).await, places[1..2]);
+    let removed = store.remove_quarantined(places[..4].to_vec(), at(10)).await.unwrap();
+    assert_eq!((removed.events, removed.tasks), (3, 1), "a task of which an event is left stays");
+    assert_eq!((store.backlog().await.unwrap().quarantined, database.ids().await.len()), (2, 3));
+    // A repeat is known all the same, and not kept again.
+    let again = database.append(event("e2", Some("t1"), &json!({"number": 2}))).await;
+    assert_eq!(again, Appended::Duplicate(events[2]));
+    assert_eq!(database.ids().await.len(), 3);
+}
+
 async fn what_is_taken_up_again_meanwhile_stays(database: Database) {
     let id = delivered(&database, "e1", "t1").await;
     let rows = may_go(&database, at(LATER)).await;
@@ -164,7 +204,7 @@ async fn a_task_that_nobody_expects_and_that_has_no_event_may_go(database: Datab
         .record_proofs("manus", vec![proof("t1", "listed"), proof("t2", "created"), proof("t3", "private")], at(0))
         .await
         .unwrap();
-    store.track("manus", "t4", "video", at(0)).await.unwrap();
+    store.track("manus", tracked("t4", "video"), at(0)).await.unwrap();
     database.stopped("e1", "t3").await;
     take_in(&database).await;
     let page = store.bare_tasks(0, at(LATER), at(LATER)).await.unwrap();

@@ -1,0 +1,5 @@
+-- Tasks that are asked for by themselves, since their provider has no list of them.
+
+-- `locator`: what else must be known to ask for the task (WebRun: the id of its session). A credential.
+-- `ended_at`: when it was first seen to have ended, where the provider does not tell when it did.
+ALTER TABLE tasks ADD COLUMN locator text, ADD COLUMN ended_at timestamptz;
