@@ -88,7 +88,8 @@ impl Postgres {
 macro_rules! silent {
     () => {
         "(SELECT task_id AS key, source, task_id, NULL::text AS destination, since, '{}' AS detail FROM (SELECT source, task_id, \
-         greatest(first_seen_at, active_at, (SELECT max(received_at) FROM task_events \
+         greatest(first_seen_at, active_at, (SELECT max(given_at) FROM answers WHERE answers.source = tasks.source \
+         AND answers.task_id = tasks.task_id), (SELECT max(received_at) FROM task_events \
          JOIN events ON events.seq = task_events.event WHERE task_events.task = tasks.seq AND verification <> 'watch')) AS since \
          FROM tasks WHERE source = $1 AND deleted_at IS NULL AND (state IS NULL OR state IN ('running', 'waiting')) \
          AND state IS DISTINCT FROM 'waiting' AND (proof IN ('created', 'tracked') OR (proof IS NOT NULL AND EXISTS \

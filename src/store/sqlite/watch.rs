@@ -97,7 +97,8 @@ impl Sqlite {
 macro_rules! silent {
     () => {
         "(SELECT task_id AS key, source, task_id, NULL AS destination, since, '{}' AS detail FROM (SELECT source, task_id, \
-         max(first_seen_at, coalesce(active_at, ''), coalesce((SELECT max(received_at) FROM task_events \
+         max(first_seen_at, coalesce(active_at, ''), coalesce((SELECT max(given_at) FROM answers \
+         WHERE answers.source = tasks.source AND answers.task_id = tasks.task_id), ''), coalesce((SELECT max(received_at) FROM task_events \
          JOIN events ON events.seq = task_events.event WHERE task_events.task = tasks.seq AND verification <> 'watch'), '')) AS since \
          FROM tasks WHERE source = ?1 AND deleted_at IS NULL AND (state IS NULL OR state IN ('running', 'waiting')) \
          AND coalesce(state, '') <> 'waiting' AND (proof IN ('created', 'tracked') OR (proof IS NOT NULL AND EXISTS \

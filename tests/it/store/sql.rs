@@ -24,7 +24,9 @@ fn migrations() -> Vec<String> {
 fn sources(folder: &str) -> Vec<(PathBuf, String)> {
     let paths = fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path());
     // What both stores have in common is above them.
-    let shared = fs::read_dir(Path::new(folder).parent().unwrap()).unwrap().map(|entry| entry.unwrap().path());
+    let above = Path::new(folder).parent().unwrap();
+    let shared = [above.to_owned(), above.join("view")];
+    let shared = shared.iter().flat_map(|folder| fs::read_dir(folder).unwrap()).map(|entry| entry.unwrap().path());
     paths
         .chain(shared.filter(|path| path.is_file()))
         .filter_map(|path| fs::read_to_string(&path).ok().map(|source| (path, source)))

@@ -1,7 +1,7 @@
 //! What somebody should know of: what holds, what is over, and which event tells of it.
 
 use taskhook::event::Watch;
-use taskhook::store::model::{Claim, Condition, Look, Proof, Queue, TaskNews, Watched};
+use taskhook::store::model::{AnswerKind, Claim, Condition, Look, NewAnswer, Proof, Queue, TaskNews, Watched};
 use taskhook::task::{Fetched, State, Task};
 
 use super::*;
@@ -145,6 +145,20 @@ async fn silent_tasks_are_those_at_work_of_which_nothing_was_heard(database: Dat
     store.note_active("manus", vec![("heard".into(), at(6))]).await.unwrap();
     let over = store.over(Look::TaskSilent, "manus", at(6), 9).await.unwrap();
     assert_eq!(keys(&over), ["heard"]);
+    // So is what somebody said to it.
+    let answer = NewAnswer {
+        id: Uuid::now_v7(),
+        source: "manus".to_owned(),
+        task_id: "made".to_owned(),
+        kind: AnswerKind::Reply,
+        question: Some("q1".to_owned()),
+        by: "me".to_owned(),
+        content: None,
+        again: false,
+    };
+    assert_eq!(store.begin_answer(answer, at(8)).await.unwrap(), None);
+    let over = store.over(Look::TaskSilent, "manus", at(7), 9).await.unwrap();
+    assert!(keys(&over).contains(&"made"), "{over:?}");
 }
 
 async fn tasks_that_wait_are_told_until_they_are_seen_at_work(database: Database) {
