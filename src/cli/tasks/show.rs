@@ -62,7 +62,7 @@ pub(super) fn write(out: &mut dyn Write, shown: &Value) -> io::Result<()> {
     let timeline = listed("timeline");
     if !timeline.is_empty() {
         let mut table =
-            Table::new(&[Column::Whole("WHEN"), Column::Whole("THERE"), Column::Whole("WHAT"), Column::Cut("DETAIL")]);
+            Table::new(&[Column::Whole("WHEN"), Column::Whole("PROVIDER"), Column::Whole("WHAT"), Column::Cut("DETAIL")]);
         for moment in timeline {
             let (here, there) = (text(moment, "at"), text(moment, "provider_at"));
             let (here, there) = if here.is_empty() { (second(&there), String::new()) } else { (second(&here), time(&there)) };

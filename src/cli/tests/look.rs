@@ -185,7 +185,7 @@ fn an_event_is_listed_and_shown_by_the_beginning_of_its_id() {
         EVENT          AGE  SOURCE  TYPE          TASK                    STATE
         EVENT-ID-SHRT   0s  manus   task_stopped  TASK-ID-TASK-ID-TASK-I  done
 
-        WHEN                 THERE     WHAT      DETAIL
+        WHEN                 PROVIDER  WHAT      DETAIL
         A-DAY, AND ITS TIME            created   What is 2 + 2?
         A-DAY, AND ITS TIME            event     task_stopped, done
         A-DAY, AND ITS TIME  ITS-TIME  stop      finished

@@ -131,13 +131,16 @@ macro_rules! dead_events {
     };
 }
 
-/// Of each lane of the destination `?1` its first delivery that waits since `?2`.
+/// Of each lane of the destination `?1` its first delivery that waits since `?2`; of many lanes, of those that wait longest: they are found
+/// in an index, so that a crowd that waits does not keep this from being told.
 macro_rules! undelivered {
     () => {
         "(SELECT destination || ':' || lane AS key, source, task_id, destination, created_at AS since, \
          json_object('event', events.id, 'delivery', deliveries.id) AS detail FROM deliveries JOIN events ON events.seq = deliveries.event \
-         WHERE deliveries.seq IN (SELECT min(deliveries.seq) FROM deliveries JOIN events ON events.seq = deliveries.event \
-         WHERE state = 'pending' AND destination = ?1 AND created_at <= ?2 AND verification <> 'watch' GROUP BY lane))"
+         WHERE created_at <= ?2 AND deliveries.seq IN (SELECT (SELECT min(waits.seq) FROM deliveries AS waits JOIN events \
+         ON events.seq = waits.event WHERE waits.state = 'pending' AND waits.destination = ?1 AND waits.lane = heads.lane \
+         AND verification <> 'watch') FROM (SELECT lane, min(seq) AS head FROM deliveries WHERE state = 'pending' AND destination = ?1 \
+         GROUP BY lane ORDER BY head LIMIT 2000) AS heads))"
     };
 }
 
