@@ -210,7 +210,8 @@ impl Judged<'_> {
         match self.status() {
             401..=403 => Err(self.refused()),
             408 | 425 | 500..=599 => Err(self.unavailable()),
-            409 => Err(self.rejected()),
+            // Too large is too large, in whose words it is said.
+            409 | 413 => Err(self.rejected()),
             429 => Err(self.limited()),
             200..=299 | 400..=499 => Ok(()),
             300..=399 => Err(self.nonsense("a redirect; `base_url` must be the API itself")),

@@ -110,12 +110,15 @@ fn a_task_is_made_with_all_that_goes_with_it() {
         std::fs::write(&path, text).unwrap();
         path.display().to_string()
     };
+    let most = file("most.bin", &vec![7; 20_000_000]);
     let (schema, table) = (file("schema.json", br#"{"type": "object"}"#), file("table.csv", b"a,b\n1,2\n"));
     let (none, list, large) = (file("none.json", b"{"), file("list.json", b"[]"), file("large.bin", &vec![0; 20_000_001]));
     let make = |arguments: &[&str]| site.shell(&[&["tasks", "create", "Sum it up"], arguments].concat());
     let (exit, out, err) = make(&["--project", "p1", "--schema", &schema, "--attach", &table, "--interactive"]);
     assert_eq!(exit, 0, "{err}");
     assert!(out.lines().nth(1).is_some_and(|url| url.starts_with("https://manus.im/app/")), "{out}");
+    let (exit, _, err) = make(&["--attach", &most]);
+    assert_eq!(exit, 0, "{err}");
     for (arguments, expected) in [
         (["--schema", none.as_str()], "it is not JSON"),
         (["--schema", &list], "it must be an object"),

@@ -226,6 +226,7 @@ mod tests {
             (404, String::new(), "nonsense"),
             (405, r#"{"ok":false}"#.to_owned(), "rejected"),
             (409, "already exists".to_owned(), "rejected"),
+            (413, "<html>413 Payload Too Large</html>".to_owned(), "rejected"),
             (429, html.clone(), "limited"),
             (500, error("not_found"), "unavailable"),
             (503, html, "unavailable"),

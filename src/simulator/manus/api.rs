@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use axum::extract::DefaultBodyLimit;
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse as _, Response};
 use axum::routing::any;
@@ -17,6 +18,8 @@ use crate::clock;
 const WINDOW: Duration = Duration::from_mins(1);
 /// The longest text of a message: the documentation says about 5,000 tokens, which is some 20,000 letters.
 pub(super) const MAX_TEXT: usize = 20_000;
+/// The most bytes of a call: 20 MB of files in base64, as the documentation allows, and the rest of a message.
+const MAX_BODY: usize = 28 << 20;
 
 /// Why a call is refused.
 #[derive(Debug)]
@@ -148,6 +151,7 @@ impl State {
 /// Everything that is served.
 pub(super) fn router(shared: Arc<Shared>) -> Router {
     let api = Router::new().route("/v2/{call}", any(api_v2::serve)).route("/v1/{*path}", any(api_v1::serve));
+    let api = api.layer(DefaultBodyLimit::max(MAX_BODY));
     front::serve(api, shared)
 }
 

@@ -115,13 +115,13 @@ impl Sessions {
     }
 }
 
-/// What each transaction says of its session. One whose replica is cut off holds its locks, and keeps others from taking over, until
-/// the server gives it up: when the replica has given it up as well ([`PATIENCE`]), and is taken for gone. The name of a schema is
-/// checked before it comes here.
+/// What each transaction says of its session. One whose replica is cut off, or stands still, holds its locks, and keeps others from
+/// taking over, until the server gives it up. Two of them may wait one for the other: both are to be over when the replica is taken for
+/// gone. The name of a schema is checked before it comes here.
 pub(super) fn settings(schema: &str) -> String {
     format!(
         "SET LOCAL search_path = \"{schema}\"; SET LOCAL synchronous_commit = on; SET LOCAL statement_timeout = '10s'; \
-         SET LOCAL idle_in_transaction_session_timeout = '5s'; SET LOCAL jit = off"
+         SET LOCAL idle_in_transaction_session_timeout = '2s'; SET LOCAL jit = off"
     )
 }
 
