@@ -5,6 +5,8 @@
 mod again;
 mod answer;
 pub mod erase;
+pub mod reach;
+mod registering;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -13,6 +15,7 @@ use tokio::sync::Notify;
 
 pub use self::again::{DestinationRow, Done, MANY, Many};
 pub use self::answer::{Given, Say, Wish};
+pub use self::registering::{Goes, Registered, Tried, TryOut};
 use crate::archive::Archive;
 use crate::clock::Clock;
 use crate::event::is_id;
@@ -20,7 +23,7 @@ use crate::provider::{ApiError, Created, NewTask, Source};
 use crate::store::model::{Proof, Released, Tracked};
 use crate::store::view::AnswerRow;
 use crate::store::{self, Store};
-use crate::telemetry::Health;
+use crate::telemetry::{Health, Reason, logged};
 use crate::text::one_line;
 
 /// Does what is asked for.
@@ -34,6 +37,7 @@ pub struct Actions {
     health: Health,
     wake: Arc<Notify>,
     archive: Option<Archive>,
+    routes: Option<Arc<dyn TryOut>>,
 }
 
 /// Why it was not done.
@@ -196,7 +200,7 @@ impl Actions {
         health: Health,
         wake: Arc<Notify>,
     ) -> Self {
-        Self { sources, destinations, store, clock, health, wake, archive: None }
+        Self { sources, destinations, store, clock, health, wake, archive: None, routes: None }
     }
 
     /// The same, with the archive that files are deleted from.
@@ -204,6 +208,25 @@ impl Actions {
     pub fn with_archive(mut self, archive: Archive) -> Self {
         self.archive = Some(archive);
         self
+    }
+
+    /// The same, with what knows where events go.
+    #[must_use]
+    pub fn with_routes(mut self, routes: Arc<dyn TryOut>) -> Self {
+        self.routes = Some(routes);
+        self
+    }
+
+    /// Where the files of tasks are, if anywhere.
+    #[must_use]
+    pub fn archive(&self) -> Option<&Archive> {
+        self.archive.as_ref()
+    }
+
+    /// What does not work now.
+    #[must_use]
+    pub fn degraded(&self) -> Vec<Reason> {
+        self.health.reasons()
     }
 
     /// The source that is meant: the named one, or the only one.
@@ -218,6 +241,11 @@ impl Actions {
                 _ => Err(Error::WhichSource(self.sources.keys().cloned().collect::<Vec<_>>().join(", "))),
             },
         }
+    }
+
+    /// All sources, by name.
+    pub fn sources(&self) -> impl Iterator<Item = &Source> {
+        self.sources.values().map(AsRef::as_ref)
     }
 
     /// Creates a task. That it is ours is written down, so nothing has to be proven when its events come.
@@ -279,7 +307,7 @@ impl Actions {
     pub async fn release(&self, event: &str) -> Result<(), Error> {
         match self.store.release(event, self.clock.now()).await? {
             Released::Yes => {
-                tracing::info!(event = ?event, "an event was released from quarantine");
+                tracing::info!(event = logged(event), "an event was released from quarantine");
                 self.wake.notify_one();
                 Ok(())
             }

@@ -2,28 +2,30 @@
 //!
 //! What must hold: every part is watched, and if one ends uninvited the program ends, saying which. At a stop `/readyz` says no
 //! first; events are accepted for `server.shutdown_delay` more; then listeners close, requests and jobs in hand end, within
-//! `server.drain_timeout` in all; what does not is handed back. A kill at any point loses nothing: that is the store's affair. The
+//! `server.drain_timeout` in all; what does not is handed back. What they say in traces is sent last. A kill at any point loses nothing: that is the store's affair. The
 //! worker runs behind the rest: see `behind`.
 
 mod behind;
+mod files;
+mod listen;
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::net::{TcpListener, TcpSocket};
 use tokio::sync::Notify;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
-use crate::action::Actions;
-use crate::admin::{Admin, TokenError};
-use crate::archive::{self, Archive, Links};
+use self::listen::listen;
+use crate::action::{Actions, TryOut};
+use crate::admin::{Admin, Door, Live, TokenError};
+use crate::archive;
 use crate::clock::{self, Clock};
 use crate::config::Config;
 use crate::destination::{self, Destination, Unready};
-use crate::http::guard::{Guard, Names};
+use crate::http::guard::Names;
 use crate::keys::Keys;
 use crate::provider::{self, Budgets, Source};
 use crate::public_url::PublicUrls;
@@ -32,6 +34,7 @@ use crate::receive::{Limits, Receiver};
 use crate::route::{self, Routes};
 use crate::server::{self, Probes};
 use crate::store::{self, Store};
+use crate::telemetry::trace::Tracer;
 use crate::telemetry::{Health, Metrics};
 use crate::upkeep::Upkeep;
 use crate::worker::{Environment, Worker};
@@ -84,6 +87,9 @@ pub enum Error {
         /// What the system says.
         problem: std::io::Error,
     },
+    /// Nothing can be traced as it is configured.
+    #[error("{0}")]
+    Trace(String),
     /// The system gives no threads.
     #[error("cannot start threads to work on: {0}")]
     Threads(std::io::Error),
@@ -136,6 +142,8 @@ pub struct App {
     parts: JoinSet<&'static str>,
     draining: CancellationToken,
     stop: CancellationToken,
+    /// Stops what sends traces, where there is one, once all other parts have ended.
+    last: Option<CancellationToken>,
     shutdown_delay: Duration,
     drain_timeout: Duration,
 }
@@ -164,7 +172,7 @@ impl App {
         let routes = Routes::compile(&config.routes, &names).map_err(Error::Routes)?;
         // The store first: it makes the folder that the token's file lies in as a rule, or says why it cannot.
         let store = Store::open(&config.store, clock.clone()).await?;
-        let token = config.admin.resolve_token(true)?;
+        let door = Door::open(&config.admin, &store, &clock).await?;
         let expired = store.expire(clock.now()).await?;
         if expired > 0 {
             tracing::warn!(
@@ -172,7 +180,7 @@ impl App {
                 "taskhook did not stop in order last time; {expired} job(s) in hand then are done again"
             );
         }
-        let archive = open_archive(config, &store, &clock, lookup).await?;
+        let archive = files::open(config, &store, &clock, lookup).await?;
         let saved = (!config.archive.is_off()).then(|| Arc::new(archive.clone()) as Arc<dyn destination::Files>);
         let parts = destination::Parts { clock: clock.clone(), format, output, files: saved };
         let mut destinations = BTreeMap::new();
@@ -193,6 +201,8 @@ impl App {
             None => None,
         };
 
+        let instance = store.replica().map_or_else(|| store.instance_id().to_owned(), |replica| replica.to_string());
+        let (tracer, exporter) = Tracer::new(&config.trace, &clock, &health, &instance).map_err(Error::Trace)?;
         let wake = Arc::new(Notify::new());
         let keys = Keys::open(sources.values().cloned(), &store, &clock, &health).await?;
         let public_urls = PublicUrls::new(config.server.public_url.to_vec(), clock.clone());
@@ -214,6 +224,7 @@ impl App {
             routes.takes_unknown(),
             rejections,
             Arc::clone(&wake),
+            tracer.clone(),
         ));
         let draining = CancellationToken::new();
         let probes = Probes::new(store.clone(), keys.clone(), health.clone(), clock.clone(), draining.clone());
@@ -224,7 +235,6 @@ impl App {
         let upkeep = Upkeep::new(config.retention, store.clone(), archive.clone(), clock.clone(), health.clone());
         let time_zone = config.server.time_zone.clone();
         let days = (clock.clone(), time_zone.clone());
-        let api = Admin::new(store.clone(), actions, public_urls, Metrics::of_process(), token, days);
         let served = archive.links().map(|links| archive::router(archive.clone(), links.clone(), clock.clone()));
         let environment = Environment {
             store: store.clone(),
@@ -238,8 +248,12 @@ impl App {
             wake,
             watch: config.watch,
             time_zone,
+            tracer,
         };
         let environment = Arc::new(environment);
+        let actions = actions.with_routes(Arc::clone(&environment) as Arc<dyn TryOut>);
+        let live = Live::new(environment.store.clone(), environment.health.clone(), days.0.clone(), draining.clone());
+        let api = Admin::new(environment.store.clone(), actions, public_urls, Metrics::of_process(), door, live, days);
         let worker = Worker::new(Arc::clone(&environment));
         let worker = if by_itself { worker.reconciling().watching() } else { worker };
 
@@ -256,26 +270,36 @@ impl App {
             parts: JoinSet::new(),
             draining,
             stop: CancellationToken::new(),
+            last: exporter.is_some().then(CancellationToken::new),
             shutdown_delay: config.server.shutdown_delay,
             drain_timeout: config.server.drain_timeout,
         };
         let (most, header_timeout, drain) = (config.server.max_connections, config.server.header_timeout, app.drain_timeout);
         let public_router = server::public(receiver, probes.clone());
         let files_probes = probes.clone().router(false);
+        let acts = api.acts();
         let admin_router = api.router().merge(probes.router(true));
         app.spawn("the public listener", |stop| server::serve(public, public_router, most, header_timeout, stop));
-        app.spawn("the admin listener", |stop| server::serve(admin, admin_router, ADMIN_CONNECTIONS, header_timeout, stop));
+        app.spawn("the admin listener", |stop| async move {
+            server::serve(admin, admin_router, ADMIN_CONNECTIONS, header_timeout, stop).await;
+            // What was begun for who has gone.
+            acts.ended().await;
+        });
         if let (Some(files), Some(served)) = (files, served) {
             let served = server::guarded(served.merge(files_probes));
             app.spawn("the listener for files", |stop| server::serve(files, served, FILES_CONNECTIONS, header_timeout, stop));
         }
+        if let (Some(exporter), Some(last)) = (exporter, app.last.clone()) {
+            let exporter = behind::run("traces", Some(1), exporter.run(last, drain)).map_err(Error::Threads)?;
+            app.spawn("what sends traces", |_| exporter);
+        }
         let (archive, health) = (app.environment.archive.clone(), app.environment.health.clone());
         if by_itself {
             let clock = app.environment.clock.clone();
-            app.spawn("the watch on the archive", |stop| watch(archive, health, clock, stop));
+            app.spawn("the watch on the archive", |stop| files::watch(archive, health, clock, stop));
             let keys = app.keys.clone();
             app.spawn("the key refresher", |stop| keys.keep_fresh(stop));
-            let worker = behind::run("worker", worker.run(app.stop.clone(), drain)).map_err(Error::Threads)?;
+            let worker = behind::run("worker", None, worker.run(app.stop.clone(), drain)).map_err(Error::Threads)?;
             app.spawn("the worker", |_| worker);
             let (metrics, clock) = (Metrics::of_process(), app.environment.clock.clone());
             app.spawn("the keeper of metrics", |stop| metrics.keep_up(clock, stop));
@@ -306,6 +330,7 @@ impl App {
             error = store.failed() => Some(Error::Store(error)),
             Some(ended) = self.parts.join_next() => Some(Error::Ended(ended.unwrap_or("a part"))),
         };
+        drop(store);
         let delay = if ended.is_some() { Duration::ZERO } else { self.shutdown_delay };
         self.stop_in_order(delay).await;
         ended.map_or(Ok(()), Err)
@@ -324,57 +349,24 @@ impl App {
         }
         tracing::info!("stopping: what is in hand is finished");
         self.stop.cancel();
-        let all = async { while self.parts.join_next().await.is_some() {} };
+        let all = async {
+            while self.parts.join_next().await.is_some() {
+                if let Some(last) = self.last.as_ref().filter(|_| self.parts.len() == 1) {
+                    last.cancel();
+                }
+            }
+        };
         // The worker keeps to the same time-out and then hands back, which takes a commit or two.
         if tokio::time::timeout(self.drain_timeout + HAND_BACK, all).await.is_err() {
             tracing::warn!("not everything in hand was finished in time; the next start goes on with it");
         }
         self.parts.shutdown().await;
+        // Whoever starts it again needs the lock of its file. Who keeps a handle beyond the stop is not waited for.
+        let closed = self.store.closed();
+        drop(self);
+        let _ = tokio::time::timeout(HAND_BACK, closed).await;
     }
 }
-
-/// The archive, which may not work now: that is told in `/readyz`, and keeps nothing from starting.
-async fn open_archive(config: &Config, store: &Store, clock: &Clock, names: Names) -> Result<Archive, Error> {
-    let links = match &config.files.public_url {
-        Some(public_url) if config.files.listen.is_some() => {
-            let mut candidate = vec![0; archive::KEY_BYTES];
-            aws_lc_rs::rand::fill(&mut candidate).map_err(|_| Error::Random)?;
-            let key = store.own_key("files", candidate, clock.now()).await?;
-            Some(Links::new(&key, public_url, config.files.link_expiry))
-        }
-        _ => None,
-    };
-    let guard = Guard::new(config.outbound, names);
-    // Whatever it is in, other replicas may use it.
-    let shared = config.archive.shared || config.store.is_shared();
-    let archive = archive::Config { shared, ..config.archive.clone() };
-    Ok(Archive::new(&archive, store.instance_id(), guard, links, clock.clone()))
-}
-
-/// Removes what a program that was killed left in the archive; then sees whether it works, again as long as it does not.
-async fn watch(archive: Archive, health: Health, clock: Clock, stop: CancellationToken) {
-    const PART: &str = "archive";
-    let watching = async {
-        archive.sweep().await;
-        let mut first = true;
-        loop {
-            if std::mem::take(&mut first) || health.reasons().iter().any(|reason| reason.part == PART) {
-                match archive.check().await {
-                    Ok(()) => health.recover(PART),
-                    Err(error) => health.degrade(PART, error.to_string()),
-                }
-            }
-            clock.sleep(ARCHIVE_EVERY).await;
-        }
-    };
-    tokio::select! {
-        () = watching => {}
-        () = stop.cancelled() => {}
-    }
-}
-
-/// How often an archive that does not work is tried.
-const ARCHIVE_EVERY: Duration = Duration::from_mins(1);
 
 /// Connections to the listener for files.
 const FILES_CONNECTIONS: usize = 256;
@@ -393,22 +385,6 @@ async fn ready(destinations: &BTreeMap<String, Destination>, health: &Health) ->
 }
 
 /// Connections to the admin listener.
-const ADMIN_CONNECTIONS: usize = 64;
+const ADMIN_CONNECTIONS: usize = 128;
 /// What handing jobs back may take on top of `server.drain_timeout`.
 const HAND_BACK: Duration = Duration::from_secs(1);
-
-/// Connections that may wait to be accepted, if the system lets so many (`net.core.somaxconn`): what comes beyond them comes again after
-/// seconds, and whoever floods us comes more often than a good sender.
-const BACKLOG: u32 = 4096;
-
-fn listen(address: SocketAddr, key: &'static str) -> Result<TcpListener, Error> {
-    listen_at(address).map_err(|problem| Error::Listen { address, key, problem })
-}
-
-fn listen_at(address: SocketAddr) -> std::io::Result<TcpListener> {
-    let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
-    // Connections of a process that has just ended are no obstacle.
-    socket.set_reuseaddr(true)?;
-    socket.bind(address)?;
-    socket.listen(BACKLOG)
-}

@@ -110,7 +110,15 @@ pub fn transfer_client(stall: Duration, resolver: Option<Arc<dyn Resolve>>) -> C
 /// # Errors
 /// [`Error`] when there is no whole answer. A status of 4xx or 5xx is an answer.
 pub async fn send(request: RequestBuilder, timeout: Duration, max_bytes: usize) -> Result<Answer, Error> {
-    let mut response: Response = request.send().await.map_err(|error| classify(&error, timeout))?;
+    let response = request.send().await.map_err(|error| classify(&error, timeout))?;
+    read(response, timeout, max_bytes).await
+}
+
+/// Reads the rest of an answer, at most `max_bytes` of it.
+///
+/// # Errors
+/// [`Error`] when there is no whole answer.
+pub async fn read(mut response: Response, timeout: Duration, max_bytes: usize) -> Result<Answer, Error> {
     let mut body = BytesMut::new();
     while let Some(chunk) = response.chunk().await.map_err(|error| classify(&error, timeout))? {
         if body.len() + chunk.len() > max_bytes {

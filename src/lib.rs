@@ -5,7 +5,7 @@
 //! ```text
 //! provider ─POST─▶ receive ─▶ store ─▶ worker ─▶ provider API (prove, fetch) ─▶ archive ─▶ route ─▶ destination
 //!                    │ verify, append, 200  │ claim, do, finish, retry, bury
-//! admin (JSON API, metrics) reads the store and asks `action` for what a person wants: create or answer a task, release an event
+//! admin (dashboard, JSON API, metrics) reads the store and asks `action` for what a person wants: create or answer a task, release an event
 //! ```
 //!
 //! 1. [`server`] takes the connection, [`receive`] finds the source, reads the body, and has it verified by [`provider`] with
@@ -32,12 +32,12 @@
 //! | | [`retry`] | the verdict of a failure, the ladder of waits |
 //! | | [`task`] | the provider-neutral task and its files |
 //! | 2 | [`event`] | what an event says and what is kept of it; its key, its content |
-//! | 3 | [`http`] | the only place that builds an outbound client |
-//! | | [`postgres`] | what a URL of a PostgreSQL says, TLS, what an error may tell |
+//! | | [`http`] | the only place that builds an outbound client |
+//! | 3 | [`postgres`] | what a URL of a PostgreSQL says, TLS, what an error may tell |
 //! | | [`rate`] | so many in a minute |
 //! | | [`signature`] | HMAC, Ed25519, RSA and Standard Webhooks, signing and verifying, pure |
 //! | | [`template`] | expressions and texts, and what they may name |
-//! | | [`telemetry`] | logs, metrics, what is degraded |
+//! | | [`telemetry`] | logs, metrics, traces, what is degraded |
 //! | 4 | [`provider`] | vendors: verifying and reading their webhooks, calling their APIs |
 //! | | [`store`] | what is kept, and what is still to be done about it |
 //! | | [`archive`] | files of tasks: saved, and served by signed links |
@@ -48,7 +48,7 @@
 //! | | [`action`] | what a person may ask for |
 //! | 6 | [`receive`] | from a request to a kept event |
 //! | | [`worker`] | from a kept event to its deliveries |
-//! | | [`admin`] | the JSON API and the metrics |
+//! | | [`admin`] | the dashboard, the JSON API and the metrics |
 //! | | [`upkeep`] | what is done with goes, by age and by size |
 //! | 7 | [`server`] | listeners, limits, the order of stopping |
 //! | 8 | [`config`] | the layers, put together; each component declares its own `Config` beside its code |
@@ -87,8 +87,10 @@
 //! | what is answered to a task, and why only once | `src/action/answer.rs`; which answer stands, `src/store/sqlite/answer.rs` |
 //! | what a task's timeline is joined from | `src/store/timeline.rs` |
 //! | what no webhook told, and how it is found | `src/worker/reconcile.rs`, `src/store/sqlite/reconcile.rs` |
+//! | what a trace is, and what its spans may say | `src/telemetry/trace.rs`; of a job, `src/worker/trace.rs`; how they are sent, `src/telemetry/trace/export.rs` |
 //! | what is told of that is not as it should be, and by which event | `src/worker/watch/`, `src/store/sqlite/watch.rs` |
 //! | what tasks cost, by day | `src/store/spending.rs` |
+//! | what was done in each minute and hour | `src/store/series.rs` |
 //! | whether webhooks are registered where events are to come | `src/provider/source/registered.rs`, `src/worker/registration.rs` |
 //! | what waits for what, and how long | `src/worker/fetch.rs`, `src/store/sqlite/lane.rs` |
 //! | what an event waits for files, and for how long | `src/worker/archive.rs` |
@@ -103,6 +105,15 @@
 //! | a rule between settings | `src/config/check.rs` |
 //! | a command | `src/cli/`, one file each |
 //! | what a bench measures | `src/cli/bench/`, one file each; what it cannot tell, [`docs::benchmarks`] |
+//! | who may see the dashboard and the admin API, and who may act | `src/admin/auth/` |
+//! | a page of the dashboard | `src/admin/pages/`, a file each; what all share, `layout.rs`; its style and its script, `src/admin/assets/` |
+//! | what is done once, whoever asks twice | `src/admin/idempotency.rs`, `src/store/idempotency.rs` |
+//! | what is told as it happens | `src/admin/live.rs`; what counts as news, `src/store/live.rs` |
+//! | where a replay would go | `src/worker/try_out.rs` |
+//! | whether a public URL leads here | `src/action/reach.rs` |
+//! | what a list of the admin API can be narrowed to | `src/admin/`, a file each; how it is found, `src/store/view/page.rs`, `search.rs` |
+//! | what is seen once by who reads a list forth | `src/store/postgres/place.rs` |
+//! | what the log may hold, and in which form | `src/telemetry.rs`; every line, [`docs::logs`] |
 //! | why something is bounded | the constant, beside the code that it bounds |
 //!
 //! To add a destination: a file in `src/destination/`, a variant in its `mod.rs`. To add a provider: a file in `src/provider/` with a
@@ -153,14 +164,26 @@ pub mod docs {
     #[doc = include_str!("docs/durability.md")]
     pub mod durability {}
 
+    #[doc = include_str!("docs/admin.md")]
+    pub mod admin {}
+
     #[doc = include_str!("docs/benchmarks.md")]
     pub mod benchmarks {}
 
     #[doc = include_str!("docs/sizing.md")]
     pub mod sizing {}
 
+    #[doc = include_str!("docs/monitoring.md")]
+    pub mod monitoring {}
+
+    #[doc = include_str!("docs/logs.md")]
+    pub mod logs {}
+
     #[doc = include_str!("docs/files.md")]
     pub mod files {}
+
+    #[doc = include_str!("docs/traces.md")]
+    pub mod traces {}
 
     #[doc = include_str!("docs/manus.md")]
     pub mod manus {}

@@ -21,6 +21,7 @@ fn main() -> ExitCode {
         err: &mut io::stderr(),
         terminal: io::stderr().is_terminal(),
         out_terminal: io::stdout().is_terminal(),
+        width: rustix::termios::tcgetwinsize(io::stdout()).ok().map(|size| size.ws_col).filter(|columns| *columns > 0),
         input: if asked { Some(&mut typed) } else { None },
     };
     cli::run(world).into()

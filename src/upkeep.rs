@@ -5,6 +5,8 @@
 //!   quarantine go by age and number, so that strangers cannot fill the store; a repeat of them stays known.
 //! - It disturbs nobody: a step is one short transaction of a few rows, events go before it, and between two steps it rests.
 //! - A pass can be cut off anywhere; the next one goes on.
+//!
+//! Beside, every minute is sampled for charts, by one of the replicas.
 
 use std::time::Duration;
 
@@ -27,6 +29,8 @@ pub const LEAST: Duration = Duration::from_hours(4 * 24);
 const LEAST_QUARANTINE: Duration = Duration::from_hours(1);
 /// How often there is a pass.
 const EVERY: Duration = Duration::from_mins(1);
+/// How long after a failure a minute is sampled again.
+const AGAIN: Duration = Duration::from_secs(15);
 /// How often a pass begins at the oldest event again: what was not done with then may be by now.
 const ANEW: Duration = Duration::from_hours(1);
 /// The least time that it is remembered which stops were told of: longer than their events, and than any `reconcile.horizon`.
@@ -132,9 +136,10 @@ impl Upkeep {
         Self { config, store, archive, clock, health, rest: Duration::ZERO, at: 0, anew: None }
     }
 
-    /// A pass every minute, until `stop`.
+    /// A pass every minute, until `stop`. Beside, however long that takes, a sample of every minute.
     pub async fn run(mut self, stop: CancellationToken) {
         self.rest = REST;
+        let sampling = sample(self.store.clone(), self.clock.clone());
         let work = async {
             loop {
                 self.clock.sleep(EVERY).await;
@@ -145,8 +150,17 @@ impl Upkeep {
         };
         tokio::select! {
             () = work => {}
+            () = sampling => {}
             () = stop.cancelled() => {}
         }
+    }
+
+    /// Takes the sample of the minute that ended last; false where somebody has.
+    ///
+    /// # Errors
+    /// When the store failed.
+    pub async fn sample(&self) -> Result<bool, store::Error> {
+        self.store.sample(self.clock.now()).await
     }
 
     /// Removes all that may go now. Says what that was.
@@ -171,6 +185,9 @@ impl Upkeep {
             removed += self.down_to(most, now).await?;
         }
         self.quarantine(now).await?;
+        while self.store.forget_posts(now).await? {
+            self.rest().await;
+        }
         delete_unwanted(&self.store, &self.archive).await?;
         self.shrink().await?;
         if self.store.has_traces().await? {
@@ -300,6 +317,18 @@ impl Upkeep {
     async fn rest(&self) {
         if !self.rest.is_zero() {
             self.clock.sleep(self.rest).await;
+        }
+    }
+}
+
+/// Takes a sample of every minute, as soon as it has ended.
+async fn sample(store: Store, clock: Clock) {
+    loop {
+        let next = Store::sampled_at(clock.now());
+        clock.sleep_until(next).await;
+        while let Err(error) = store.sample(clock.now()).await {
+            tracing::warn!(error = %error, "a minute was not sampled, will try again: {error}");
+            clock.sleep(AGAIN).await;
         }
     }
 }

@@ -3,10 +3,12 @@
 use std::collections::BTreeMap;
 
 use serde::Serialize;
+use utoipa::ToSchema;
 
 use super::{Actions, Error};
 use crate::store;
 use crate::store::model::{Act, Discarded, Like, Replayed, Retried, Select};
+use crate::telemetry::logged;
 
 /// The most rows that one call acts on: whoever means more goes on where it ended.
 pub const MANY: usize = 1000;
@@ -29,7 +31,7 @@ pub struct Many {
 }
 
 /// What came of it.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, ToSchema)]
 pub struct Done {
     /// Whether they were only counted.
     pub dry_run: bool,
@@ -37,22 +39,23 @@ pub struct Done {
     pub matched: usize,
     /// To how many it was done; the others changed meanwhile.
     pub done: usize,
-    /// Where to go on; `None` where no more are meant.
+    /// Where to go on; `null` where no more are meant.
     pub next_cursor: Option<String>,
 }
 
 /// A destination, and whether it works.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, ToSchema)]
 pub struct DestinationRow {
     /// Its name.
     pub name: String,
-    /// Its kind; `None` where it is not in the configuration any more.
+    /// Its kind; `null` where it is not in the configuration any more.
     pub kind: Option<&'static str>,
     /// `ok`, `paused` or `degraded`.
     pub state: &'static str,
     /// Why it is degraded.
     pub reason: Option<String>,
     /// Since when it is paused.
+    #[schema(format = DateTime)]
     pub paused_at: Option<String>,
     /// How many deliveries are to be sent to it.
     pub pending: i64,
@@ -78,7 +81,7 @@ impl Actions {
             Retried::Not(state) => return Err(Error::NotRetryable(state)),
             Retried::Unknown => return Err(Error::NoDelivery(delivery.to_owned())),
         };
-        tracing::info!(delivery = ?delivery, "a delivery is tried again by hand");
+        tracing::info!(delivery = logged(delivery), "a delivery is tried again by hand");
         self.wake.notify_one();
         Ok(behind)
     }
@@ -94,7 +97,7 @@ impl Actions {
             Discarded::Not(state) => return Err(Error::NotDiscardable(state)),
             Discarded::Unknown => return Err(Error::NoDelivery(delivery.to_owned())),
         }
-        tracing::info!(delivery = ?delivery, "a delivery was discarded by hand");
+        tracing::info!(delivery = logged(delivery), "a delivery was discarded by hand");
         self.wake.notify_one();
         Ok(())
     }
@@ -107,7 +110,7 @@ impl Actions {
     pub async fn replay(&self, event: &str) -> Result<u32, Error> {
         match self.store.replay_event(event, self.clock.now()).await? {
             Replayed::Yes(number) => {
-                tracing::info!(event = ?event, replay = number, "an event is replayed by hand");
+                tracing::info!(event = logged(event), replay = number, "an event is replayed by hand");
                 self.wake.notify_one();
                 Ok(number)
             }

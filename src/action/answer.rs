@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use serde::Serialize;
 use serde_json::{Value, json};
+use utoipa::ToSchema;
 use uuid::Uuid;
 
 use super::{Actions, Error, lost, whole};
@@ -19,6 +20,7 @@ use crate::event::is_id;
 use crate::provider::{ApiError, Source, Standing, Use, misfits};
 use crate::store::model::{AnswerKind, NewAnswer, Outcome};
 use crate::task::{Question, QuestionKind, State};
+use crate::telemetry::{logged, name};
 use crate::text::one_line;
 
 /// After this time an answer whose end was not written down is one that nobody knows of. A call has its own, shorter time limit.
@@ -51,7 +53,7 @@ pub struct Wish {
 }
 
 /// An answer that was given.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, ToSchema)]
 pub struct Given {
     /// Our id of it.
     pub id: String,
@@ -172,7 +174,15 @@ impl Actions {
                 Err(error) => (Outcome::Refused, Some(error)),
             };
             let (kind, state) = (call.kind().as_str(), outcome.as_str());
-            tracing::info!(source = source.name(), task_id = ?task_id, by = ?by, kind, state, "a task was answered");
+            metrics::counter!(name::ANSWERS, "source" => source.name().to_owned(), "outcome" => state).increment(1);
+            tracing::info!(
+                source = source.name(),
+                task = logged(&task_id),
+                by,
+                kind,
+                outcome = state,
+                "a task was answered ({kind}): {state}"
+            );
             let reason = reason.map(|error| one_line(&error.to_string(), MAX_REASON));
             // It was sent all the same; that nobody knows is said of it when somebody looks.
             if let Err(error) = store.end_answer(id, outcome, reason, actions.clock.now()).await {

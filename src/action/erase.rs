@@ -4,6 +4,7 @@
 //! after the store said that no row does. The note that it is unwanted goes last: a crash leaves it, and the next pass does it again.
 
 use serde::Serialize;
+use utoipa::ToSchema;
 
 use super::{Actions, Error};
 use crate::archive::{self, Archive};
@@ -19,7 +20,7 @@ const STEPS: u32 = 64;
 const PARTS: u32 = 100;
 
 /// What was erased, or would be.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, ToSchema)]
 pub struct Report {
     /// The source.
     pub source: String,

@@ -2,34 +2,38 @@
 
 use std::sync::Arc;
 
-use axum::extract::rejection::QueryRejection;
-use axum::extract::{Path, Query, Request, State};
+use axum::extract::State;
 use axum::http::{HeaderValue, StatusCode, header};
-use axum::middleware::{Next, from_fn_with_state};
+use axum::middleware::{from_fn_with_state, map_response};
 use axum::response::{IntoResponse, Response};
-use axum::routing::{get, post};
+use axum::routing::get;
 use axum::{Json, Router};
-use jiff::Timestamp;
-use serde::Deserialize;
-use serde_json::{Value, json};
+use serde::{Deserialize, Serialize};
+use utoipa::{IntoParams, OpenApi as _, ToSchema};
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
 
-use super::{act, credits, public_url, task};
+use super::auth::{self, Door};
+use super::extract::Query;
+use super::idempotency::{self, Acts};
+use super::list::page;
+use super::live::{self, Live};
+use super::{act, answer, credits, deliveries, events, openapi, pages, public_url, rejections, series, stats, task};
 use crate::action::{self, Actions};
 use crate::clock::Clock;
 use crate::event::Watch;
+use crate::provider::ApiError;
 use crate::public_url::PublicUrls;
-use crate::setting::{Secret, Zone};
-use crate::store::model::{JobKind, Like};
-use crate::store::view::{EventFilter, Page};
+use crate::setting::Zone;
+use crate::store::model::JobKind;
+use crate::store::view::{Listed, WatchRow};
 use crate::store::{self, Store};
 use crate::task::plain;
 use crate::telemetry::{Metrics, name};
 
-/// The most rows of one page.
-const MOST: usize = 500;
-
 /// The shortest beginning of an event's id that may stand for the whole: the first 8 digits are of the time, and tell 65 s apart.
 const SHORTEST: usize = 8;
+
 /// The admin API.
 #[derive(Clone)]
 pub struct Admin {
@@ -37,12 +41,14 @@ pub struct Admin {
     pub(super) actions: Actions,
     pub(super) public_urls: PublicUrls,
     metrics: Metrics,
-    token: Option<Secret>,
+    pub(super) door: Arc<Door>,
+    pub(super) live: Arc<Live>,
+    pub(super) acts: Acts,
     /// Time, and where days begin.
     pub(super) days: (Clock, Zone),
 }
 
-/// Why a request was not served: RFC 9457.
+/// Why a request was not served.
 #[derive(Debug)]
 pub struct Refused {
     status: StatusCode,
@@ -50,9 +56,36 @@ pub struct Refused {
     code: &'static str,
 }
 
+/// Why a request was not served, as it is told: RFC 9457.
+#[derive(Debug, Serialize, ToSchema)]
+pub(super) struct Problem {
+    /// Why, for people.
+    title: String,
+    /// The status of the answer.
+    status: u16,
+    /// Why, for programs: a word that stays.
+    code: &'static str,
+}
+
 impl Refused {
     pub(super) fn new(status: StatusCode, code: &'static str, title: impl Into<String>) -> Self {
         Self { status, title: title.into(), code }
+    }
+
+    pub(super) fn status(&self) -> StatusCode {
+        self.status
+    }
+
+    pub(super) fn title(&self) -> &str {
+        &self.title
+    }
+
+    fn method() -> Self {
+        Self::new(
+            StatusCode::METHOD_NOT_ALLOWED,
+            "method_not_allowed",
+            "there is no such method here: `Allow` names those that are",
+        )
     }
 
     pub(super) fn absent(what: &str) -> Self {
@@ -62,9 +95,9 @@ impl Refused {
 
 impl IntoResponse for Refused {
     fn into_response(self) -> Response {
-        let body = json!({"title": self.title, "status": self.status.as_u16(), "code": self.code});
-        let mut response = (self.status, Json(body)).into_response();
-        response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
+        let problem = Problem { title: self.title, status: self.status.as_u16(), code: self.code };
+        let mut response = (self.status, Json(problem)).into_response();
+        response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static(openapi::PROBLEM));
         if self.status == StatusCode::UNAUTHORIZED {
             response.headers_mut().insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
         }
@@ -86,7 +119,9 @@ impl From<action::Error> for Refused {
             Provider, Store, TooLarge, Unknown, WhichSource,
         };
         let (status, code) = match &error {
-            NoSource(_) | NoEvent(_) | NoDelivery(_) | NoTask(_) => (StatusCode::NOT_FOUND, "not_found"),
+            NoSource(_) | NoEvent(_) | NoDelivery(_) | NoTask(_) | Provider(ApiError::NotFound { .. }) => {
+                (StatusCode::NOT_FOUND, "not_found")
+            }
             NoDestination { .. } => (StatusCode::NOT_FOUND, "destination_unknown"),
             NoFilter => (StatusCode::BAD_REQUEST, "filter_missing"),
             InFlight | Busy => (StatusCode::CONFLICT, "in_flight"),
@@ -108,6 +143,7 @@ impl From<action::Error> for Refused {
             Input(_) => (StatusCode::BAD_REQUEST, "input_invalid"),
             TooLarge => (StatusCode::PAYLOAD_TOO_LARGE, "files_too_large"),
             CutOff(_) => (StatusCode::SERVICE_UNAVAILABLE, "outcome_unknown"),
+            Provider(ApiError::Unsupported { .. }) => (StatusCode::CONFLICT, "not_supported"),
             Provider(_) => (StatusCode::BAD_GATEWAY, "provider_refused"),
             Unknown(_) => (StatusCode::BAD_GATEWAY, "outcome_unknown"),
             Store(_) => (StatusCode::SERVICE_UNAVAILABLE, "store_unavailable"),
@@ -117,101 +153,55 @@ impl From<action::Error> for Refused {
 }
 
 impl Admin {
-    /// An API on `store` that acts through `actions`, lends `public_urls`, and asks for `token` if there is one; `days` are what days are
-    /// counted by.
+    /// An API and a dashboard on `store` that act through `actions`, lend `public_urls`, and let in whom `door` does, and tell what is `live`; `days` are what
+    /// days are counted by.
     #[must_use]
     pub fn new(
         store: Store,
         actions: Actions,
         public_urls: PublicUrls,
         metrics: Metrics,
-        token: Option<Secret>,
+        door: Door,
+        live: Live,
         days: (Clock, Zone),
     ) -> Self {
-        Self { store, actions, public_urls, metrics, token, days }
+        Self { store, actions, public_urls, metrics, door: Arc::new(door), live: Arc::new(live), acts: Acts::new(), days }
+    }
+
+    /// What it has in hand that is done to its end, whoever waits.
+    #[must_use]
+    pub fn acts(&self) -> Acts {
+        self.acts.clone()
     }
 
     /// Its routes.
     pub fn router(self) -> Router {
         let admin = Arc::new(self);
-        Router::new()
-            .route("/metrics", get(metrics))
-            .route("/api/v1/events", get(events))
-            .route("/api/v1/events/{id}", get(event))
-            .route("/api/v1/events/{id}/release", post(release))
-            .route("/api/v1/events/{id}/replay", post(act::replay))
-            .route("/api/v1/events/replay", post(act::replay_many))
+        let (api, description) = OpenApiRouter::with_openapi(openapi::Description::openapi())
+            .routes(routes!(metrics))
+            .merge(events::routes())
             .merge(task::routes())
-            .route("/api/v1/deliveries", get(deliveries))
-            .route("/api/v1/deliveries/{id}", get(act::delivery))
-            .route("/api/v1/deliveries/{id}/retry", post(act::retry))
-            .route("/api/v1/deliveries/{id}/discard", post(act::discard))
-            .route("/api/v1/deliveries/retry", post(act::retry_many))
-            .route("/api/v1/deliveries/discard", post(act::discard_many))
-            .route("/api/v1/destinations", get(act::destinations))
-            .route("/api/v1/destinations/{name}/pause", post(act::pause))
-            .route("/api/v1/destinations/{name}/resume", post(act::resume))
-            .route("/api/v1/rejections", get(rejections))
-            .route("/api/v1/rejections/{id}", get(rejection))
-            .route("/api/v1/watches", get(watches))
-            .route("/api/v1/credits", get(credits::list))
-            .route("/api/v1/stats", get(stats))
+            .merge(answer::routes())
+            .merge(deliveries::routes())
+            .merge(act::routes())
+            .merge(rejections::routes())
+            .routes(routes!(watches))
+            .routes(routes!(credits::list))
+            .routes(routes!(live::stream))
+            .routes(routes!(stats::show))
+            .routes(routes!(series::list))
             .merge(public_url::routes())
+            .split_for_parts();
+        let description = openapi::whole(description);
+        api.route("/api/v1/openapi.json", get(|| std::future::ready(Json(description))))
+            .merge(pages::routes())
+            .route_layer(from_fn_with_state(Arc::clone(&admin), idempotency::once))
+            .method_not_allowed_fallback(|| std::future::ready(Refused::method()))
             .fallback(|| std::future::ready(Refused::absent("page")))
-            .layer(from_fn_with_state(Arc::clone(&admin), authorize))
+            .layer(from_fn_with_state(Arc::clone(&admin), auth::let_in))
+            .layer(map_response(auth::harden))
             .with_state(admin)
     }
-}
-
-/// Lets a request through that carries the token, or any if none is set.
-async fn authorize(State(admin): State<Arc<Admin>>, request: Request, next: Next) -> Response {
-    let Some(token) = &admin.token else { return next.run(request).await };
-    let sent = request.headers().get(header::AUTHORIZATION).and_then(|value| value.to_str().ok()?.strip_prefix("Bearer "));
-    // `Secret` compares in constant time.
-    if sent.is_some_and(|sent| Secret::new(sent) == *token) {
-        return next.run(request).await;
-    }
-    Refused::new(StatusCode::UNAUTHORIZED, "token_invalid", "send the admin token as `Authorization: Bearer TOKEN`")
-        .into_response()
-}
-
-/// `?limit=50&cursor=…` and what a list can be narrowed to.
-#[derive(Debug, Default, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub(super) struct Search {
-    limit: Option<usize>,
-    cursor: Option<String>,
-    pub(super) source: Option<String>,
-    #[serde(rename = "type")]
-    kind: Option<String>,
-    task: Option<String>,
-    pub(super) state: Option<String>,
-}
-
-impl Search {
-    fn page(&self) -> Result<Page, Refused> {
-        let bad = |title: &str| Refused::new(StatusCode::BAD_REQUEST, "query_invalid", title);
-        let limit = self.limit.unwrap_or(50);
-        if limit == 0 || limit > MOST {
-            return Err(bad("`limit` is a number from 1 to 500"));
-        }
-        let cursor = self.cursor.as_deref().map(str::parse).transpose().map_err(|_| bad("`cursor` is not one of ours"))?;
-        Ok(Page { limit, cursor })
-    }
-}
-
-pub(super) type Asked = Result<Query<Search>, QueryRejection>;
-
-pub(super) fn search(asked: Asked) -> Result<(Search, Page), Refused> {
-    let Query(search) = asked.map_err(|error| Refused::new(StatusCode::BAD_REQUEST, "query_invalid", error.body_text()))?;
-    let page = search.page()?;
-    Ok((search, page))
-}
-
-async fn events(State(admin): State<Arc<Admin>>, asked: Asked) -> Result<Response, Refused> {
-    let (search, page) = search(asked)?;
-    let filter = EventFilter { source: search.source, kind: search.kind, task_id: search.task, state: search.state };
-    Ok(Json(admin.store.events(filter, page).await?).into_response())
 }
 
 /// What an id is of.
@@ -245,74 +235,39 @@ impl Admin {
     }
 }
 
-async fn event(State(admin): State<Arc<Admin>>, Path(id): Path<String>) -> Result<Response, Refused> {
-    let id = admin.whole_id(What::Event, id).await?;
-    let mut event = admin.store.event(&id).await?.ok_or_else(|| Refused::absent("event"))?;
-    let mask = |shown: &str| admin.actions.mask(&event.row.source, shown);
-    let masked = match &event.payload {
-        Value::String(text) => mask(text).map(Value::from),
-        json => mask(&json.to_string()).and_then(|text| serde_json::from_str(&text).ok()),
-    };
-    event.payload = masked.unwrap_or(event.payload);
-    Ok(Json(event).into_response())
-}
-
-async fn release(State(admin): State<Arc<Admin>>, Path(id): Path<String>) -> Result<Json<Value>, Refused> {
-    let id = admin.whole_id(What::Event, id).await?;
-    admin.actions.release(&id).await?;
-    Ok(Json(json!({"id": id, "state": "proving"})))
-}
-
-/// `?limit=50&cursor=…`, and what deliveries can be narrowed to.
-#[derive(Debug, Default, Deserialize)]
+/// What `GET …/watches` takes.
+#[derive(Debug, Default, Deserialize, IntoParams)]
 #[serde(deny_unknown_fields, default)]
-struct DeliverySearch {
+#[into_params(parameter_in = Query)]
+struct Watches {
     limit: Option<usize>,
     cursor: Option<String>,
     source: Option<String>,
-    #[serde(rename = "type")]
-    kind: Option<String>,
-    task: Option<String>,
-    state: Option<String>,
-    since: Option<Timestamp>,
-    until: Option<Timestamp>,
-    destination: Option<String>,
-    route: Option<String>,
 }
 
-async fn deliveries(
+/// List what is not as it should be
+#[utoipa::path(
+    get,
+    path = "/api/v1/watches",
+    operation_id = "list_watches",
+    params(Watches),
+    responses((status = OK, body = Listed<WatchRow>))
+)]
+async fn watches(
     State(admin): State<Arc<Admin>>,
-    asked: Result<Query<DeliverySearch>, QueryRejection>,
-) -> Result<Response, Refused> {
-    let Query(search) = asked.map_err(|error| Refused::new(StatusCode::BAD_REQUEST, "query_invalid", error.body_text()))?;
-    let DeliverySearch { limit, cursor, source, kind, task, state, since, until, destination, route } = search;
-    let page = Search { limit, cursor, ..Search::default() }.page()?;
-    let like = Like { source, kind, task, state, since, until, destination, route };
-    Ok(Json(admin.store.deliveries(like, page).await?).into_response())
+    Query(Watches { limit, cursor, source }): Query<Watches>,
+) -> Result<Json<Listed<WatchRow>>, Refused> {
+    let (page, _) = page(limit, cursor.as_deref(), None)?;
+    Ok(Json(admin.store.watches(source, page).await?))
 }
 
-async fn rejections(State(admin): State<Arc<Admin>>, asked: Asked) -> Result<Response, Refused> {
-    let (_, page) = search(asked)?;
-    Ok(Json(admin.store.rejections(page).await?).into_response())
-}
-
-async fn rejection(State(admin): State<Arc<Admin>>, Path(id): Path<i64>) -> Result<Response, Refused> {
-    let mut rejection = admin.store.rejection(id).await?.ok_or_else(|| Refused::absent("rejection"))?;
-    if let Some(masked) = admin.actions.mask(&rejection.row.source, &rejection.body) {
-        rejection.body = masked;
-    }
-    Ok(Json(rejection).into_response())
-}
-
-async fn watches(State(admin): State<Arc<Admin>>, asked: Asked) -> Result<Response, Refused> {
-    let (search, page) = search(asked)?;
-    Ok(Json(admin.store.watches(search.source, page).await?).into_response())
-}
-
-async fn stats(State(admin): State<Arc<Admin>>) -> Result<Response, Refused> {
-    Ok(Json(admin.store.backlog().await?).into_response())
-}
-
+/// Read the metrics, in the text format of Prometheus
+#[utoipa::path(
+    get,
+    path = "/metrics",
+    operation_id = "get_metrics",
+    responses((status = OK, body = String, content_type = "text/plain"))
+)]
 async fn metrics(State(admin): State<Arc<Admin>>) -> Result<String, Refused> {
     let backlog = admin.store.backlog().await?;
     for kind in JobKind::ALL {
@@ -326,10 +281,17 @@ async fn metrics(State(admin): State<Arc<Admin>>) -> Result<String, Refused> {
         let count = watching.iter().find(|(kind, _)| kind == watch.as_str()).map_or(0, |(_, count)| *count);
         metrics::gauge!(name::WATCHES, "type" => watch.as_str()).set(count as f64);
     }
-    for (source, credits) in admin.store.spent_ever().await? {
+    for (source, spent) in admin.store.spent_ever().await? {
         // A counter counts whole ones.
-        let whole = plain(credits.floor()).as_u64().unwrap_or_default();
-        metrics::counter!(name::CREDITS, "source" => source).absolute(whole);
+        let whole = |sum: f64| plain(sum.floor()).as_u64().unwrap_or_default();
+        let tokens = |sum: i64| u64::try_from(sum).unwrap_or_default();
+        metrics::counter!(name::CREDITS, "source" => source.clone()).absolute(whole(spent.credits));
+        metrics::counter!(name::TOKENS, "source" => source.clone(), "direction" => "input").absolute(tokens(spent.input_tokens));
+        metrics::counter!(name::TOKENS, "source" => source.clone(), "direction" => "output")
+            .absolute(tokens(spent.output_tokens));
+        metrics::counter!(name::COMPUTE_SECONDS, "source" => source.clone()).absolute(whole(spent.compute_seconds));
+        metrics::gauge!(name::COST_USD, "source" => source).set(spent.cost_usd);
     }
+    stats::tell(&admin).await?;
     Ok(admin.metrics.render())
 }

@@ -23,6 +23,12 @@ pub enum TokenError {
         /// What is wrong with it.
         problem: String,
     },
+    /// There is nothing to sign sessions with.
+    #[error("the system has no random numbers to sign sessions of browsers with")]
+    Random,
+    /// The same, since the store does not keep it.
+    #[error("the key that sessions of browsers are signed with was not kept: {0}")]
+    Store(store::Error),
     /// The file cannot be made.
     #[error("cannot make the file of `admin.token_file`, {path}: {problem}", path = path.display())]
     Make {
@@ -40,7 +46,7 @@ impl TokenError {
     #[must_use]
     pub fn hint(&self) -> Option<&str> {
         match self {
-            Self::File { .. } => None,
+            Self::File { .. } | Self::Random | Self::Store(_) => None,
             Self::Make { hint, .. } => Some(hint),
         }
     }

@@ -16,15 +16,16 @@ const NICER: i32 = 10;
 /// How long what blocks may take when the part has ended.
 const LINGER: Duration = Duration::from_secs(1);
 
-/// Runs `part` behind the others. The future ends with it, and ends it when it is dropped.
+/// Runs `part` behind the others, on so many `threads`, or on one for each processor. The future ends with it, and ends it when it is dropped.
 ///
 /// # Errors
 /// When the system gives no threads.
 pub(super) fn run<F: Future<Output = ()> + Send + 'static>(
     name: &'static str,
+    threads: Option<usize>,
     part: F,
 ) -> io::Result<impl Future<Output = ()> + Send + 'static> {
-    let runtime = runtime(name)?;
+    let runtime = runtime(name, threads)?;
     let dropped = CancellationToken::new();
     let (guard, (tell, ended)) = (dropped.clone().drop_guard(), oneshot::channel());
     thread::Builder::new().name(name.to_owned()).spawn(move || {
@@ -41,8 +42,12 @@ pub(super) fn run<F: Future<Output = ()> + Send + 'static>(
     })
 }
 
-fn runtime(name: &'static str) -> io::Result<Runtime> {
-    Builder::new_multi_thread().thread_name(name).on_thread_start(be_nicer).enable_all().build()
+fn runtime(name: &'static str, threads: Option<usize>) -> io::Result<Runtime> {
+    let mut builder = Builder::new_multi_thread();
+    if let Some(threads) = threads {
+        builder.worker_threads(threads);
+    }
+    builder.thread_name(name).on_thread_start(be_nicer).enable_all().build()
 }
 
 /// On Linux a priority is a thread's, elsewhere the whole process's: there nothing is changed.

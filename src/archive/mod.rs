@@ -28,6 +28,7 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::{OwnedRwLockWriteGuard, RwLock, Semaphore};
 
 pub use self::link::{KEY_BYTES, Links};
+pub use self::name::attachment;
 use self::place::Place;
 pub use self::save::{Failure, Hold, Room, Saved};
 pub use self::serve::router;

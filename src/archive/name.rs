@@ -41,7 +41,7 @@ fn cut(name: &str) -> String {
 
 /// `Content-Disposition` that makes a browser save a file under `name` (RFC 6266), the exact name in the form of RFC 8187.
 #[must_use]
-pub(super) fn attachment(name: &str) -> String {
+pub fn attachment(name: &str) -> String {
     let name = safe(name);
     let ascii: String = name.chars().map(|c| if c.is_ascii_graphic() && c != '\\' || c == ' ' { c } else { '_' }).collect();
     let mut header = format!("attachment; filename=\"{ascii}\"; filename*=UTF-8''");

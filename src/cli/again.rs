@@ -31,30 +31,43 @@ pub(super) struct Filter {
     /// Only of this task
     #[arg(long, value_name = "TASK_ID")]
     task: Option<String>,
-    /// Only of events that were received then or later: a time, or how long ago, such as `2h`
+    #[command(flatten)]
+    times: Times,
+}
+
+/// Those members of a filter that are set.
+pub(super) fn set<'a>(members: impl IntoIterator<Item = &'a (&'static str, Option<&'a str>)>) -> Vec<(&'static str, String)> {
+    members.into_iter().filter_map(|(name, value)| Some((*name, (*value)?.to_owned()))).collect()
+}
+
+/// Of which time rows are meant.
+#[derive(Clone, Debug, clap::Args)]
+pub(super) struct Times {
+    /// Only what came then or later (a delivery: was made): a time, or how long ago, such as `2h`
     #[arg(long, value_name = "TIME")]
     since: Option<String>,
-    /// Only of events that were received before then
+    /// Only what came before then
     #[arg(long, value_name = "TIME")]
     until: Option<String>,
+}
+
+impl Times {
+    /// The members that are set, as the admin API names them.
+    pub(super) fn members(&self) -> Result<Vec<(&'static str, String)>> {
+        let now = Clock::system().now();
+        let own = [("since", &self.since), ("until", &self.until)];
+        let set = own.into_iter().filter_map(|(name, written)| Some((name, written.as_deref()?)));
+        set.map(|(name, written)| Ok((name, rfc3339(time(name, written, now)?)))).collect()
+    }
 }
 
 impl Filter {
     /// The members that are set, with those of `more`, as the admin API names them.
     pub(super) fn members(&self, more: &[(&'static str, Option<&str>)]) -> Result<Vec<(&'static str, String)>> {
-        let now = Clock::system().now();
-        let time = |name: &str, written: Option<&str>| -> Result<Option<String>> {
-            written.map(|written| Ok(rfc3339(time(name, written, now)?))).transpose()
-        };
-        let (since, until) = (time("since", self.since.as_deref())?, time("until", self.until.as_deref())?);
-        let own = [
-            ("source", self.source.as_deref()),
-            ("type", self.kind.as_deref()),
-            ("task", self.task.as_deref()),
-            ("since", since.as_deref()),
-            ("until", until.as_deref()),
-        ];
-        Ok(own.iter().chain(more).filter_map(|(name, value)| Some((*name, (*value)?.to_owned()))).collect())
+        let own = [("source", self.source.as_deref()), ("type", self.kind.as_deref()), ("task", self.task.as_deref())];
+        let mut members = set(own.iter().chain(more));
+        members.extend(self.times.members()?);
+        Ok(members)
     }
 }
 

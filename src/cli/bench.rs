@@ -7,6 +7,7 @@
 
 mod claim;
 mod connection;
+mod fill;
 mod ground;
 mod grow;
 mod ingest;
@@ -16,6 +17,7 @@ mod latency;
 mod load;
 mod machine;
 mod pace;
+mod pages;
 mod pipeline;
 mod process;
 mod progress;
@@ -25,6 +27,7 @@ mod report;
 mod scrape;
 mod spike;
 mod target;
+mod viewers;
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -56,6 +59,7 @@ enum Bench {
     Pipeline(pipeline::Args),
     Kill(kill::Args),
     Claim(claim::Args),
+    Pages(pages::Args),
 }
 
 pub(super) fn run(args: Args, context: &mut Context<'_>) -> Result {
@@ -67,6 +71,7 @@ pub(super) fn run(args: Args, context: &mut Context<'_>) -> Result {
         Bench::Pipeline(args) => pipeline::run(&args, context),
         Bench::Kill(args) => kill::run(&args, context),
         Bench::Claim(args) => claim::run(&args, context),
+        Bench::Pages(args) => pages::run(&args, context),
     }
 }
 

@@ -5,11 +5,11 @@ use std::path::Path;
 
 use serde_json::{Value, json};
 
-use super::client::{Client, Connection, TIMEOUT};
-use super::reach;
+use super::client::{Client, Connection, TIMEOUT, our_instance};
 use super::routes::build;
 use super::webhooks::advice;
 use super::{Context, Error, Exit, Result, output, runtime};
+use crate::action::reach::reach;
 use crate::archive::Archive;
 use crate::clock::Clock;
 use crate::config::Config;
@@ -18,11 +18,12 @@ use crate::keys::SKEW;
 use crate::provider::{ApiError, Budgets, Source, Use};
 use crate::store::care::{self, Server};
 use crate::store::{self, Store};
+use crate::telemetry::trace;
 use crate::text::one_line;
 
 /// Try everything that is configured: store, archive, keys, destinations, public URLs
 ///
-/// Sends no event and creates no task. To see that the public URL leads here, `taskhook serve` must be running.
+/// Sends no event and creates no task; a collector of traces gets an empty request. To see that the public URL leads here, `taskhook serve` must be running.
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
     #[command(flatten)]
@@ -119,6 +120,9 @@ async fn check(config: &Config, client: Option<&Client>, mut report: Report<'_, 
     if !config.archive.is_off() {
         report.add("archive", try_archive(config, &clock).await)?;
     }
+    if config.trace.endpoint.is_some() {
+        report.add("traces", trace::check(&config.trace, &clock).await)?;
+    }
     for source in &sources {
         if source.verifies() && !source.is_keyed() {
             let what = format!("{} verifies by what its configuration says; there is nothing to ask", source.provider());
@@ -147,7 +151,7 @@ async fn check(config: &Config, client: Option<&Client>, mut report: Report<'_, 
         let tried = destination.check().await.map_err(|problem| (problem, Vec::new()));
         report.add(format!("destination {}", destination.name()), tried)?;
     }
-    let instance = reach::our_instance(config, client).await;
+    let instance = our_instance(config, client).await;
     let instance = instance.as_deref().ok();
     for public_url in config.server.public_url.iter() {
         report.add("public URL", try_url(public_url, instance).await)?;
@@ -171,7 +175,7 @@ async fn try_url(public_url: &str, instance: Option<&str>) -> Tried {
             vec!["start `taskhook serve`, then check again".to_owned()],
         ));
     };
-    match reach::reach(public_url, instance).await {
+    match reach(public_url, instance).await {
         Ok(()) => Ok(format!("{public_url} leads to this taskhook")),
         Err(astray) => Err((astray.problem, vec![astray.hint, "does `taskhook serve` run?".to_owned()])),
     }

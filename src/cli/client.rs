@@ -3,20 +3,26 @@
 //! What must hold: nothing is asked twice on its own, since some calls cost money; no error shows the token; and whoever answers
 //! is checked to be taskhook's admin listener before its words are believed.
 
+use std::pin::Pin;
 use std::time::Duration;
 
+use futures_util::{Stream, StreamExt as _};
 use reqwest::{Method, StatusCode};
 use serde_json::Value;
+use sse_stream::{Sse, SseStream};
 use url::Url;
 
 use super::{Context, Error, Exit, Result, output};
 use crate::config::{Config, Inputs};
 use crate::http;
 use crate::setting::Secret;
+use crate::store::{self, Store};
 use crate::text::one_line;
 
 /// How long a call may take.
 pub(super) const TIMEOUT: Duration = Duration::from_secs(10);
+/// How long a stream may be silent: it says every 15 s that it is there.
+const SILENCE: Duration = Duration::from_secs(45);
 /// The most bytes of an answer: a list of 500 rows may hold long titles.
 const MAX_ANSWER: usize = 128 << 20;
 /// The most characters of a message that are shown.
@@ -53,12 +59,10 @@ impl Listing {
         self.json
     }
 
-    /// Asks for the list at `path`, narrowed by the members of `filter` that are set.
-    pub(super) async fn ask(&self, client: &Client, path: &str, filter: &[(&'static str, Option<&str>)]) -> Result<Value> {
-        let limit = self.limit.to_string();
-        let paging = [("limit", Some(limit.as_str())), ("cursor", self.cursor.as_deref())];
-        let set = |(name, value): &(&'static str, Option<&str>)| value.map(|value| (*name, value.to_owned()));
-        let query: Vec<_> = paging.iter().chain(filter).filter_map(set).collect();
+    /// Asks for the list at `path`, narrowed by `filter`.
+    pub(super) async fn ask(&self, client: &Client, path: &str, filter: &[(&'static str, String)]) -> Result<Value> {
+        let cursor = self.cursor.iter().map(|cursor| ("cursor", cursor.clone()));
+        let query: Vec<_> = [("limit", self.limit.to_string())].into_iter().chain(cursor).chain(filter.iter().cloned()).collect();
         client.ask(&[path], &query).await
     }
 
@@ -77,7 +81,7 @@ impl Listing {
         if rows.is_empty() {
             return Ok(writeln!(context.err, "{empty}")?);
         }
-        table(rows).write(context.out)?;
+        table(rows).fit(context.out, context.width)?;
         if let Some(cursor) = list["next_cursor"].as_str() {
             context.out.flush()?;
             writeln!(context.err, "There are more: add `--cursor {}`.", one_line(cursor, 40))?;
@@ -122,6 +126,36 @@ impl Fault {
     }
 }
 
+impl From<http::Error> for Fault {
+    fn from(error: http::Error) -> Self {
+        match error {
+            http::Error::Connect(reason) => Self::Unreachable(reason),
+            error @ http::Error::TooLarge(_) => Self::Lost(format!("{error}; ask for less with `--limit`")),
+            error => Self::Lost(error.to_string()),
+        }
+    }
+}
+
+/// What is told as it happens.
+pub(super) struct News(Pin<Box<dyn Stream<Item = std::result::Result<Sse, sse_stream::Error>> + Send>>);
+
+/// One message of it.
+#[derive(Debug)]
+pub(super) struct Message {
+    /// What to come back with, to be told of all that came after it.
+    pub(super) id: Option<String>,
+    /// What it says.
+    pub(super) data: Value,
+}
+
+impl News {
+    /// The next message; `None` at the end, and where nothing was heard for too long.
+    pub(super) async fn next(&mut self) -> Option<Message> {
+        let Sse { id, data, .. } = self.0.next().await?.ok()?;
+        Some(Message { id, data: serde_json::from_str(&data?).ok()? })
+    }
+}
+
 impl Client {
     /// The client that `connection` asks for; what it leaves open is read from the configuration.
     pub(super) fn new(context: &Context<'_>, connection: &Connection, timeout: Duration) -> Result<Self> {
@@ -157,6 +191,13 @@ impl Client {
         Ok(self.get(path, query).await.map_err(|fault| self.explain(&fault))?)
     }
 
+    /// What `/readyz` says, whatever that is: nothing where nobody answers.
+    pub(super) async fn ready(&self) -> Value {
+        let request = self.http.get(format!("{}/readyz", self.base));
+        let answer = http::send(request, self.timeout, MAX_ANSWER).await;
+        answer.ok().and_then(|answer| serde_json::from_slice(&answer.body).ok()).unwrap_or_default()
+    }
+
     /// The instance id that `/healthz` tells.
     pub(super) async fn instance(&self) -> Option<String> {
         let request = self.http.get(format!("{}/healthz", self.base));
@@ -184,26 +225,26 @@ impl Client {
         if let Some(body) = body {
             request = request.json(body);
         }
-        let answer = http::send(request, self.timeout, MAX_ANSWER).await.map_err(|error| match error {
-            http::Error::Connect(reason) => Fault::Unreachable(reason),
-            error @ http::Error::TooLarge(_) => Fault::Lost(format!("{error}; ask for less with `--limit`")),
-            error => Fault::Lost(error.to_string()),
-        })?;
-        let value: Option<Value> = serde_json::from_slice(&answer.body).ok();
-        let problem = |name: &str| value.as_ref().and_then(|value| value.get(name)?.as_str()).map(str::to_owned);
-        match (answer.status, problem("code")) {
-            // The public listener's word for what it does not have.
-            (_, Some(code)) if code == "source_unknown" => Err(Fault::Foreign("it is taskhook's public address".to_owned())),
-            (StatusCode::UNAUTHORIZED, Some(_)) => Err(Fault::Token),
-            (status, Some(code)) if !status.is_success() => {
-                Err(Fault::Refused { status, code, title: problem("title").unwrap_or_default() })
-            }
-            (status, _) if status.is_success() && value.as_ref().is_some_and(Value::is_object) => Ok(value.unwrap_or_default()),
-            (status, _) => {
-                let kind = answer.header("content-type").unwrap_or("no content type");
-                Err(Fault::Foreign(format!("it answers {} with {}", status.as_u16(), one_line(kind, 60))))
-            }
+        judged(&http::send(request, self.timeout, MAX_ANSWER).await?)
+    }
+
+    /// Follows what is news, from behind the message `last` on.
+    pub(super) async fn follow(&self, last: Option<&str>) -> std::result::Result<News, Fault> {
+        let mut request = http::transfer_client(SILENCE, None).get(format!("{}/api/v1/stream", self.base));
+        if let Some(token) = &self.token {
+            request = request.bearer_auth(token.expose());
         }
+        if let Some(last) = last {
+            request = request.header("last-event-id", last);
+        }
+        let response = request.send().await.map_err(|error| http::classify(&error, SILENCE))?;
+        let streams =
+            response.headers().get("content-type").is_some_and(|kind| kind.as_bytes().starts_with(b"text/event-stream"));
+        if response.status().is_success() && streams {
+            return Ok(News(Box::pin(SseStream::from_bytes_stream(response.bytes_stream()))));
+        }
+        judged(&http::read(response, self.timeout, MAX_ANSWER).await?)?;
+        Err(Fault::Foreign("it has no stream of what is news".to_owned()))
     }
 
     /// `fault` as it is told.
@@ -233,6 +274,25 @@ impl Client {
                     _ => error,
                 }
             }
+        }
+    }
+}
+
+/// What `answer` says; or why that is not to be gone on with.
+fn judged(answer: &http::Answer) -> std::result::Result<Value, Fault> {
+    let value: Option<Value> = serde_json::from_slice(&answer.body).ok();
+    let problem = |name: &str| value.as_ref().and_then(|value| value.get(name)?.as_str()).map(str::to_owned);
+    match (answer.status, problem("code")) {
+        // The public listener's word for what it does not have.
+        (_, Some(code)) if code == "source_unknown" => Err(Fault::Foreign("it is taskhook's public address".to_owned())),
+        (StatusCode::UNAUTHORIZED, Some(_)) => Err(Fault::Token),
+        (status, Some(code)) if !status.is_success() => {
+            Err(Fault::Refused { status, code, title: problem("title").unwrap_or_default() })
+        }
+        (status, _) if status.is_success() && value.as_ref().is_some_and(Value::is_object) => Ok(value.unwrap_or_default()),
+        (status, _) => {
+            let kind = answer.header("content-type").unwrap_or("no content type");
+            Err(Fault::Foreign(format!("it answers {} with {}", status.as_u16(), one_line(kind, 60))))
         }
     }
 }
@@ -271,4 +331,16 @@ fn base(text: &str) -> Result<String> {
         return Err(usage("must not have a query or a fragment").hint(example).into());
     }
     Ok(text.trim_end_matches('/').to_owned())
+}
+
+/// The instance id of the store that is configured here; if this process cannot read it, of the taskhook that `client` asks.
+pub(super) async fn our_instance(config: &Config, client: Option<&Client>) -> std::result::Result<String, store::Error> {
+    let error = match Store::peek_instance_id(&config.store) {
+        Ok(id) => return Ok(id),
+        Err(error) => error,
+    };
+    match client {
+        Some(client) => client.instance().await.ok_or(error),
+        None => Err(error),
+    }
 }

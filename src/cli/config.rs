@@ -101,6 +101,10 @@ mod tests {
         source_silent = "on"
         budget = "on"
 
+        [trace]
+        service_name = "taskhook"
+        sample = 1.0
+
         [sources.manus]
         provider = "manus"
         api_version = "v2"

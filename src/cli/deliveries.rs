@@ -121,10 +121,9 @@ pub(super) fn run(args: &Args, context: &mut Context<'_>) -> Result {
 
 fn list(args: &Args, filter: &[(&'static str, String)], listing: &Listing, context: &mut Context<'_>) -> Result {
     let client = Client::new(context, &args.connection, TIMEOUT)?;
-    let set: Vec<_> = filter.iter().map(|(name, value)| (*name, Some(value.as_str()))).collect();
-    let list = runtime()?.block_on(listing.ask(&client, "deliveries", &set))?;
-    let empty = match set.as_slice() {
-        [("state", Some("dead"))] => "Nothing was given up on.",
+    let list = runtime()?.block_on(listing.ask(&client, "deliveries", filter))?;
+    let empty = match filter {
+        [("state", state)] if state == "dead" => "Nothing was given up on.",
         [] => "There is no delivery yet. `taskhook events list` shows what was received.",
         _ => "No delivery is like that.",
     };
@@ -173,7 +172,7 @@ fn show(args: &Args, id: &str, json: bool, context: &mut Context<'_>) -> Result 
         table.row([&text(attempt, "attempt"), &text(attempt, "started_at"), &text(attempt, "outcome"), &text(attempt, "detail")]);
     }
     writeln!(context.out)?;
-    Ok(table.write(context.out)?)
+    Ok(table.fit(context.out, context.width)?)
 }
 
 /// Sends one message, as a first attempt is made.

@@ -56,7 +56,7 @@ pub(super) fn run(args: &Args, context: &mut Context<'_>) -> Result {
     }
     let name = one_line(&text(&answer, "name"), 40);
     match &args.command {
-        Command::List { .. } => table(rows(&answer)).write(context.out)?,
+        Command::List { .. } => table(rows(&answer)).fit(context.out, context.width)?,
         Command::Pause { .. } => {
             let since = one_line(&text(&answer, "paused_at"), 40);
             writeln!(context.err, "`{name}` is paused since {since}. Events are accepted as before; its deliveries wait.")?;

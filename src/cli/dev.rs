@@ -12,7 +12,7 @@ use tokio_util::sync::CancellationToken;
 use super::client::{Client, Connection, TIMEOUT, local};
 use super::tunnel::follow::Plan;
 use super::tunnel::{Which, left_behind};
-use super::{Context, Failure, Result, events, runtime, serve};
+use super::{Context, Failure, Result, runtime, serve, tail};
 use crate::config::Config;
 
 /// Serve, with the URL of a running ngrok or cloudflared registered: for a laptop
@@ -51,10 +51,10 @@ async fn dev(args: &Args, config: &Config, context: &mut Context<'_>) -> Result 
     let (mut nowhere, mut hidden) = (io::sink(), io::sink());
     let tells = !config.routes.is_empty();
     let inputs = context.inputs.clone();
-    let (terminal, out_terminal) = (context.terminal, context.out_terminal);
+    let (terminal, out_terminal, width) = (context.terminal, context.out_terminal, context.width);
     let mut shown =
-        Context { inputs: inputs.clone(), out: &mut *context.out, err: &mut hidden, terminal, out_terminal, input: None };
-    let mut talk = Context { inputs, out: &mut nowhere, err: &mut *context.err, terminal, out_terminal, input: None };
+        Context { inputs: inputs.clone(), out: &mut *context.out, err: &mut hidden, terminal, out_terminal, width, input: None };
+    let mut talk = Context { inputs, out: &mut nowhere, err: &mut *context.err, terminal, out_terminal, width, input: None };
 
     let (stop, stopping) = oneshot::channel::<()>();
     let mut running = pin!(app.run(async move {
@@ -63,9 +63,8 @@ async fn dev(args: &Args, config: &Config, context: &mut Context<'_>) -> Result 
     }));
     let leave = CancellationToken::new();
     let mut following = pin!(watcher.run(leave.clone(), &mut talk));
-    let mut events = pin!(async {
-        if tells { events::tail(&watching, false, false, &mut shown).await } else { std::future::pending().await }
-    });
+    let mut events =
+        pin!(async { if tells { tail::tail(&watching, false, false, &mut shown).await } else { std::future::pending().await } });
     let (mut ended, mut followed, mut printed) = (None, None, Ok(()));
     tokio::select! {
         end = &mut running => ended = Some(end),

@@ -1,14 +1,12 @@
 //! `taskhook events`: what was received, and where it stands.
 
-use std::collections::{HashSet, VecDeque};
 use std::io::{self, Write};
-use std::time::Duration;
 
 use serde_json::Value;
 
 use super::client::{Client, Connection, Fault, Listing, TIMEOUT};
 use super::output::{self, Column, Table, age, cut, facts, text};
-use super::{Context, Error, Result, again, runtime};
+use super::{Context, Error, Result, again, runtime, tail};
 use crate::clock::Clock;
 use crate::text::one_line;
 
@@ -84,6 +82,13 @@ struct Filter {
     /// Only events in this state
     #[arg(long, value_parser = ["proving", "fetching", "archiving", "done", "kept", "quarantined", "dead"])]
     state: Option<String>,
+    /// Only events with this text, in large letters or small, in an id of theirs, or in the id or title of their task
+    ///
+    /// The newest 10,000 events and the newest 10,000 tasks are looked through.
+    #[arg(long)]
+    text: Option<String>,
+    #[command(flatten)]
+    times: again::Times,
 }
 
 const REPLAY: again::Act = again::Act { list: "events", verb: "replay", one: "event", done: "replayed" };
@@ -101,7 +106,7 @@ pub(super) fn run(args: &Args, context: &mut Context<'_>) -> Result {
             Command::Release { id, json } => release(&client, id, *json, context).await,
             Command::Tail { json } => {
                 tokio::select! {
-                    ended = tail(&client, *json, true, context) => ended,
+                    ended = tail::tail(&client, *json, true, context) => ended,
                     _ = tokio::signal::ctrl_c() => Ok(()),
                 }
             }
@@ -110,15 +115,16 @@ pub(super) fn run(args: &Args, context: &mut Context<'_>) -> Result {
 }
 
 async fn list(client: &Client, filter: &Filter, listing: &Listing, context: &mut Context<'_>) -> Result {
-    let Filter { source, kind, task, state } = filter;
-    let filter = [("source", source), ("type", kind), ("task", task), ("state", state)];
-    let narrowed = filter.iter().any(|(_, value)| value.is_some());
-    let events = listing.ask(client, "events", &filter.map(|(name, value)| (name, value.as_deref()))).await?;
-    let empty = if narrowed {
-        "No event is like that."
-    } else {
+    let Filter { source, kind, task, state, text, times } = filter;
+    let texts = [("source", source), ("type", kind), ("task", task), ("state", state), ("text", text)];
+    let mut filter = again::set(&texts.map(|(name, value)| (name, value.as_deref())));
+    filter.extend(times.members()?);
+    let events = listing.ask(client, "events", &filter).await?;
+    let empty = if filter.is_empty() {
         "No event was received yet. `taskhook webhooks register` tells the provider where to send them; requests that did not \
          verify are in `taskhook rejections list`."
+    } else {
+        "No event is like that."
     };
     listing.show(context, &events, empty, table)
 }
@@ -143,7 +149,7 @@ pub(super) fn table(rows: &[Value]) -> Table {
 }
 
 /// The type; of the registration ping, that it is one; of an unknown one, the provider's word.
-fn kind(event: &Value) -> String {
+pub(super) fn kind(event: &Value) -> String {
     match (event["ping"].as_bool(), text(event, "type")) {
         (Some(true), _) => "ping".to_owned(),
         (_, kind) if kind == "unknown" && event["provider_type"].is_string() => {
@@ -158,7 +164,7 @@ async fn show(client: &Client, id: &str, json: bool, context: &mut Context<'_>) 
     if json {
         return Ok(output::json(context.out, &event)?);
     }
-    write_event(context.out, &event)?;
+    write_event(context.out, context.width, &event)?;
     Ok(())
 }
 
@@ -177,7 +183,7 @@ fn one(client: &Client, path: &[&str], id: &str, answer: std::result::Result<Val
 /// The most characters of a payload that are shown.
 const PAYLOAD: usize = 8000;
 
-fn write_event(out: &mut dyn Write, event: &Value) -> io::Result<()> {
+fn write_event(out: &mut dyn Write, width: u16, event: &Value) -> io::Result<()> {
     let source = format!("{} ({})", text(event, "source"), text(event, "provider"));
     let repeats = match event["repeats"].as_i64() {
         None | Some(0) => String::new(),
@@ -216,7 +222,7 @@ fn write_event(out: &mut dyn Write, event: &Value) -> io::Result<()> {
     let deliveries = event["deliveries"].as_array().map_or(&[][..], Vec::as_slice);
     if !deliveries.is_empty() {
         writeln!(out)?;
-        super::deliveries::of_event(deliveries).write(out)?;
+        super::deliveries::of_event(deliveries).fit(out, width)?;
     }
     let payload = match &event["payload"] {
         Value::String(text) => format!("{}\n", one_line(text, PAYLOAD)),
@@ -246,97 +252,4 @@ async fn release(client: &Client, id: &str, json: bool, context: &mut Context<'_
     }
     writeln!(context.err, "Event {} is released, and goes its way now.", text(&answer, "id"))?;
     Ok(())
-}
-
-/// How often the list is asked for.
-const EVERY: Duration = Duration::from_secs(1);
-/// How many events of the past are printed at the start.
-const FIRST: usize = 10;
-/// The most that are asked for at a time.
-const PAGE: usize = 100;
-/// The most pages that are asked for at a time: whoever has missed more reads the list.
-const PAGES: usize = 20;
-/// How many ids are remembered: more than one round can bring.
-const SEEN: usize = PAGE * (PAGES + 1);
-
-/// Prints events as they come; with `past`, the last few before them.
-pub(super) async fn tail(client: &Client, json: bool, past: bool, context: &mut Context<'_>) -> Result {
-    let clock = Clock::system();
-    let mut tail = Tail::default();
-    let mut away = false;
-    let mut begun = false;
-    loop {
-        match tail.round(client).await {
-            Ok(events) => {
-                if std::mem::take(&mut away) {
-                    writeln!(context.err, "It is back.")?;
-                }
-                let shown = past || begun;
-                begun = true;
-                for event in events.into_iter().filter(|_| shown) {
-                    if json { output::json_line(context.out, &event)? } else { line(context.out, &event)? }
-                }
-                context.out.flush()?;
-            }
-            // What may pass is waited for, once it was seen to work.
-            Err(fault) if begun && fault.passes() => {
-                if !std::mem::replace(&mut away, true) {
-                    writeln!(context.err, "{}. Waiting for it to come back; Ctrl-C ends.", client.explain(&fault).message)?;
-                }
-            }
-            Err(fault) => return Err(client.explain(&fault).into()),
-        }
-        clock.sleep(EVERY).await;
-    }
-}
-
-/// Time, source, type, task, state.
-fn line(out: &mut dyn Write, event: &Value) -> io::Result<()> {
-    let (time, source, task) = (text(event, "received_at"), text(event, "source"), text(event, "task_id"));
-    let task = if task.is_empty() { "-" } else { &task };
-    let cells = [(time.as_str(), 24), (&source, 8), (&kind(event), 13), (task, 22), (&text(event, "state"), 0)];
-    let cells = cells.map(|(cell, width)| format!("{:width$}", one_line(cell, 60)));
-    writeln!(out, "{}", cells.join("  ").trim_end())
-}
-
-/// What was printed already.
-#[derive(Debug, Default)]
-struct Tail {
-    seen: HashSet<String>,
-    order: VecDeque<String>,
-}
-
-impl Tail {
-    /// The events that are new since the last round, oldest first; in the first round, the last few.
-    async fn round(&mut self, client: &Client) -> std::result::Result<Vec<Value>, Fault> {
-        let first = self.order.is_empty();
-        let mut new = Vec::new();
-        let mut cursor: Option<String> = None;
-        for _ in 0..PAGES {
-            let mut query = vec![("limit", if first { FIRST } else { PAGE }.to_string())];
-            query.extend(cursor.take().map(|cursor| ("cursor", cursor)));
-            let page = client.get(&["events"], &query).await?;
-            let rows = output::rows(&page);
-            let fresh = rows.iter().take_while(|row| !self.seen.contains(&text(row, "id")));
-            let before = new.len();
-            new.extend(fresh.cloned());
-            cursor = page["next_cursor"].as_str().map(str::to_owned);
-            if first || new.len() - before < rows.len() || cursor.is_none() {
-                break;
-            }
-        }
-        // Only now: a round that failed half-way is done again whole.
-        new.reverse();
-        for event in &new {
-            let id = text(event, "id");
-            self.seen.insert(id.clone());
-            self.order.push_back(id);
-        }
-        while self.order.len() > SEEN {
-            if let Some(id) = self.order.pop_front() {
-                self.seen.remove(&id);
-            }
-        }
-        Ok(new)
-    }
 }

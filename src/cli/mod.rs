@@ -19,13 +19,15 @@ mod error;
 mod events;
 mod exit;
 mod healthcheck;
+mod man;
 mod output;
-mod reach;
 mod rejections;
 mod routes;
 mod serve;
 mod simulate;
+mod stats;
 mod store;
+mod tail;
 mod tasks;
 mod tunnel;
 mod webhooks;
@@ -43,6 +45,9 @@ pub use exit::Exit;
 
 use crate::config::{Flag, Inputs};
 
+/// The fewest columns that a table has: a terminal of fewer breaks its lines.
+const NARROWEST: u16 = 40;
+
 /// What the process gives a command.
 pub struct World<'a> {
     /// The command line, the name of the program first.
@@ -59,6 +64,8 @@ pub struct World<'a> {
     pub terminal: bool,
     /// Whether `out` is a terminal.
     pub out_terminal: bool,
+    /// How many columns that has, where it is one and tells.
+    pub width: Option<u16>,
     /// What a person types; `None` where nobody sits at a terminal who could be asked.
     pub input: Option<&'a mut dyn BufRead>,
 }
@@ -75,6 +82,8 @@ pub struct Context<'a> {
     pub terminal: bool,
     /// Whether `out` is a terminal: then what is told there may have colour.
     pub out_terminal: bool,
+    /// How many columns a table may have.
+    pub width: u16,
     /// What a person types; `None` where nobody can be asked.
     pub input: Option<&'a mut dyn BufRead>,
 }
@@ -102,6 +111,7 @@ enum Command {
     Demo(demo::Args),
     Dev(dev::Args),
     Config(config::Args),
+    Stats(stats::Args),
     Webhooks(webhooks::Args),
     Tunnel(tunnel::Args),
     Events(events::Args),
@@ -115,6 +125,7 @@ enum Command {
     Bench(bench::Args),
     Healthcheck(healthcheck::Args),
     Completions(completions::Args),
+    Man(man::Args),
 }
 
 impl Command {
@@ -124,6 +135,7 @@ impl Command {
             Self::Demo(args) => demo::run(&args, context),
             Self::Dev(args) => dev::run(&args, context),
             Self::Config(args) => config::run(&args, context),
+            Self::Stats(args) => stats::run(&args, context),
             Self::Check(args) => check::run(&args, context),
             Self::Webhooks(args) => webhooks::run(&args, context),
             Self::Tunnel(args) => tunnel::run(&args, context),
@@ -138,6 +150,7 @@ impl Command {
             Self::Simulate(args) => simulate::run(args),
             Self::Bench(args) => bench::run(args, context),
             Self::Completions(args) => completions::run(&args, context),
+            Self::Man(args) => man::run(&args, context),
         }
     }
 }
@@ -175,8 +188,9 @@ pub fn run(world: World<'_>) -> Exit {
     };
     let level = cli.log_level.map(|value| Flag { name: "--log-level", key: "log.level", value });
     let inputs = Inputs { env: world.env, directory: world.directory, file: cli.config, flags: level.into_iter().collect() };
-    let World { out, err, terminal, out_terminal, input, .. } = world;
-    let mut context = Context { inputs, out, err, terminal, out_terminal, input };
+    let World { out, err, terminal, out_terminal, width, input, .. } = world;
+    let width = width.map_or(output::WIDTH, |width| width.max(NARROWEST));
+    let mut context = Context { inputs, out, err, terminal, out_terminal, width, input };
     let outcome = cli.command.run(&mut context).and_then(|()| Ok(context.out.flush()?));
     let Err(failure) = outcome else { return Exit::Done };
     if failure.exit() != Exit::Done {
@@ -195,6 +209,7 @@ mod tests {
     mod senders;
     mod set_up;
     mod site;
+    mod stats;
     mod tunnel;
 
     use clap::CommandFactory as _;
@@ -213,6 +228,7 @@ mod tests {
             err: &mut err,
             terminal: false,
             out_terminal: false,
+            width: None,
             input: None,
         });
         (exit.code(), String::from_utf8(out).unwrap(), String::from_utf8(err).unwrap())
@@ -241,6 +257,7 @@ mod tests {
           demo          Show everything at work, without an account
           dev           Serve, with the URL of a running ngrok or cloudflared registered: for a laptop
           config        Print the effective configuration as TOML, secrets redacted
+          stats         See how things stand: what needs you, what waits, what came and went
           webhooks      Tell the provider where to send webhooks
           tunnel        Take the URL of a running ngrok or cloudflared to the running receiver, until Ctrl-C
           events        See what was received, and where it stands
@@ -254,6 +271,7 @@ mod tests {
           bench         Measure this machine: how many events it keeps, how fast, and that none is lost
           healthcheck   Ask the taskhook on this machine whether it can accept events; exits with 0 or 1
           completions   Print the completion script of a shell
+          man           Print the manual page, or write one of each command into a folder
 
         Options:
               --config <FILE>

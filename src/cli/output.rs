@@ -1,7 +1,7 @@
 //! What commands print: tables for people, JSON for programs.
 //!
 //! What must hold: text from outside (titles, agents' words, headers) cannot move the cursor, turn the reading direction or start
-//! a line, in tables and in JSON alike; and a table fits [`WIDTH`] columns.
+//! a line, in tables and in JSON alike; and a table fits the terminal, or [`WIDTH`] columns where there is none.
 
 use std::io::{self, Write};
 use std::time::Duration;
@@ -13,7 +13,7 @@ use serde_json::Value;
 use crate::clock;
 use crate::text::{escape_json, one_line};
 
-/// How wide a table may be.
+/// How wide a table may be that goes elsewhere than to a terminal.
 pub(super) const WIDTH: u16 = 80;
 /// The most characters of one cell, or of one value of a single thing.
 pub(super) const MOST: usize = 400;
@@ -21,7 +21,7 @@ pub(super) const MOST: usize = 400;
 /// How a column gives way where the table would be too wide.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Column {
-    /// Not at all: it can be copied.
+    /// Not at all, so that it can be copied; unless it would take more than half of the table.
     Whole(&'static str),
     /// The same, for numbers.
     Number(&'static str),
@@ -53,13 +53,27 @@ impl Table {
 
     /// Adds a row; the texts may be anything.
     pub(super) fn row<const N: usize>(&mut self, cells: [&str; N]) {
-        self.rows.push(cells.iter().map(|cell| one_line(cell, MOST)).collect());
+        self.cells(cells);
     }
 
+    /// Adds a row of as many texts as there are columns.
+    pub(super) fn cells<T: AsRef<str>>(&mut self, cells: impl IntoIterator<Item = T>) {
+        self.rows.push(cells.into_iter().map(|cell| one_line(cell.as_ref(), MOST)).collect());
+    }
+
+    /// Within [`WIDTH`] columns.
     pub(super) fn write(self, out: &mut dyn Write) -> io::Result<()> {
+        self.fit(out, WIDTH)
+    }
+
+    /// Within `width` columns, if what cannot give way leaves room.
+    pub(super) fn fit(self, out: &mut dyn Write, width: u16) -> io::Result<()> {
+        let widest: Vec<usize> = (0..self.columns.len())
+            .map(|column| self.rows.iter().map(|cells| cells[column].chars().count()).max().unwrap_or_default())
+            .collect();
         let wraps = self.columns.iter().any(|column| matches!(column, Column::Wrap(_)));
         let mut table = comfy_table::Table::new();
-        table.load_style(presets::NOTHING).set_width(WIDTH).set_content_arrangement(ContentArrangement::Dynamic);
+        table.load_style(presets::NOTHING).set_width(width).set_content_arrangement(ContentArrangement::Dynamic);
         table.force_no_tty().set_truncation_indicator("…");
         table.set_header(self.columns.iter().map(|column| column.name()));
         for cells in self.rows {
@@ -73,6 +87,9 @@ impl Table {
             let Some(shown) = table.column_mut(index) else { continue };
             shown.set_padding((0, if index + 1 == self.columns.len() { 0 } else { 2 }));
             match column {
+                Column::Whole(_) if widest[index] > usize::from(width / 2) => {
+                    shown.set_constraint(ColumnConstraint::UpperBoundary(Width::Fixed(width / 2)));
+                }
                 Column::Whole(_) => drop(shown.set_constraint(ColumnConstraint::ContentWidth)),
                 Column::Number(_) => {
                     shown.set_constraint(ColumnConstraint::ContentWidth);
@@ -190,6 +207,29 @@ mod tests {
         ");
         assert_eq!(text.lines().count(), 4);
         assert!(text.lines().all(|line| line.chars().count() <= 80), "{text}");
+    }
+
+    #[test]
+    fn a_table_fits_a_terminal_of_any_width() {
+        let table = |width| {
+            let mut table = Table::new(&[Column::Whole("TASK"), Column::Number("AGE"), Column::Cut("TITLE")]);
+            table.row([&"0123456789".repeat(12), "2h", &"A title ".repeat(20)]);
+            table.row(["t1", "5s", "Short"]);
+            let mut out = Vec::new();
+            table.fit(&mut out, width).unwrap();
+            String::from_utf8(out).unwrap()
+        };
+        for width in [40, 60, 80, 120, 300] {
+            let text = table(width);
+            let longest = text.lines().map(|line| line.chars().count()).max().unwrap();
+            assert!(longest <= usize::from(width) && text.lines().count() == 3, "{width}: {text}");
+            assert_eq!(text.contains(&"0123456789".repeat(12)), width == 300, "{text}");
+        }
+        insta::assert_snapshot!(table(60), @"
+        TASK                         AGE  TITLE
+        01234567890123456789012345…   2h  A title A title A title A…
+        t1                            5s  Short
+        ");
     }
 
     #[test]

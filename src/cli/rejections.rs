@@ -6,7 +6,7 @@ use serde_json::Value;
 
 use super::client::{Client, Connection, Fault, Listing, TIMEOUT};
 use super::output::{self, Column, Table, age, facts, text};
-use super::{Context, Error, Result, runtime};
+use super::{Context, Error, Result, again, runtime};
 use crate::clock::Clock;
 use crate::text::one_line;
 
@@ -23,6 +23,14 @@ pub(super) struct Args {
 enum Command {
     /// List rejections, the newest first
     List {
+        /// Only requests to this source
+        #[arg(long, value_name = "NAME")]
+        source: Option<String>,
+        /// Only requests that were answered with this code, such as `signature_invalid`
+        #[arg(long, value_name = "CODE")]
+        code: Option<String>,
+        #[command(flatten)]
+        times: again::Times,
         #[command(flatten)]
         listing: Listing,
     },
@@ -40,9 +48,16 @@ pub(super) fn run(args: &Args, context: &mut Context<'_>) -> Result {
     let client = Client::new(context, &args.connection, TIMEOUT)?;
     let runtime = runtime()?;
     match &args.command {
-        Command::List { listing } => {
-            let list = runtime.block_on(listing.ask(&client, "rejections", &[]))?;
-            listing.show(context, &list, "No request was rejected. What came and verified is in `taskhook events list`.", table)
+        Command::List { source, code, times, listing } => {
+            let mut filter = again::set(&[("source", source.as_deref()), ("code", code.as_deref())]);
+            filter.extend(times.members()?);
+            let list = runtime.block_on(listing.ask(&client, "rejections", &filter))?;
+            let empty = if filter.is_empty() {
+                "No request was rejected. What came and verified is in `taskhook events list`."
+            } else {
+                "No rejected request is like that."
+            };
+            listing.show(context, &list, empty, table)
         }
         Command::Show { id, json } => {
             let rejection = runtime.block_on(client.get(&["rejections", &id.to_string()], &[])).map_err(|fault| match fault {

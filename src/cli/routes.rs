@@ -116,7 +116,6 @@ async fn fetch(client: &Client, config: &Config, clock: &Clock, id: &str) -> Res
         (None, Value::String(text)) => text.clone().into_bytes(),
         (None, payload) => payload.to_string().into_bytes(),
     };
-    let task_id = found["task_id"].as_str().map(str::to_owned);
     let event = StoredEvent {
         seq: 0,
         id: text(&found, "id").parse().map_err(|_| unreadable("its id is none of ours"))?,
@@ -125,7 +124,7 @@ async fn fetch(client: &Client, config: &Config, clock: &Clock, id: &str) -> Res
         event_id: text(&found, "event_id"),
         kind: text(&found, "type"),
         provider_type: found["provider_type"].as_str().map(str::to_owned),
-        task_id: task_id.clone(),
+        task_id: found["task_id"].as_str().map(str::to_owned),
         received_at: text(&found, "received_at").parse().map_err(|_| unreadable("its time is none"))?,
         verification: Verification::of(&text(&found, "verification")),
         collision_of: found["collision_of"].as_str().and_then(|id| id.parse().ok()),
@@ -133,18 +132,11 @@ async fn fetch(client: &Client, config: &Config, clock: &Clock, id: &str) -> Res
         replay: 0,
         body: Bytes::from(body),
     };
-    let own = event.verification == Verification::Watch;
-    let asked = task_id.is_some() && (own || (source.ends(&event.kind) && source.fetches()));
-    let task = match task_id.filter(|_| asked) {
-        Some(task_id) => fetched(client, &name, &task_id).await,
+    let task = match worker::task_of(&source, &event) {
+        Some(task_id) => fetched(client, &name, task_id).await,
         None => None,
     };
-    let known = match &task {
-        Some(fetched) => Known::Fetched(fetched),
-        None if asked && !own => Known::FromWebhook,
-        None => Known::NotAsked,
-    };
-    Ok(worker::envelope(&source, &event, known, Place::default()))
+    Ok(worker::envelope(&source, &event, Known::of(&source, &event, task.as_ref()), Place::default()))
 }
 
 /// The task as it was last fetched, if it was.

@@ -13,7 +13,7 @@ use tokio::runtime::Runtime;
 
 use super::client::{Client, Connection, Fault, Listing, TIMEOUT};
 use super::output::{self, Column, Table, age, text};
-use super::{Context, Error, Result, runtime};
+use super::{Context, Error, Result, again, runtime};
 use crate::clock::Clock;
 use crate::text::one_line;
 
@@ -38,6 +38,13 @@ enum Command {
         source: Option<String>,
         #[command(flatten)]
         which: Which,
+        /// Only tasks with this text, in large letters or small, in their title or id, or in an id of an event of theirs
+        ///
+        /// The newest 10,000 tasks and the newest 10,000 events are looked through.
+        #[arg(long)]
+        text: Option<String>,
+        #[command(flatten)]
+        times: again::Times,
         #[command(flatten)]
         listing: Listing,
     },
@@ -120,11 +127,16 @@ pub(super) fn run(args: &Args, context: &mut Context<'_>) -> Result {
     let client = Client::new(context, &args.connection, if short { TIMEOUT } else { LONG_TIMEOUT })?;
     let runtime = runtime()?;
     match &args.command {
-        Command::List { source, which, listing } => {
+        Command::List { source, which, text, times, listing } => {
             let state = which.state();
-            let filter = [("source", source.as_deref()), ("state", state.map(|(state, _)| state))];
+            let mut narrower = again::set(&[("text", text.as_deref())]);
+            narrower.extend(times.members()?);
+            let is_narrow = !narrower.is_empty();
+            let mut filter = again::set(&[("source", source.as_deref()), ("state", state.map(|(state, _)| state))]);
+            filter.extend(narrower);
             let list = runtime.block_on(listing.ask(&client, "tasks", &filter))?;
             let empty = match (state, source) {
+                _ if is_narrow => "No task is like that.",
                 (Some((_, nothing)), _) => nothing,
                 (None, Some(_)) => "No task of this source is known.",
                 (None, None) => "No task is known yet. `taskhook tasks create \"…\"` makes one.",
@@ -139,7 +151,7 @@ pub(super) fn run(args: &Args, context: &mut Context<'_>) -> Result {
             if *json {
                 return Ok(output::json(context.out, &shown)?);
             }
-            Ok(show::write(context.out, &shown)?)
+            Ok(show::write(context.out, context.width, &shown)?)
         }
         Command::Credits(args) => credits::run(args, &client, context),
         Command::Track { source, kind, id, json } => {

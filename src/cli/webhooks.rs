@@ -13,9 +13,10 @@ use serde_json::{Value, json};
 use uuid::Uuid;
 
 use self::registered::{Registered, Unregistered};
-use super::client::{Client, Connection, TIMEOUT};
+use super::client::{Client, Connection, TIMEOUT, our_instance};
 use super::output::{self, Column, Table};
-use super::{Context, Error, Exit, Result, reach, runtime};
+use super::{Context, Error, Exit, Result, runtime};
+use crate::action::reach::reach;
 use crate::clock::Clock;
 use crate::config::Config;
 use crate::keys::SKEW;
@@ -294,11 +295,11 @@ impl Registrar {
 
     async fn check_url(&self, client: Option<&Client>, context: &mut Context<'_>) -> Result {
         let Some(public_url) = self.config.server.public_url.first() else { return Ok(()) };
-        let instance = reach::our_instance(&self.config, client).await.map_err(|error| {
+        let instance = our_instance(&self.config, client).await.map_err(|error| {
             Error::failed(format!("it cannot be told whether {public_url} leads here: {error}"))
                 .hint("start `taskhook serve` first")
         })?;
-        reach::reach(public_url, &instance).await.map_err(|astray| {
+        reach(public_url, &instance).await.map_err(|astray| {
             Error::failed(astray.problem)
                 .hint(astray.hint)
                 .hint("start `taskhook serve` if it does not run; to register all the same, add `--skip-check`")
@@ -354,7 +355,7 @@ impl Registrar {
             let ours = if self.is_ours(url) { "yes" } else { "no" };
             table.row([&webhook.id, webhook.status.as_deref().unwrap_or("-"), ours, &self.shown(url)]);
         }
-        Ok(table.write(context.out)?)
+        Ok(table.fit(context.out, context.width)?)
     }
 }
 

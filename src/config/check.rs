@@ -28,6 +28,9 @@ pub(super) fn everything(config: &mut Config, tunnel: bool, places: &Places, err
     for (key, reason) in config.watch.check() {
         rules.refuse(&format!("watch.{key}"), &reason);
     }
+    for (key, reason) in config.trace.check() {
+        rules.refuse(&format!("trace.{key}"), &reason);
+    }
     if let Some(filter) = &config.rust_log
         && let Err(reason) = telemetry::parse_filter(filter)
     {
@@ -84,6 +87,14 @@ impl Rules<'_> {
             (Some(_), Some(_)) => self.errors.push(both(&token, &file, self.places)),
             (Some(secret), None) if secret.is_empty() => self.errors.push(empty(&token, self.places)),
             _ => {}
+        }
+        if let Some(read) = &config.admin.read_token {
+            if config.admin.token.is_none() && config.admin.token_file.is_none() {
+                let hints = self.refuse("admin.read_token", "keeps nobody out as long as `admin.token` is not set");
+                hints.push("set `admin.token`, or `admin.token_file`, as well".to_owned());
+            } else if config.admin.token.as_ref() == Some(read) {
+                self.refuse("admin.read_token", "is the same as `admin.token`: who has it may do everything");
+            }
         }
         if !admin.ip().is_loopback() && config.admin.token.is_none() && config.admin.token_file.is_none() {
             let hints = self.refuse("admin.listen", &format!("({admin}) is not loopback, so `admin.token` must be set"));

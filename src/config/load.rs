@@ -14,6 +14,7 @@ use super::secret::{TWIN, resolve};
 use super::{Config, Inputs, check};
 use crate::http::guard;
 use crate::setting::{Secret, Size};
+use crate::telemetry::trace;
 use crate::worker::WatchConfig;
 use crate::{admin, archive, destination, provider, route, server, store, telemetry, upkeep};
 
@@ -44,6 +45,7 @@ pub(super) fn everything(inputs: &Inputs, tunnel: bool) -> Result<Config, Errors
     let files = loader.section::<archive::FilesConfig>("files", &[]);
     let outbound = loader.section::<guard::Config>("outbound", &[]);
     let watch = loader.section::<WatchConfig>("watch", &[]);
+    let trace = loader.section::<trace::Config>("trace", trace::SECRETS);
     let limit = server.as_ref().map(|server| server.max_body_bytes);
     let limit = limit.filter(|limit| limit.0 > 0 && loader.places.is_set(&Path::of("server.max_body_bytes")));
     let sources = loader.sources(limit);
@@ -56,10 +58,24 @@ pub(super) fn everything(inputs: &Inputs, tunnel: bool) -> Result<Config, Errors
     let (Some(retention), Some(mut archive), Some(files), Some(outbound)) = (retention, archive, files, outbound) else {
         return Err(Errors(loader.errors));
     };
-    let Some(watch) = watch else { return Err(Errors(loader.errors)) };
+    let (Some(watch), Some(trace)) = (watch, trace) else { return Err(Errors(loader.errors)) };
     archive.aws = loader.aws();
-    let mut config =
-        Config { log, server, admin, store, retention, archive, files, outbound, watch, sources, destinations, routes, rust_log };
+    let mut config = Config {
+        log,
+        server,
+        admin,
+        store,
+        retention,
+        archive,
+        files,
+        outbound,
+        watch,
+        trace,
+        sources,
+        destinations,
+        routes,
+        rust_log,
+    };
     check::everything(&mut config, tunnel, &loader.places, &mut loader.errors);
     if loader.errors.is_empty() { Ok(config) } else { Err(Errors(loader.errors)) }
 }

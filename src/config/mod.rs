@@ -32,6 +32,7 @@ use serde::Serialize;
 pub use error::{Error, Errors};
 
 use crate::http::guard;
+use crate::telemetry::trace;
 use crate::worker::WatchConfig;
 use crate::{admin, archive, destination, provider, route, server, store, telemetry, upkeep};
 
@@ -83,6 +84,8 @@ pub struct Config {
     pub outbound: guard::Config,
     /// `[watch]`
     pub watch: WatchConfig,
+    /// `[trace]`
+    pub trace: trace::Config,
     /// `[sources.…]`: never empty.
     pub sources: BTreeMap<String, provider::Config>,
     /// `[destinations.…]`: `log` is always among them.

@@ -9,7 +9,7 @@ use super::read::Unknown;
 use super::secret::TWIN;
 
 /// All sections.
-pub(super) const SECTIONS: [&str; 12] = [
+pub(super) const SECTIONS: [&str; 13] = [
     "log",
     "server",
     "admin",
@@ -19,15 +19,18 @@ pub(super) const SECTIONS: [&str; 12] = [
     "files",
     "outbound",
     "watch",
+    "trace",
     "sources",
     "destinations",
     "routes",
 ];
 
 /// The keys of fixed sections that the built-in configuration leaves out.
-const WITHOUT_DEFAULT: [&str; 12] = [
+const WITHOUT_DEFAULT: [&str; 17] = [
     "admin.token",
     "admin.token_file",
+    "admin.read_token",
+    "admin.read_token_file",
     "retention.max_bytes",
     "archive.endpoint",
     "archive.region",
@@ -38,6 +41,9 @@ const WITHOUT_DEFAULT: [&str; 12] = [
     "archive.session_token_file",
     "files.listen",
     "files.public_url",
+    "trace.endpoint",
+    "trace.headers",
+    "trace.headers_file",
 ];
 
 impl Loader<'_> {
@@ -54,7 +60,7 @@ impl Loader<'_> {
 
     /// The keys of the sections that are always there.
     fn fixed_keys(&self) -> Vec<Path> {
-        let mut keys: Vec<_> = ["log", "server", "admin", "store", "retention", "archive", "files", "outbound", "watch"]
+        let mut keys: Vec<_> = ["log", "server", "admin", "store", "retention", "archive", "files", "outbound", "watch", "trace"]
             .into_iter()
             .filter_map(|section| Some((section, self.defaults.get(section)?)))
             .flat_map(|(section, value)| match &value.kind {

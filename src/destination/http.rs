@@ -24,6 +24,7 @@ use crate::retry::{self, Failure};
 use crate::route::Envelope;
 use crate::setting::{List, REDACTED, Secret};
 use crate::signature::standard_webhooks;
+use crate::telemetry::trace::here;
 use crate::template::{Context, Escape, Template};
 use crate::text::one_line;
 
@@ -32,6 +33,9 @@ pub const SECRETS: &[&str] = &["secret"];
 
 /// The most bytes that are read of an answer: enough for a reason.
 const MAX_ANSWER: usize = 4 << 10;
+
+/// The header of the W3C that says which span a request is made for. It is not signed, and is another on every attempt.
+const TRACEPARENT: &str = "traceparent";
 
 /// Headers that the transport or the specification owns.
 const RESERVED: &[&str] = &["content-length", "content-type", "transfer-encoding", "connection", "host"];
@@ -222,8 +226,17 @@ impl Http {
             let signature = standard_webhooks::sign(&self.secrets, &id, timestamp, body.as_bytes());
             request = request.header("webhook-signature", signature);
         }
+        let span = here();
+        // Whoever sets one of their own goes on with that.
+        if let Some(parent) = span.traceparent().filter(|_| !self.headers.contains_key(TRACEPARENT)) {
+            request = request.header(TRACEPARENT, parent);
+        }
+        span.set("http.request.method", "POST");
+        span.set_some("server.address", self.url.host_str());
+        span.set_some("server.port", self.url.port_or_known_default());
         let answer =
             http::send_for_status(request.body(body), self.timeout, MAX_ANSWER).await.map_err(|error| unanswered(&error))?;
+        span.set("http.response.status_code", answer.status.as_u16());
         self.judge(&answer)
     }
 

@@ -150,7 +150,7 @@ pub trait Account: fmt::Debug + Send + Sync {
     }
 
     /// The task as it stood at the stop `anchor`, from the answers in `raw` ([`Fetched::raw`]); `None` where they do not show that.
-    fn turn(&self, _task_id: &str, _raw: &str, _anchor: &str) -> Option<Fetched> {
+    fn turn(&self, _task_id: &str, _raw: &Value, _anchor: &str) -> Option<Fetched> {
         None
     }
 

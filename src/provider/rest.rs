@@ -18,6 +18,7 @@ use crate::http::{self, Answer};
 use crate::retry;
 use crate::setting::{REDACTED, Secret};
 use crate::telemetry::name as metric;
+use crate::telemetry::trace::{Kind, Span, here};
 
 /// The most bytes of one answer.
 const MAX_ANSWER: usize = 10 << 20;
@@ -116,7 +117,12 @@ impl Rest {
         request: RequestBuilder,
         judge: impl FnOnce(&Answer, Timestamp) -> Result<Value, ApiError>,
     ) -> (Result<Reply, ApiError>, Option<SignedDuration>) {
-        let (reply, skew) = self.exchange(call, request, judge).await;
+        let span = span(call, &request);
+        let (reply, skew) = self.exchange(call, request, &span, judge).await;
+        if let Err(error) = &reply {
+            span.fail(error.kind());
+        }
+        drop(span);
         let outcome = reply.as_ref().err().map_or("ok", ApiError::kind);
         metrics::counter!(metric::PROVIDER_CALLS, "call" => call, "outcome" => outcome).increment(1);
         (reply.map_err(|error| self.cleaned(error)), skew)
@@ -126,6 +132,7 @@ impl Rest {
         &self,
         call: &'static str,
         request: RequestBuilder,
+        span: &Span,
         judge: impl FnOnce(&Answer, Timestamp) -> Result<Value, ApiError>,
     ) -> (Result<Reply, ApiError>, Option<SignedDuration>) {
         let answer = match http::send(request, self.timeout, MAX_ANSWER).await {
@@ -138,6 +145,7 @@ impl Rest {
                 return (Err(ApiError::Unavailable { call, reason: error.to_string(), after: None, arrived }), None);
             }
         };
+        span.set("http.response.status_code", answer.status.as_u16());
         let now = self.clock.now();
         let date = answer.header("date").and_then(|date| jiff::fmt::rfc2822::parse(date).ok());
         let skew = date.map(|date| date.timestamp().duration_since(now));
@@ -159,6 +167,19 @@ impl Rest {
         }
         error
     }
+}
+
+/// The span of a call, below that of what it is made for. The path is not told: `call` is the word for it.
+fn span(call: &'static str, request: &RequestBuilder) -> Span {
+    let span = here().child(call, Kind::Client);
+    if span.is_taken()
+        && let Some(request) = request.try_clone().and_then(|request| request.build().ok())
+    {
+        span.set("http.request.method", request.method().as_str());
+        span.set_some("server.address", request.url().host_str());
+        span.set_some("server.port", request.url().port_or_known_default());
+    }
+    span
 }
 
 /// An answer, and how each kind of error is made of it.

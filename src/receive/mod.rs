@@ -11,6 +11,7 @@
 pub mod peer;
 pub mod problem;
 pub mod rejections;
+mod trace;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -32,6 +33,7 @@ use uuid::Uuid;
 use self::peer::Peer;
 use self::problem::Problem;
 use self::rejections::{Rejected, Rejections};
+use self::trace::Arrival;
 use crate::clock::Clock;
 use crate::event::{First, NewEvent, UNKNOWN, Verification};
 use crate::keys::Keys;
@@ -40,7 +42,8 @@ use crate::public_url::PublicUrls;
 use crate::setting::{Network, REDACTED};
 use crate::store::model::Appended;
 use crate::store::{self, Store};
-use crate::telemetry::name;
+use crate::telemetry::trace::Tracer;
+use crate::telemetry::{logged, name};
 
 /// Headers that hold a credential.
 const CREDENTIALS: [header::HeaderName; 3] = [header::AUTHORIZATION, header::PROXY_AUTHORIZATION, header::COOKIE];
@@ -81,6 +84,7 @@ pub struct Receiver {
     inflight: Arc<Semaphore>,
     rejections: Rejections,
     wake: Arc<Notify>,
+    tracer: Tracer,
 }
 
 impl Receiver {
@@ -96,9 +100,10 @@ impl Receiver {
         takes_unknown: bool,
         rejections: Rejections,
         wake: Arc<Notify>,
+        tracer: Tracer,
     ) -> Self {
         let inflight = Arc::new(Semaphore::new(limits.max_inflight_bytes.min(Semaphore::MAX_PERMITS)));
-        Self { sources, keys, store, clock, limits, takes_unknown, inflight, rejections, wake }
+        Self { sources, keys, store, clock, limits, takes_unknown, inflight, rejections, wake, tracer }
     }
 
     /// The routes of the public listener under `/webhooks`.
@@ -114,7 +119,7 @@ impl Receiver {
         if request.method() != Method::POST {
             return Err(Problem::MethodNotAllowed);
         }
-        let now = self.clock.now();
+        let (now, begun) = (self.clock.now(), self.tracer.now());
         let (parts, body) = request.into_parts();
         let suffix = parts.uri.path_and_query().map_or("", |path| path.as_str());
         let (source, token) = self.addressed(parts.uri.path()).ok_or(Problem::SourceUnknown)?;
@@ -138,10 +143,17 @@ impl Receiver {
         let reading = source.read(&request);
         let reply = reading.reply.clone();
         let event = self.event(source, &parts.headers, target, body.clone(), now, verification, reading);
+        let arrival = begun.map(|begun| Arrival::of(&event, &parts.headers, begun));
+        let task = event.task_id.clone().filter(|_| tracing::enabled!(tracing::Level::DEBUG));
         let handed = self.clock.elapsed();
         let appended = tokio::time::timeout(self.limits.commit_timeout, self.store.append(event)).await;
         metrics::histogram!(name::COMMIT_SECONDS).record(self.clock.elapsed().saturating_sub(handed));
-        let appended = appended.map_err(|_| Problem::StoreUnavailable)?.map_err(|error| Self::not_kept(source, &error))?;
+        let kept = |kept: Result<_, _>| kept.map_err(|error| Self::not_kept(source, &error));
+        let appended = appended.map_err(|_| Problem::StoreUnavailable).and_then(kept);
+        if let Some(arrival) = arrival {
+            arrival.tell(&self.tracer, &appended);
+        }
+        let appended = appended?;
         let (status, outcome) = match appended {
             Appended::New(_) => ("accepted", "accepted"),
             Appended::Collision(_) => ("accepted", "collision"),
@@ -151,7 +163,8 @@ impl Receiver {
             self.wake.notify_one();
         }
         metrics::counter!(name::EVENTS, "source" => source.name().to_owned(), "outcome" => outcome).increment(1);
-        tracing::debug!(source = source.name(), event = %appended.id(), outcome, "received an event on `{}`", source.name());
+        let (id, task) = (appended.id(), task.map(logged));
+        tracing::debug!(source = source.name(), event = %id, task, outcome, "received an event on `{}`: {outcome}", source.name());
         Ok(answer(Json(Accepted { status, id: appended.id() }), reply))
     }
 

@@ -22,7 +22,7 @@ use crate::provider::{self, Source};
 use crate::public_url::PublicUrls;
 use crate::store::Store;
 use crate::store::model::NewRejection;
-use crate::telemetry::name;
+use crate::telemetry::{logged, name};
 
 /// How many rejections of a source are looked at in a second.
 const PER_SECOND: u32 = 5;
@@ -145,7 +145,7 @@ impl Keeper {
         let request = provider::Request { headers: &headers, body: &body, url_suffix: &suffix, now: received_at };
         let explanation = explanation.or_else(|| source.explain(&request, &self.public_urls.current(), &keys.keys));
         let hint = explanation.as_deref().unwrap_or("nothing that we know would have made it valid; it may be forged");
-        tracing::warn!(source = source.name(), code, "refused a request for `{}` ({code}): {hint}", source.name());
+        tracing::warn!(source = source.name(), code, "refused a request for `{}` ({code}): {}", source.name(), logged(hint));
         let hide = |secret: &[u8]| format!("hmac:{}", &hex(hmac::sign(&self.hasher, secret).as_ref())[..16]);
         NewRejection {
             received_at,

@@ -63,6 +63,14 @@ impl Store {
         forward!(self.resume(destination, now))
     }
 
+    /// The row of the event `id`, as [`Store::stored_event`] takes it.
+    ///
+    /// # Errors
+    /// When the store could not be read.
+    pub async fn event_seq(&self, id: &str) -> Result<Option<i64>, Error> {
+        forward!(self.event_seq(id))
+    }
+
     /// The destinations that are paused, and since when.
     ///
     /// # Errors

@@ -2,6 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::postgres;
 use crate::setting::{Secret, Size};
 
 /// Keys of `[store]` that may be given as files.
@@ -43,30 +44,14 @@ impl Config {
     /// Whether the store is in a PostgreSQL, which several replicas may share.
     #[must_use]
     pub fn is_shared(&self) -> bool {
-        ["postgres://", "postgresql://"].iter().any(|scheme| self.url.expose().starts_with(scheme))
+        postgres::is_one(self.url.expose())
     }
 }
 
-/// A URL as it may be shown: all of it but the password.
+/// A URL as it may be shown; that of a file has no password.
 fn without_password<S: serde::Serializer>(url: &Secret, to: S) -> Result<S::Ok, S::Error> {
-    let text = url.expose();
-    let in_query = |url: &url::Url| url.query_pairs().any(|(key, _)| key == "password");
-    let shown = match url::Url::parse(text) {
-        Ok(mut url) if url.password().is_some() || in_query(&url) => {
-            if url.password().is_some() {
-                // A URL that has a password can have another.
-                let _ = url.set_password(Some("redacted"));
-            }
-            if in_query(&url) {
-                let pairs: Vec<_> = url.query_pairs().into_owned().collect();
-                let shown = pairs.iter().map(|(key, value)| (key, if key == "password" { "redacted" } else { value }));
-                url.query_pairs_mut().clear().extend_pairs(shown);
-            }
-            url.to_string()
-        }
-        _ => text.to_owned(),
-    };
-    to.serialize_str(&shown)
+    let url = url.expose();
+    if postgres::is_one(url) { to.serialize_str(&postgres::without_password(url)) } else { to.serialize_str(url) }
 }
 
 #[expect(clippy::ref_option, reason = "serde calls it so")]

@@ -31,12 +31,17 @@
 mod again;
 mod answer;
 pub mod care;
+mod census;
 mod config;
 mod copy;
 mod error;
+pub mod idempotency;
+mod live;
 pub mod model;
 mod postgres;
+mod read;
 mod reconcile;
+mod series;
 mod shared;
 mod spending;
 mod sqlite;
@@ -49,17 +54,18 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 
+pub use self::census::{COUNTED, SourceCounts};
 pub use self::config::{Config, SECRETS};
 pub use self::error::{Error, unwritable};
+pub use self::live::{Changes, Reach, Topic};
 use self::model::{
-    Appended, Capacity, Claimed, FileRow, Finish, Lease, Like, NewRejection, Progress, Proof, Released, Setback, StoredEvent,
-    Tracked, Waiting,
+    Appended, Capacity, Claimed, FileRow, Finish, Lease, NewRejection, Progress, Proof, Released, Setback, StoredEvent, Tracked,
+    Waiting,
 };
-pub use self::spending::Spent;
-use self::view::{
-    Backlog, DeliveryRow, EventDetail, EventFilter, EventRow, Listed, Page, RejectionDetail, RejectionRow, TaskDetail,
-    TaskFilter, TaskRow, Totals,
-};
+pub use self::series::{Due, Sample, Span};
+pub use self::spending::{Amounts, Spent};
+pub use self::timeline::QUESTION;
+use self::view::Totals;
 use crate::clock::Clock;
 use crate::event::NewEvent;
 use crate::task::Fetched;
@@ -138,6 +144,20 @@ impl Store {
     /// Waits until the store has failed for good, and says why.
     pub async fn failed(&self) -> Error {
         forward!(self.failed())
+    }
+
+    /// Waits until the last handle is dropped, what it left to write is written, and another process may open the store. The future is no
+    /// handle. On a PostgreSQL, which others may have open as well, there is nothing to wait for.
+    pub fn closed(&self) -> impl Future<Output = ()> + use<> {
+        let closed = match self {
+            Self::Sqlite(store) => Some(store.closed()),
+            Self::Postgres(_) => None,
+        };
+        async move {
+            if let Some(closed) = closed {
+                closed.await;
+            }
+        }
     }
 
     /// Keeps an event, once.
@@ -315,77 +335,5 @@ impl Store {
     /// When the commit failed.
     pub async fn record_rejections(&self, rejections: Vec<NewRejection>) -> Result<(), Error> {
         forward!(self.record_rejections(rejections))
-    }
-
-    /// Events, newest first.
-    ///
-    /// # Errors
-    /// When the store could not be read.
-    pub async fn events(&self, filter: EventFilter, page: Page) -> Result<Listed<EventRow>, Error> {
-        forward!(self.events(filter, page))
-    }
-
-    /// One event, by our id.
-    ///
-    /// # Errors
-    /// When the store could not be read.
-    pub async fn event(&self, id: &str) -> Result<Option<EventDetail>, Error> {
-        forward!(self.event(id))
-    }
-
-    /// The ids of events that begin with `start`, in order, at most `limit`: people write ids short.
-    ///
-    /// # Errors
-    /// When the store could not be read.
-    pub async fn event_ids(&self, start: &str, limit: usize) -> Result<Vec<String>, Error> {
-        forward!(self.event_ids(start, limit))
-    }
-
-    /// Tasks, the newest first.
-    ///
-    /// # Errors
-    /// When the store could not be read.
-    pub async fn tasks(&self, filter: TaskFilter, page: Page) -> Result<Listed<TaskRow>, Error> {
-        forward!(self.tasks(filter, page))
-    }
-
-    /// One task.
-    ///
-    /// # Errors
-    /// When the store could not be read.
-    pub async fn task(&self, source: &str, task_id: &str) -> Result<Option<TaskDetail>, Error> {
-        forward!(self.task(source, task_id))
-    }
-
-    /// Deliveries like these, newest first.
-    ///
-    /// # Errors
-    /// When the store could not be read.
-    pub async fn deliveries(&self, like: Like, page: Page) -> Result<Listed<DeliveryRow>, Error> {
-        forward!(self.deliveries(like, page))
-    }
-
-    /// Rejections, newest first.
-    ///
-    /// # Errors
-    /// When the store could not be read.
-    pub async fn rejections(&self, page: Page) -> Result<Listed<RejectionRow>, Error> {
-        forward!(self.rejections(page))
-    }
-
-    /// One rejection.
-    ///
-    /// # Errors
-    /// When the store could not be read.
-    pub async fn rejection(&self, id: i64) -> Result<Option<RejectionDetail>, Error> {
-        forward!(self.rejection(id))
-    }
-
-    /// What waits.
-    ///
-    /// # Errors
-    /// When the store could not be read.
-    pub async fn backlog(&self) -> Result<Backlog, Error> {
-        forward!(self.backlog())
     }
 }

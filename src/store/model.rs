@@ -178,6 +178,10 @@ pub struct Known {
 pub struct Outgoing {
     /// Its id: the `webhook-id`.
     pub id: Uuid,
+    /// Our id of its event; its own where that is gone.
+    pub event: Uuid,
+    /// How often its event had been replayed when it was made.
+    pub replay: u32,
     /// What is sent.
     pub body: String,
     /// Which attempt this is, counted from the first or from the last retry by hand: where it stands on its ladder.

@@ -5,15 +5,21 @@
 
 use serde::Serialize;
 use serde_json::Value;
+use utoipa::ToSchema;
 
 use super::view::{AnswerRow, DeliveryRow, EventRow, TaskRow};
 
+/// The kind of a moment at which a task asked something.
+pub const QUESTION: &str = "question";
+
 /// Something that happened to a task.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, ToSchema)]
 pub struct Moment {
-    /// When, by our clock: when it was received, noticed, begun or ended here. `None` for what only the provider knows.
+    /// When, by our clock: when it was received, noticed, begun or ended here. `null` for what only the provider knows.
+    #[schema(format = DateTime)]
     pub at: Option<String>,
     /// When, by the provider's clock, where it tells.
+    #[schema(format = DateTime)]
     pub provider_at: Option<String>,
     /// `created`, `expected`, `event`, `question`, `stop`, `fetched`, `answer`, `file` or `delivery`.
     pub kind: &'static str,
@@ -23,6 +29,8 @@ pub struct Moment {
     pub event: Option<String>,
     /// The delivery or the answer that it is about, by our id.
     pub id: Option<String>,
+    /// Of a stop or a question: what it is known by in the provider's answers.
+    pub anchor: Option<String>,
 }
 
 /// A stop that an event told of.
@@ -86,9 +94,10 @@ pub(super) fn timeline(parts: Parts<'_>) -> Vec<Moment> {
         Moment {
             at: Some(stop.claimed_at),
             provider_at: stop.at,
-            kind: if asks { "question" } else { "stop" },
+            kind: if asks { QUESTION } else { "stop" },
             text,
             event: Some(stop.event),
+            anchor: Some(stop.anchor),
             ..Moment::default()
         }
     }));

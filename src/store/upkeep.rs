@@ -6,6 +6,7 @@
 
 use jiff::Timestamp;
 use serde::Serialize;
+use utoipa::ToSchema;
 
 use super::{Error, Store, forward};
 
@@ -55,7 +56,7 @@ impl Space {
 }
 
 /// What the store holds of a task.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, ToSchema)]
 pub struct Holding {
     /// Its events.
     pub events: i64,

@@ -1,12 +1,20 @@
 //! What is read from the store for people: rows and pages, as the admin API shows them.
 
+mod page;
+mod search;
 mod task;
 
 use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
+use jiff::Timestamp;
 use serde::Serialize;
 use serde_json::{Value, json};
+use utoipa::ToSchema;
 
+pub(super) use self::page::Span;
+pub use self::page::{Listed, Page};
+pub use self::search::SEARCHED;
+pub(super) use self::search::{FOUND, Needle, PORTION};
 pub use self::task::{AnswerRow, ArchiveRow, TaskDetail, TaskFilter, TaskRow};
 pub(super) use self::task::{LOST, answer_columns, answers_to, task_row_columns};
 
@@ -33,32 +41,6 @@ pub(super) const NEWEST: i64 = 20_000;
 /// The most events that are shown with a task, and deliveries with an event.
 pub(super) const TASK_EVENTS: usize = 200;
 
-/// A list's limits: the newest first, from `cursor` on.
-#[derive(Clone, Debug)]
-pub struct Page {
-    /// At most this many rows.
-    pub limit: usize,
-    /// Rows older than this one.
-    pub cursor: Option<i64>,
-}
-
-/// One page of a list.
-#[derive(Clone, Debug, Serialize)]
-pub struct Listed<T> {
-    /// The rows, newest first.
-    pub data: Vec<T>,
-    /// What to ask for next; `None` at the end.
-    pub next_cursor: Option<String>,
-}
-
-/// Cuts one row too many off, and says where to go on.
-pub(super) fn page<T>(mut rows: Vec<(i64, T)>, limit: usize) -> Listed<T> {
-    let more = rows.len() > limit;
-    rows.truncate(limit);
-    let next_cursor = rows.last().filter(|_| more).map(|(seq, _)| seq.to_string());
-    Listed { data: rows.into_iter().map(|(_, row)| row).collect(), next_cursor }
-}
-
 /// A body as it is shown: its value where it is JSON, else its text; and where it is neither, its bytes in base64.
 pub(super) fn payload(body: &[u8]) -> (Value, Option<String>) {
     let text = std::str::from_utf8(body).ok();
@@ -77,10 +59,30 @@ pub struct EventFilter {
     pub task_id: Option<String>,
     /// The state.
     pub state: Option<String>,
+    /// Received then or later.
+    pub since: Option<Timestamp>,
+    /// Received before then.
+    pub until: Option<Timestamp>,
+    /// What the title or an id of it, or of its task, holds, in large letters or small: looked for in the newest [`SEARCHED`] events and
+    /// tasks.
+    pub text: Option<String>,
+}
+
+/// What a list of rejections is narrowed to.
+#[derive(Clone, Debug, Default)]
+pub struct RejectionFilter {
+    /// The source.
+    pub source: Option<String>,
+    /// The code that they were answered with.
+    pub code: Option<String>,
+    /// Received then or later.
+    pub since: Option<Timestamp>,
+    /// Received before then.
+    pub until: Option<Timestamp>,
 }
 
 /// Something that holds and that was noticed, in a list.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, ToSchema)]
 pub struct WatchRow {
     /// The type of its events.
     #[serde(rename = "type")]
@@ -92,8 +94,10 @@ pub struct WatchRow {
     /// The destination that is in trouble.
     pub destination: Option<String>,
     /// Since when it has held.
+    #[schema(format = DateTime)]
     pub since: String,
     /// When it was noticed.
+    #[schema(format = DateTime)]
     pub raised_at: String,
     /// What more is known.
     pub detail: Value,
@@ -102,7 +106,7 @@ pub struct WatchRow {
 }
 
 /// An event in a list.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, ToSchema)]
 pub struct EventRow {
     /// Our id.
     pub id: String,
@@ -120,6 +124,7 @@ pub struct EventRow {
     /// The provider's task.
     pub task_id: Option<String>,
     /// When it was received.
+    #[schema(format = DateTime)]
     pub received_at: String,
     /// How it was verified.
     pub verification: String,
@@ -136,18 +141,21 @@ pub struct EventRow {
 }
 
 /// One event, whole.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, ToSchema)]
 pub struct EventDetail {
     /// As in a list.
     #[serde(flatten)]
     pub row: EventRow,
     /// When a person released it.
+    #[schema(format = DateTime)]
     pub released_at: Option<String>,
     /// How often a person replayed it.
     pub replays: u32,
     /// When that was asked for last.
+    #[schema(format = DateTime)]
     pub replayed_at: Option<String>,
     /// When it last came again.
+    #[schema(format = DateTime)]
     pub last_repeat_at: Option<String>,
     /// The path and query that it was sent to.
     pub target: String,
@@ -166,7 +174,7 @@ pub struct EventDetail {
 }
 
 /// A delivery in a list.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, ToSchema)]
 pub struct DeliveryRow {
     /// Its id.
     pub id: String,
@@ -194,10 +202,13 @@ pub struct DeliveryRow {
     /// Whether it went before something earlier.
     pub out_of_order: bool,
     /// When it was made.
+    #[schema(format = DateTime)]
     pub created_at: String,
     /// When it ended.
+    #[schema(format = DateTime)]
     pub ended_at: Option<String>,
     /// When the next attempt is due.
+    #[schema(format = DateTime)]
     pub due_at: Option<String>,
     /// Its attempts, oldest first.
     pub attempts: Vec<AttemptRow>,
@@ -215,13 +226,15 @@ pub struct DestinationCounts {
 }
 
 /// One attempt.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, ToSchema)]
 pub struct AttemptRow {
     /// Its number.
     pub attempt: u32,
     /// When it started.
+    #[schema(format = DateTime)]
     pub started_at: String,
     /// When it ended.
+    #[schema(format = DateTime)]
     pub ended_at: Option<String>,
     /// `started`, `delivered`, `failed` or `unknown`.
     pub outcome: String,
@@ -230,11 +243,12 @@ pub struct AttemptRow {
 }
 
 /// A rejection in a list.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, ToSchema)]
 pub struct RejectionRow {
     /// Its number.
     pub id: i64,
     /// When it came.
+    #[schema(format = DateTime)]
     pub received_at: String,
     /// The source that it came in on.
     pub source: String,
@@ -249,7 +263,7 @@ pub struct RejectionRow {
 }
 
 /// One rejection, whole.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, ToSchema)]
 pub struct RejectionDetail {
     /// As in a list.
     #[serde(flatten)]
@@ -272,7 +286,7 @@ pub struct Totals {
 }
 
 /// What waits, for `/metrics` and tests.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, ToSchema)]
 pub struct Backlog {
     /// Jobs by kind and queue: how many, and the oldest one's time.
     pub jobs: Vec<BacklogRow>,
@@ -285,7 +299,7 @@ pub struct Backlog {
 }
 
 /// Jobs of one kind and queue.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, ToSchema)]
 pub struct BacklogRow {
     /// The kind.
     pub kind: String,
@@ -294,5 +308,6 @@ pub struct BacklogRow {
     /// How many.
     pub count: i64,
     /// When the oldest was made.
+    #[schema(format = DateTime)]
     pub oldest: String,
 }

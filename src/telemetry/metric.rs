@@ -25,6 +25,16 @@ pub mod name {
     pub const COMMIT_SECONDS: &str = "taskhook_commit_seconds";
     /// Gauge, by `kind`.
     pub const JOBS: &str = "taskhook_jobs";
+    /// Gauge, by `kind`: 0 where none is due.
+    pub const OLDEST_DUE_JOB: &str = "taskhook_oldest_due_job_seconds";
+    /// Gauge, by `source`: a Unix time; not there while no webhook of it is known.
+    pub const LAST_EVENT: &str = "taskhook_last_event_timestamp_seconds";
+    /// Gauge, by `source`.
+    pub const OPEN_TASKS: &str = "taskhook_open_tasks";
+    /// Gauge, by `source`.
+    pub const WAITING_TASKS: &str = "taskhook_waiting_tasks";
+    /// Counter, by `source` and `outcome` (`sent`, `declined`, `refused`, `unknown`).
+    pub const ANSWERS: &str = "taskhook_answers_total";
     /// Counter, by `destination` and `outcome` (`delivered`, `failed`, `unknown`).
     pub const DELIVERIES: &str = "taskhook_deliveries_total";
     /// Histogram, by `destination`: one attempt, until its answer.
@@ -47,8 +57,16 @@ pub mod name {
     pub const RECOVERED: &str = "taskhook_recovered_events_total";
     /// Counter, by `source`.
     pub const CREDITS: &str = "taskhook_credits_total";
+    /// Counter, by `source` and `direction` (`input`, `output`).
+    pub const TOKENS: &str = "taskhook_tokens_total";
+    /// Counter of whole seconds, by `source`.
+    pub const COMPUTE_SECONDS: &str = "taskhook_compute_seconds_total";
+    /// Gauge, by `source`: it has cents, which a counter of ours has not.
+    pub const COST_USD: &str = "taskhook_cost_usd";
     /// Gauge, by `type` of the watch events.
     pub const WATCHES: &str = "taskhook_watches";
+    /// Counter, by `outcome` (`sent`, `queue_full`, `refused`, `stopped`): all but the first are dropped.
+    pub const TRACE_SPANS: &str = "taskhook_trace_spans_total";
     /// Counter, by `what` (`events`, `tasks`, `quarantined`).
     pub const REMOVED: &str = "taskhook_removed_total";
 }
@@ -72,6 +90,11 @@ pub const METRICS: &[(&str, Kind, &str)] = &[
     (name::RECEIVE_SECONDS, Kind::Histogram, "Time to answer a webhook request."),
     (name::COMMIT_SECONDS, Kind::Histogram, "Time that an event waits until it is committed and synced."),
     (name::JOBS, Kind::Gauge, "Jobs that are not done, by kind."),
+    (name::OLDEST_DUE_JOB, Kind::Gauge, "How long the oldest job that could be done has been due, by kind; not what is paused."),
+    (name::LAST_EVENT, Kind::Gauge, "When the newest webhook of a source came, by source."),
+    (name::OPEN_TASKS, Kind::Gauge, "Tasks that have not ended, as far as is known, by source."),
+    (name::WAITING_TASKS, Kind::Gauge, "Tasks that wait for an answer, by source."),
+    (name::ANSWERS, Kind::Counter, "What people answered to tasks, by source and outcome."),
     (name::DELIVERIES, Kind::Counter, "Attempts at deliveries, by destination and outcome."),
     (name::DELIVERY_SECONDS, Kind::Histogram, "Time of one attempt until its answer, by destination."),
     (name::DEAD_LETTERS, Kind::Gauge, "Dead letters: work that was given up on."),
@@ -83,7 +106,15 @@ pub const METRICS: &[(&str, Kind, &str)] = &[
     (name::STORE_FREE_BYTES, Kind::Gauge, "Free space on the disk of the store."),
     (name::RECOVERED, Kind::Counter, "Events made of stops that no webhook told, by source."),
     (name::CREDITS, Kind::Counter, "What tasks cost, as far as it was seen, by source."),
+    (name::TOKENS, Kind::Counter, "Tokens that tasks read and wrote, as far as it was seen, by source and direction."),
+    (name::COMPUTE_SECONDS, Kind::Counter, "Seconds of computing that tasks took, as far as it was seen, by source."),
+    (name::COST_USD, Kind::Gauge, "US dollars that tasks cost at all, as far as it was seen, by source."),
     (name::WATCHES, Kind::Gauge, "What is not as it should be, by the type of its events."),
+    (
+        name::TRACE_SPANS,
+        Kind::Counter,
+        "Spans of traces that were sent, or dropped for want of room or of a collector that takes them.",
+    ),
     (name::REMOVED, Kind::Counter, "What retention removed, by what it was."),
 ];
 

@@ -7,7 +7,7 @@
 //! What became of each file is kept as it ends, so that a kill costs what was on its way and nothing else. A dead link is asked for
 //! anew, once in a turn; the provider is asked for the whole task, which is kept as any fetch is.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -20,13 +20,15 @@ use super::dispatch::{self, Known, Place};
 use super::entry::new_files;
 use super::lease::end;
 use super::prove::{complain, part};
+use super::trace;
 use crate::archive::{Failure, Room, Saved, type_of};
 use crate::clock;
 use crate::provider::{ApiError, Source, Use};
 use crate::retry::{self, LADDER};
 use crate::store::model::{FileRow, Finish, Job, JobKind, Lease, Move, Progress, TURN_EVENTS, TaskNews, Told, Waiting, Work};
 use crate::task::{Fetched, FileStatus, keys_of};
-use crate::telemetry::name as metric;
+use crate::telemetry::trace::{Span, within};
+use crate::telemetry::{logged, name as metric};
 
 /// Files of a task at once.
 const AT_ONCE: usize = 3;
@@ -44,8 +46,8 @@ pub(super) const PART: &str = "archive";
 /// Does `job`.
 pub(super) async fn run(environment: &Environment, source: &Source, job: Job) {
     let Work::Files { task_id, subject } = job.work else { return };
-    let (stands, renewed) = (HashMap::new(), false);
-    let turn = Turn { environment, source, lease: job.lease, task_id: task_id.as_deref(), subject, stands, renewed };
+    let (stands, spans, renewed) = (HashMap::new(), BTreeMap::new(), false);
+    let turn = Turn { environment, source, lease: job.lease, task_id: task_id.as_deref(), subject, stands, spans, renewed };
     turn.run().await;
 }
 
@@ -60,6 +62,8 @@ struct Turn<'a> {
     subject: i64,
     /// What is known of events that wait, by [`crate::store::model::StoredEvent::seq`].
     stands: HashMap<i64, Stand>,
+    /// The span of each that waits, since this turn found it.
+    spans: BTreeMap<i64, Span>,
     /// Whether fresh links were asked for.
     renewed: bool,
 }
@@ -90,13 +94,21 @@ impl Turn<'_> {
         let (mut room, last_begin) = (None, clock::after(clock.now(), TURN_TIME));
         loop {
             let found = self.look().await;
+            for Waiting { event, .. } in &found.waiting {
+                if self.environment.tracer.is_on() && !self.spans.contains_key(&event.seq) {
+                    self.spans.insert(event.seq, trace::of_event(self.environment, event, "archive"));
+                }
+            }
             let now = clock.now();
             let (moves, next) = self.moves(&found, now);
             let files = self.hopeless(&found.rows, &in_hand);
             if !moves.is_empty() || !files.is_empty() {
+                let gone: Vec<_> = moves.iter().map(|gone| gone.event).collect();
                 if !self.keep(Progress { files, moves, ..Progress::default() }).await {
                     return;
                 }
+                let spans = gone.iter().filter_map(|event| self.spans.remove(event));
+                spans.for_each(|span| trace::archived(&span, "handed_on", &found.rows));
                 continue;
             }
             let room = room.get_or_insert_with(|| Arc::new(self.room(&found.rows)));
@@ -112,6 +124,9 @@ impl Turn<'_> {
             }
             let all = found.waiting.len() < TURN_EVENTS;
             let seen = found.waiting.last().map(|last| if all { last.event.seq } else { i64::MAX });
+            if in_hand.is_empty() {
+                self.spans.values().for_each(|span| trace::archived(span, "again", &found.rows));
+            }
             // Events hold their bodies: these are not kept for as long as a file takes.
             drop(found);
             if in_hand.is_empty() {
@@ -297,10 +312,11 @@ impl Turn<'_> {
         };
         tracing::info!(
             source = self.source.name(),
-            task_id = ?self.task_id,
+            task = self.task_id.map(logged),
             attempt = row.attempts,
             wait_ms = clock::millis(wait),
-            "a file was not saved ({reason}), will try again"
+            "a file was not saved ({}), will try again",
+            logged(&reason)
         );
         let due_at = Some(clock::after(self.environment.clock.now(), wait));
         Progress { files: vec![FileRow { reason: Some(reason), due_at, ..row }], ..Progress::default() }
@@ -329,8 +345,9 @@ impl Turn<'_> {
             Err(error) => return self.again(row, format!("{reason}, and its event cannot be read: {error}"), None),
         };
         let kept = dispatch::kept(&event);
+        let first = self.spans.values().next().cloned().unwrap_or_default();
         let fetched = tokio::select! {
-            fetched = self.source.fetch(task_id, &kept) => fetched,
+            fetched = within(first, self.source.fetch(task_id, &kept)) => fetched,
             () = self.environment.clock.sleep(RENEW_TIME) => {
                 let reason = "it took too long".to_owned();
                 Err(ApiError::Unavailable { call: "fetch", reason, after: None, arrived: false })
@@ -373,9 +390,9 @@ impl Turn<'_> {
         let source = self.source.name();
         metrics::counter!(metric::FILES, "source" => source.to_owned(), "status" => status.as_str()).increment(1);
         if status == FileStatus::Archived {
-            tracing::debug!(source, task_id = ?self.task_id, "a file was archived");
+            tracing::debug!(source, task = self.task_id.map(logged), "a file was archived");
         } else {
-            tracing::warn!(source, task_id = ?self.task_id, "a file is not archived: {reason}");
+            tracing::warn!(source, task = self.task_id.map(logged), "a file is not archived: {}", logged(reason));
         }
     }
 }

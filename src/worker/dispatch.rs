@@ -5,12 +5,14 @@ use std::time::Duration;
 use serde_json::Value;
 use uuid::Uuid;
 
-use super::{Environment, watch};
+use super::{Environment, trace, watch};
 use crate::event::{Facts, Verification};
 use crate::provider::{Kept, Source};
 use crate::route::{Envelope, Event};
 use crate::store::model::{FileRow, NewDelivery, Stage, StoredEvent, Told};
 use crate::task::{Fetched, File, FileStatus, Message, State, Task};
+use crate::telemetry::logged;
+use crate::telemetry::trace::Span;
 
 /// Where an event stands among others.
 #[derive(Clone, Copy, Debug, Default)]
@@ -40,6 +42,25 @@ pub(super) fn kept(event: &StoredEvent) -> Kept<'_> {
         provider_type: event.provider_type.as_deref(),
         task_id: event.task_id.as_deref(),
         body: &event.body,
+    }
+}
+
+/// The task that is told of with `event`, by its id, where one is.
+#[must_use]
+pub fn task_of<'a>(source: &Source, event: &'a StoredEvent) -> Option<&'a str> {
+    let own = event.verification == Verification::Watch;
+    event.task_id.as_deref().filter(|_| own || (source.ends(&event.kind) && source.fetches()))
+}
+
+impl<'a> Known<'a> {
+    /// What is known of the task of `event` that was last fetched so, if it was.
+    #[must_use]
+    pub fn of(source: &Source, event: &StoredEvent, fetched: Option<&'a Fetched>) -> Self {
+        match fetched {
+            Some(fetched) => Self::Fetched(fetched),
+            None if event.verification != Verification::Watch && task_of(source, event).is_some() => Self::FromWebhook,
+            None => Self::NotAsked,
+        }
     }
 }
 
@@ -75,16 +96,22 @@ pub(super) fn with_files(
 /// The deliveries of `event` with this envelope.
 pub(super) fn deliveries(environment: &Environment, source: &Source, event: &StoredEvent, envelope: &Envelope) -> Stage {
     let own = event.verification == Verification::Watch;
+    let span = trace::of_event(environment, event, "route");
     let (stopped, out_of_order) = (!own && source.ends(&envelope.kind), envelope.out_of_order);
     let targets = match environment.routes.select(envelope) {
         Ok(targets) => targets,
-        Err(error) => return dead(event, &error),
+        Err(error) => return dead(event, &span, &error),
     };
     if let Some(failed) = envelope.in_trouble().filter(|_| targets.is_empty()) {
         tracing::warn!(
             event = %event.id, destination = failed,
             "`{}` is about the destination `{failed}`, and no route leads it to another one: it goes nowhere", envelope.kind
         );
+    }
+    if span.is_taken() {
+        span.outcome(if targets.is_empty() { "nowhere" } else { "routed" });
+        span.set("taskhook.destinations", targets.iter().map(|target| target.destination.as_str()).collect::<Vec<_>>());
+        span.set("taskhook.out_of_order", out_of_order);
     }
     // What is not as it should be is told at once, whatever is before it.
     let order_wait = if own { Some(Duration::ZERO) } else { stopped.then(|| source.order_wait()) };
@@ -100,7 +127,7 @@ pub(super) fn deliveries(environment: &Environment, source: &Source, event: &Sto
                 out_of_order,
                 order_wait,
             }),
-            Err(error) => return dead(event, &error),
+            Err(error) => return dead(event, &span, &error),
         }
     }
     Stage::Done(deliveries)
@@ -152,9 +179,12 @@ pub fn envelope(source: &Source, event: &StoredEvent, task: Known<'_>, place: Pl
 }
 
 /// A condition or a rendering that fails says nothing about where the event belongs: somebody has to look at it.
-fn dead(event: &StoredEvent, error: &dyn std::fmt::Display) -> Stage {
+fn dead(event: &StoredEvent, span: &Span, error: &dyn std::fmt::Display) -> Stage {
+    span.outcome("dead");
+    span.fail("route_error");
     let reason = format!("route_error: {error}");
-    tracing::error!(event = %event.id, "a dead letter: {reason}");
+    let task = event.task_id.as_ref().map(logged);
+    tracing::error!(source = event.source, event = %event.id, task, "a dead letter: {}", logged(&reason));
     Stage::Dead(reason)
 }
 

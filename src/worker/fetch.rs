@@ -20,6 +20,8 @@ use crate::provider::{ApiError, Source, Use};
 use crate::retry::LADDER;
 use crate::store::model::{Claim, Finish, Job, JobKind, Lease, Move, Setback, Stage, StoredEvent, TaskNews};
 use crate::task::Fetched;
+use crate::telemetry::logged;
+use crate::telemetry::trace::here;
 
 /// How often a task with background jobs is looked at again.
 const BACKGROUND_EVERY: Duration = Duration::from_secs(30);
@@ -36,6 +38,7 @@ pub(super) async fn run(environment: &Environment, source: &Source, job: Job) {
     let Some((Some(task_id), known, waiting)) = task_work(job.work) else { return };
     let entry = Entry::new(known.archiving);
     let Some(last) = waiting.iter().rfind(|event| source.ends(&event.kind)) else {
+        here().outcome("not_needed");
         return hand_on(environment, source, lease, TaskNews::default(), None, entry, waiting).await;
     };
     let patience = clock::after(made_at, source.fetch_patience());
@@ -47,9 +50,11 @@ pub(super) async fn run(environment: &Environment, source: &Source, job: Job) {
     };
     if !begun {
         tracing::warn!(
-            source = source.name(), task_id = ?task_id,
+            source = source.name(),
+            task = logged(&task_id),
             "`requests_per_minute` left no call for the task in time; its events go out incomplete"
         );
+        here().outcome("incomplete");
         return hand_on(environment, source, lease, TaskNews::default(), None, entry, waiting).await;
     }
     let (now, last) = (environment.clock.now(), dispatch::kept(last));
@@ -62,6 +67,7 @@ pub(super) async fn run(environment: &Environment, source: &Source, job: Job) {
     };
     match fetched {
         Ok(fetched) => {
+            here().outcome("fetched");
             environment.health.recover(&part(source));
             let claims = match source.reconcile() {
                 Some(_) => environment.store.claims(source.name(), &task_id).await.map(Some),
@@ -70,7 +76,7 @@ pub(super) async fn run(environment: &Environment, source: &Source, job: Job) {
             let claims = match claims {
                 Ok(claims) => claims,
                 Err(error) => {
-                    tracing::warn!(source = source.name(), error = %error, "whose the stops of a task are cannot be read, will try again: {error}");
+                    tracing::warn!(source = source.name(), task = logged(&task_id), error = %error, "whose the stops of a task are cannot be read, will try again: {error}");
                     let setback = Setback { reason: error.to_string(), ..Setback::default() };
                     let due = clock::after(now, LADDER[0]);
                     end(environment, JobKind::Fetch, || environment.store.retry(lease, now, due, setback.clone())).await;
@@ -81,23 +87,42 @@ pub(super) async fn run(environment: &Environment, source: &Source, job: Job) {
             hand_on(environment, source, lease, news, claims, entry, waiting).await;
         }
         Err(ApiError::NotFound { .. }) => {
-            tracing::info!(source = source.name(), task_id = ?task_id, "the task is gone; its events go out as their webhooks told them");
+            here().outcome("gone");
+            tracing::info!(
+                source = source.name(),
+                task = logged(&task_id),
+                "the task is gone; its events go out as their webhooks told them"
+            );
             let news = TaskNews { deleted: true, ..TaskNews::default() };
             hand_on(environment, source, lease, news, None, entry, waiting).await;
         }
         Err(error) if error.degrades() => {
+            here().fail(error.kind());
             let wait = complain(environment, source, lease.attempt, &error);
             let now = environment.clock.now();
             if now >= patience {
-                tracing::warn!(source = source.name(), task_id = ?task_id, "the task could not be fetched in time; its events go out incomplete");
+                here().outcome("incomplete");
+                tracing::warn!(
+                    source = source.name(),
+                    task = logged(&task_id),
+                    "the task could not be fetched in time; its events go out incomplete"
+                );
                 return hand_on(environment, source, lease, TaskNews::default(), None, entry, waiting).await;
             }
+            here().outcome("again");
             let setback = Setback { reason: error.to_string(), ..Setback::default() };
             let due = clock::after(now, wait).min(patience);
             end(environment, JobKind::Fetch, || environment.store.retry(lease, now, due, setback.clone())).await;
         }
         Err(error) => {
-            tracing::error!(source = source.name(), task_id = ?task_id, "a dead letter: the task cannot be fetched: {error}");
+            here().outcome("dead");
+            here().fail(error.kind());
+            for event in &waiting {
+                tracing::error!(
+                    source = source.name(), event = %event.id, task = logged(&task_id),
+                    "a dead letter: the task cannot be fetched: {}", logged(&error)
+                );
+            }
             let setback = Setback { reason: error.to_string(), ..Setback::default() };
             let now = environment.clock.now();
             end(environment, JobKind::Fetch, || environment.store.bury(lease, now, setback.clone())).await;
@@ -136,7 +161,7 @@ async fn hand_on(
             let next = clock::after(now, SHOWN_EVERY);
             again_at = Some(again_at.map_or(next, |again| again.min(next)).min(shown_until));
         } else if matches!(turn, Some(Turn::Told)) {
-            tracing::info!(source = source.name(), task_id = ?event.task_id, event = %event.id, "another event told of this stop");
+            tracing::info!(source = source.name(), task = event.task_id.as_ref().map(logged), event = %event.id, "another event told of this stop");
             moves.push(Move { event: event.seq, to: Stage::Done(Vec::new()) });
         } else if let Some(next) = again_at
             && now < behind_until
@@ -159,6 +184,9 @@ async fn hand_on(
     let claims = turns.as_ref().map(|turns| turns.claims().to_vec()).unwrap_or_default();
     let all = turns.is_some_and(|turns| turns.all_are_claimed());
     news.looked_at = fetched.and_then(|fetched| fetched.task.updated_at).filter(|_| all);
+    if again_at.is_some() {
+        here().set("taskhook.looks_again", true);
+    }
     let finish = Finish { moves, again_at, claims, files: entry.files(), task: news, ..Finish::default() };
     end(environment, JobKind::Fetch, || environment.store.finish(lease, now, finish.clone())).await;
 }

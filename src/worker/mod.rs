@@ -25,6 +25,8 @@ mod places;
 mod prove;
 mod reconcile;
 mod registration;
+mod trace;
+mod try_out;
 mod turns;
 mod watch;
 
@@ -39,7 +41,7 @@ use tokio::task::{Id, JoinError, JoinSet};
 use tokio_util::sync::CancellationToken;
 
 use self::breaker::Breaker;
-pub use self::dispatch::{Known, Place, envelope};
+pub use self::dispatch::{Known, Place, envelope, task_of};
 use self::pace::Pace;
 pub use self::watch::{Config as WatchConfig, Limit};
 use crate::archive::Archive;
@@ -52,7 +54,8 @@ use crate::route::Routes;
 use crate::setting::Zone;
 use crate::store::model::{Claimed, Job, JobKind, Lease, Setback};
 use crate::store::{self, Store};
-use crate::telemetry::Health;
+use crate::telemetry::trace::{Tracer, within};
+use crate::telemetry::{Health, logged};
 
 /// How long the worker waits after the store failed it.
 const STORE_PAUSE: Duration = Duration::from_secs(1);
@@ -82,6 +85,8 @@ pub struct Environment {
     pub watch: WatchConfig,
     /// Where days begin.
     pub time_zone: Zone,
+    /// Where spans begin.
+    pub tracer: Tracer,
 }
 
 /// The worker. One per process.
@@ -231,7 +236,7 @@ impl Worker {
                     let Some(source) = environment.sources.get(&job.queue).cloned() else { continue };
                     self.start(false, vec![job], |environment, mut jobs| async move {
                         while let Some(job) = jobs.pop() {
-                            fetch::run(&environment, &source, job).await;
+                            within(trace::of_job(&environment, &job), fetch::run(&environment, &source, job)).await;
                         }
                     });
                 }
@@ -327,12 +332,9 @@ impl Worker {
             }
             deliver::Outcome::Failed(reason) => {
                 if let Some(open) = breaker.failed(now) {
-                    tracing::warn!(
-                        destination = name,
-                        wait_ms = clock::millis(open),
-                        "the destination `{name}` fails ({reason}); it is asked again in {} s",
-                        open.as_secs()
-                    );
+                    let (wait_ms, seconds, why) = (clock::millis(open), open.as_secs(), logged(&reason));
+                    let told = format!("the destination `{name}` fails ({why}); it is asked again in {seconds} s");
+                    tracing::warn!(destination = name, wait_ms, "{told}");
                     health.degrade(&part, &reason);
                 }
             }

@@ -18,13 +18,15 @@ use tokio::sync::Mutex;
 
 use super::entry::Entry;
 use super::lease::{end, task_work};
-use super::{Environment, dispatch, watch};
+use super::{Environment, dispatch, trace, watch};
 use crate::clock;
 use crate::event::Verification;
 use crate::provider::{ApiError, Listed, Probe, Source, Use};
 use crate::retry::{self, LADDER};
 use crate::store::model::{Finish, Job, JobKind, Known, Lease, Move, Proof, Setback, Stage, StoredEvent, TaskNews, Work};
 use crate::task::Fetched;
+use crate::telemetry::logged;
+use crate::telemetry::trace::{here, within};
 
 /// How often a task may be asked for by its id.
 const PROBES: u32 = 3;
@@ -59,42 +61,48 @@ pub(super) fn is_settled(source: &Source, job: &Job) -> bool {
 pub(super) async fn run(environment: &Environment, source: &Source, listing: Option<Arc<Mutex<Listing>>>, jobs: Vec<Job>) {
     let Some(listing) = listing else {
         // Side by side, so that their ends share commits.
-        let ends = jobs.into_iter().map(|job| async move {
-            let lease = job.lease;
-            let Some((task_id, known, waiting)) = task_work(job.work) else { return };
-            go_on(environment, source, lease, task_id.as_deref(), None, &known, waiting).await;
+        let ends = jobs.into_iter().map(|job| {
+            let (span, lease) = (trace::of_job(environment, &job), job.lease);
+            within(span, async move {
+                let Some((task_id, known, waiting)) = task_work(job.work) else { return };
+                go_on(environment, source, lease, task_id.as_deref(), None, &known, waiting).await;
+            })
         });
         futures_util::future::join_all(ends).await;
         return;
     };
     let mut listing = listing.lock().await;
     let heard = jobs.iter().filter_map(heard_at).max();
-    let mut stuck = refresh(environment, source, &mut listing, heard).await.err();
+    let spans: Vec<_> = jobs.iter().map(|job| trace::of_job(environment, job)).collect();
+    // The list is read for all of them.
+    let first = spans.iter().find(|span| span.is_taken()).cloned().unwrap_or_default();
+    let mut stuck = within(first, refresh(environment, source, &mut listing, heard)).await.err();
     let mut ends = Vec::new();
-    for job in jobs {
+    for (job, span) in jobs.into_iter().zip(spans) {
         let lease = job.lease;
         let Some((task_id, known, waiting)) = task_work(job.work) else { continue };
         let Some(task_id) = task_id else {
-            no_task(environment, lease, &waiting).await;
+            within(span, no_task(environment, lease, &waiting)).await;
             continue;
         };
         if listing.tasks.contains_key(&task_id) {
-            go_on(environment, source, lease, Some(&task_id), Some("listed"), &known, waiting).await;
+            within(span, go_on(environment, source, lease, Some(&task_id), Some("listed"), &known, waiting)).await;
         } else if stuck.is_some() {
-            ends.push(lease);
-        } else if let Err(wait) = ask(environment, source, lease, &task_id, &known, waiting).await {
+            ends.push((lease, span));
+        } else if let Err(wait) = within(span.clone(), ask(environment, source, lease, &task_id, &known, waiting)).await {
             if matches!(wait, Wait::Provider(ApiError::Nonsense { .. })) {
-                wait_for(environment, source, lease, &wait).await;
+                within(span, wait_for(environment, source, lease, &wait)).await;
                 continue;
             }
             // The next one would be told the same.
             stuck = Some(wait);
-            ends.push(lease);
+            ends.push((lease, span));
         }
     }
     let Some(wait) = stuck else { return };
     // Side by side, so that a flood shares commits.
-    futures_util::future::join_all(ends.into_iter().map(|lease| wait_for(environment, source, lease, &wait))).await;
+    let ends = ends.into_iter().map(|(lease, span)| within(span, wait_for(environment, source, lease, &wait)));
+    futures_util::future::join_all(ends).await;
 }
 
 fn heard_at(job: &Job) -> Option<Timestamp> {
@@ -145,6 +153,7 @@ async fn refresh(
 
 /// An event that names no task, kept while nothing had to be proven, under a configuration that asks for proof.
 async fn no_task(environment: &Environment, lease: Lease, waiting: &[StoredEvent]) {
+    here().outcome("quarantined");
     let quarantined = |event: &StoredEvent| Move { event: event.seq, to: Stage::Quarantine(NO_TASK.to_owned()) };
     let finish = Finish { moves: waiting.iter().map(quarantined).collect(), ..Finish::default() };
     let now = environment.clock.now();
@@ -184,7 +193,14 @@ async fn ask(
         Err(ApiError::NotFound { .. }) => refuse(environment, source, lease, task_id, known, Said::NotFound, waiting).await,
         Err(error) if error.degrades() => return Err(Wait::Provider(error)),
         Err(error) => {
-            tracing::error!(source = source.name(), task_id = ?task_id, "a dead letter: nothing can be asked about the task: {error}");
+            here().outcome("dead");
+            here().fail(error.kind());
+            for event in &waiting {
+                tracing::error!(
+                    source = source.name(), event = %event.id, task = logged(task_id),
+                    "a dead letter: nothing can be asked about the task: {}", logged(&error)
+                );
+            }
             let setback = Setback { reason: error.to_string(), ..Setback::default() };
             end(environment, JobKind::Prove, || environment.store.bury(lease, now, setback.clone())).await;
         }
@@ -228,23 +244,29 @@ async fn refuse(
         };
         tracing::warn!(
             source = name,
-            task_id = ?task_id,
+            task = logged(task_id),
             "quarantined {} event(s): {reason}; if the task is yours, check `sources.{name}.api_key`, then `taskhook events release ID`",
             waiting.len()
         );
+        here().outcome("quarantined");
         let moves = waiting.iter().map(|event| Move { event: event.seq, to: Stage::Quarantine(reason.clone()) }).collect();
         let finish = Finish { task: news, moves, ..Finish::default() };
         end(environment, JobKind::Prove, || environment.store.finish(lease, now, finish.clone())).await;
         return;
     }
+    here().outcome("not_visible");
     let rung = retry::wait(&LADDER, lease.attempt, None).unwrap_or(LADDER[LADDER.len() - 1]);
     let due = clock::after(now, rung.max(LADDER[0])).min(deadline);
     let what = if said == Said::Shared { "shared and not proven ours" } else { "not visible to this API key" };
     let reason = format!("{what}, attempt {}, quarantined at {}", lease.attempt, clock::rfc3339(deadline));
     if known.refused_at.is_none() {
-        tracing::warn!(source = name, task_id = ?task_id, "an event of a task that is {reason}: is `sources.{name}.api_key` of the account that sends it?");
+        tracing::warn!(
+            source = name,
+            task = logged(task_id),
+            "an event of a task that is {reason}: is `sources.{name}.api_key` of the account that sends it?"
+        );
     } else {
-        tracing::info!(source = name, task_id = ?task_id, "a task is {reason}");
+        tracing::info!(source = name, task = logged(task_id), "a task is {reason}");
     }
     let setback = Setback { reason, task: news, ..Setback::default() };
     end(environment, JobKind::Prove, || environment.store.retry(lease, now, due, setback.clone())).await;
@@ -253,6 +275,10 @@ async fn refuse(
 /// The call could not be made or was not answered: the work waits.
 async fn wait_for(environment: &Environment, source: &Source, lease: Lease, wait: &Wait) {
     let now = environment.clock.now();
+    here().outcome("again");
+    if let Wait::Provider(error) = wait {
+        here().fail(error.kind());
+    }
     let (reason, after) = match wait {
         // The store keeps whole milliseconds: one more, so as not to ask just before the time, again and again.
         Wait::Budget(after) => {
@@ -304,6 +330,8 @@ async fn go_on(
     // Order of acceptance: what comes after a stop that is still to be fetched waits behind it.
     let mut behind = known.fetching;
     let mut entry = Entry::new(known.archiving);
+    here().outcome(if source.needs_proof() { "ours" } else { "not_needed" });
+    here().set_some("taskhook.proof", proof.or(known.proof.as_deref()));
     let ours = proof.is_some() || known.proof.is_some() || !source.needs_proof();
     // What is replayed tells of its task what was known before, and may be older than what is known now.
     let news = |event: &&StoredEvent| (ours || event.released) && (event.replay == 0 || !known.fetched);

@@ -24,14 +24,14 @@ use jiff::Timestamp;
 use uuid::Uuid;
 
 use super::prove::{complain, part};
-use super::{Environment, Slot, Worker, dispatch, registration, turns};
+use super::{Environment, Slot, Worker, dispatch, registration, trace, turns};
 use crate::clock;
 use crate::event::{First, NewEvent, Verification};
 use crate::provider::{ApiError, Expected, Listed, Lost, Rounds, Source, Use};
 use crate::store;
 use crate::store::model::{Appended, Claim, JobKind, Looked, Open, OpenTask, Proof, Queue, Reconciled, Shown, StoredEvent};
 use crate::task::{State, Stop};
-use crate::telemetry::name as metric;
+use crate::telemetry::{logged, name as metric};
 
 /// The most pages of the list in a round, of 100 tasks each.
 const PAGES: usize = 100;
@@ -56,9 +56,9 @@ pub(super) struct Next {
     /// The next round.
     pub(super) round: Duration,
     /// When what is registered is compared again.
-    compare: Duration,
+    pub(super) compare: Duration,
     /// Whether it was, since that was due.
-    compared: Arc<AtomicBool>,
+    pub(super) compared: Arc<AtomicBool>,
 }
 
 /// Why a round ended early.
@@ -93,7 +93,7 @@ impl Worker {
             {
                 continue;
             }
-            let next = rounds.entry(name.clone()).or_default();
+            let next = rounds.entry(name.clone()).or_insert_with(|| registration::begin(now));
             next.round = now + config.interval;
             let compared = Arc::clone(&next.compared);
             if now >= next.compare {
@@ -327,11 +327,10 @@ impl Round<'_> {
                 self.recover(look, &seen, stop, at(stop), doubtful, &mut heard).await?;
             }
         }
-        let ended = !young.is_empty() && !self.source.lists();
         let looked = Looked {
             updated_at: task.updated_at.filter(|_| young.is_empty()),
             polled: look.open.map(|_| now),
-            ended_at: ended.then_some(seen_at),
+            ended_at: (!young.is_empty() && !self.source.lists()).then_some(seen_at),
             state: seen.state.filter(|_| young.is_empty()),
         };
         Ok(store.looked(name, &task.task_id, looked).await?)
@@ -382,9 +381,10 @@ impl Round<'_> {
             first: First::Prove,
         };
         if let Appended::New(id) = environment.store.append(event).await? {
+            trace::begin(environment, "recover", id, made.kind, source, Some(&task.task_id));
             metrics::counter!(metric::RECOVERED, "source" => source.name().to_owned()).increment(1);
             tracing::warn!(
-                source = source.name(), task_id = ?task.task_id, event = %id,
+                source = source.name(), task = logged(&task.task_id), event = %id,
                 "a stop that no webhook told was recovered: the task is {}", stop.state
             );
             environment.wake.notify_one();

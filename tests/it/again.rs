@@ -333,7 +333,7 @@ async fn a_dead_event_is_replayed_once_its_route_is_mended() {
 }
 
 #[tokio::test]
-async fn a_time_of_receipt_says_which_events_are_meant() {
+async fn a_time_says_which_events_were_received_and_which_deliveries_made_then() {
     let crm = Recorder::start().await;
     let mut harness = plain(&crm, "").await;
     for name in ["a", "b", "c"] {
@@ -346,8 +346,15 @@ async fn a_time_of_receipt_says_which_events_are_meant() {
     assert_eq!(many, json!({"dry_run": false, "matched": 1, "done": 1, "next_cursor": null}));
     harness.drain().await;
     assert_eq!(crm.bodies().iter().map(|body| body["event"]["event_id"].clone()).collect::<Vec<_>>(), ["b"]);
-    let found = harness.list("deliveries?since=2026-01-15T12:15:00Z").await;
-    assert_eq!(found.iter().map(|row| row["task_id"].clone()).collect::<Vec<_>>(), ["task-c"]);
+    let found = async |query: &str| {
+        let rows = harness.list(&format!("deliveries?{query}")).await;
+        rows.iter().map(|row| (row["task_id"].clone(), row["replay"].clone())).collect::<Vec<_>>()
+    };
+    assert_eq!(found("since=2026-01-15T12:25:00Z").await, [(json!("task-b"), json!(1))], "the replay is new");
+    let since_b = found("since=2026-01-15T12:05:00Z&until=2026-01-15T12:25:00Z").await;
+    assert_eq!(since_b, [(json!("task-c"), json!(0)), (json!("task-b"), json!(0))]);
+    let wish = json!({"filter": {"state": "dead", "since": "2026-01-15T12:05:00Z"}, "dry_run": true});
+    assert_eq!(done(&harness, "deliveries/retry", wish).await["matched"], 0);
 }
 
 #[tokio::test]

@@ -75,6 +75,10 @@ async fn a_task_that_asks_is_answered_and_goes_on() {
         assert_eq!((bodies.len(), &bodies[0]["event"]["message"]), (1, &json!("B it is.")), "{version}");
         // Whoever is later is told so; what it stands at now is another question.
         let shown = harness.admin(&format!("/api/v1/tasks/manus/{task}")).await;
+        // It stands elsewhere now, and what it had asked is still told.
+        let moments = shown["timeline"].as_array().expect("moments");
+        let question = moments.iter().find(|moment| moment["kind"] == "question").expect("a question");
+        assert_eq!((&question["text"], &shown["state"]), (&json!("A or B?"), &json!("finished")), "{version}");
         let kinds: Vec<_> = shown["timeline"].as_array().expect("moments").iter().map(|moment| moment["kind"].clone()).collect();
         for kind in ["created", "event", "question", "fetched", "answer", "stop", "delivery"] {
             assert!(kinds.contains(&json!(kind)), "{version} {kind}: {kinds:?}");
@@ -235,7 +239,7 @@ async fn what_takes_no_answer_is_told_so() {
     // Version 1 has no call for these.
     harness.reconfigure("[sources.manus]\napi_version = \"v1\"\n");
     harness.restart().await;
-    assert_eq!(told(&act(&harness, &task, "stop", &json!({})).await), (502, "provider_refused".to_owned()));
+    assert_eq!(told(&act(&harness, &task, "stop", &json!({})).await), (409, "not_supported".to_owned()));
 }
 
 #[tokio::test]

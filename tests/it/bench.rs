@@ -250,6 +250,20 @@ fn claim_tells_what_one_costs_with_few_and_many_jobs() {
 }
 
 #[test]
+fn pages_tells_what_each_takes_with_a_past() {
+    let database = Database::new();
+    for on in [None, Some(&database)] {
+        let told = told(on, "pages", &["--events", "1002", "--requests", "3"]);
+        assert_eq!((&told["settings"]["events"], &told["settings"]["tasks"]), (&json!(1000), &json!(250)), "{told:#}");
+        let pages = told["result"]["pages"].as_array().unwrap();
+        assert!(pages.len() > 20, "{told:#}");
+        for page in pages {
+            positive(page, &["p50_ms", "p95_ms", "max_ms", "bytes"]);
+        }
+    }
+}
+
+#[test]
 fn a_signal_ends_it_and_nothing_is_left() {
     signalled("sqlite");
     let database = Database::new();

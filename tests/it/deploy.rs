@@ -6,7 +6,10 @@ use std::io::Write as _;
 use std::process::{Command, Stdio};
 
 use reqwest::Method;
-use serde_json::Value;
+use serde_json::{Value, json};
+use taskhook::event::Watch;
+use taskhook::store::model::JobKind;
+use taskhook::telemetry::{Kind, METRICS};
 
 use crate::harness::{Harness, send};
 
@@ -15,6 +18,14 @@ const ONE: &str = include_str!("../../config/deploy/compose.yaml");
 const REPLICAS: &str = include_str!("../../config/deploy/compose-replicas.yaml");
 const CADDY: &str = include_str!("../../config/deploy/Caddyfile-replicas");
 const KUBERNETES: &str = include_str!("../../config/deploy/kubernetes.yaml");
+const DASHBOARD: &str = include_str!("../../config/deploy/monitoring/grafana.json");
+const RULES: &str = include_str!("../../config/deploy/monitoring/taskhook.rules.yaml");
+const RULE_TESTS: [&str; 2] = [
+    include_str!("../../config/deploy/monitoring/taskhook.rules.test.yaml"),
+    include_str!("../../config/deploy/monitoring/taskhook.quiet.test.yaml"),
+];
+const PROMETHEUS: &str = include_str!("../../config/deploy/monitoring/prometheus.yaml");
+const MONITORING: &str = include_str!("../../src/docs/monitoring.md");
 /// What work takes that is handed back after `server.drain_timeout`, and the end of the process.
 const MARGIN: f64 = 2.0;
 /// Connections that PostgreSQL keeps for its superusers.
@@ -160,7 +171,7 @@ fn compose(yaml: &str) -> (Value, BTreeMap<String, toml::Table>) {
         may_end(seconds(text(&service["stop_grace_period"])), settings);
         // The image has its own.
         assert!(service.get("healthcheck").is_none(), "{name}");
-        assert_eq!((&service["read_only"], &service["cap_drop"]), (&true.into(), &serde_json::json!(["ALL"])), "{name}");
+        assert_eq!((&service["read_only"], &service["cap_drop"]), (&true.into(), &json!(["ALL"])), "{name}");
     }
     for service in compose["services"].as_object().unwrap().values() {
         let volumes = service["volumes"].as_array().into_iter().flatten().map(|volume| text(volume).split(':').next().unwrap());
@@ -284,7 +295,7 @@ fn kubernetes_pods_are_set_up_for_replicas_and_may_end() {
     let pod = &deployment["template"]["spec"];
     may_end(pod["terminationGracePeriodSeconds"].as_f64().unwrap(), &settings);
     assert!(deployment["replicas"].as_u64().unwrap() >= 2);
-    assert_eq!(deployment["strategy"]["rollingUpdate"], serde_json::json!({"maxUnavailable": 0, "maxSurge": 1}));
+    assert_eq!(deployment["strategy"]["rollingUpdate"], json!({"maxUnavailable": 0, "maxSurge": 1}));
     // The user is the image's.
     let user = DOCKERFILE.lines().find_map(|line| line.strip_prefix("USER ")).unwrap();
     let context = &pod["securityContext"];
@@ -330,7 +341,7 @@ fn kubernetes_leads_to_the_ports_that_are_listened_on() {
     let paths: Vec<_> = list(&rule["http"]["paths"]).iter().map(|path| text(&path["path"])).collect();
     assert_eq!(paths, ["/webhooks/", "/healthz", "/readyz"]);
     for path in list(&rule["http"]["paths"]) {
-        assert_eq!(path["backend"]["service"], serde_json::json!({"name": "taskhook", "port": {"name": "http"}}));
+        assert_eq!(path["backend"]["service"], json!({"name": "taskhook", "port": {"name": "http"}}));
     }
 }
 
@@ -349,4 +360,172 @@ async fn the_probes_are_there() {
     for path in probes.iter().map(String::as_str).chain(directive("health_uri")) {
         assert_eq!(send(harness.request(Method::GET, path)).await.status.as_u16(), 200, "{path}");
     }
+}
+
+// --- Monitoring -----------------------------------------------------------------------------------------------------------------
+
+/// The metrics of ours that `text` names, as they are called in [`METRICS`]: of a histogram, without the ending of a series of it.
+fn metrics_in(text: &str) -> BTreeSet<String> {
+    let word = |c: char| c.is_ascii_alphanumeric() || c == '_' || c == ':';
+    let names = text.split(|c| !word(c)).filter(|name| name.starts_with("taskhook_"));
+    let metric = |name: &str| {
+        let histogram = METRICS.iter().find(|(known, kind, _)| {
+            *kind == Kind::Histogram && ["_bucket", "_sum", "_count"].iter().any(|ending| name == format!("{known}{ending}"))
+        });
+        histogram.map_or(name, |(known, ..)| known).to_owned()
+    };
+    names.map(metric).collect()
+}
+
+fn all_metrics() -> BTreeSet<String> {
+    METRICS.iter().map(|(name, ..)| (*name).to_owned()).collect()
+}
+
+/// The rules, each as it is written.
+fn rules() -> Vec<Value> {
+    let documents = documents(RULES);
+    list(&documents[0]["groups"]).iter().flat_map(|group| list(&group["rules"]).to_vec()).collect()
+}
+
+/// The words that `expr` compares a label with.
+fn compared(expr: &str, label: &str) -> Vec<String> {
+    let label = format!("{label}=");
+    let found = expr.match_indices(&label);
+    let quoted = |at: usize| expr[at..].split('"').nth(1).unwrap_or_default().to_owned();
+    found.map(|(at, _)| quoted(at)).filter(|word| !word.contains('$')).collect()
+}
+
+#[test]
+fn the_dashboard_shows_every_metric_and_no_other() {
+    let dashboard: Value = serde_json::from_str(DASHBOARD).unwrap();
+    let panels = list(&dashboard["panels"]);
+    let mut shown = BTreeSet::new();
+    for panel in panels.iter().filter(|panel| panel["type"] != "row") {
+        let title = text(&panel["title"]);
+        assert!(!text(&panel["description"]).is_empty(), "{title}");
+        assert!(!list(&panel["targets"]).is_empty(), "{title}");
+        for target in list(&panel["targets"]) {
+            let expr = text(&target["expr"]);
+            let of = metrics_in(expr);
+            assert!(of.len() == 1 || expr.contains("up{"), "{title}: {expr}");
+            assert!(expr.contains("job=\"$job\""), "{title}: another job is not ours: {expr}");
+            shown.extend(of);
+        }
+        for source in [&panel["datasource"]].into_iter().chain(list(&panel["targets"]).iter().map(|target| &target["datasource"]))
+        {
+            assert_eq!(*source, json!({"type": "prometheus", "uid": "${DS_PROMETHEUS}"}), "{title}");
+        }
+    }
+    assert_eq!(shown, all_metrics());
+    // Whoever imports it is asked for the data source; where it is provisioned, a variable is it.
+    assert_eq!(dashboard["__inputs"][0]["name"], "DS_PROMETHEUS");
+    assert!(
+        list(&dashboard["templating"]["list"]).iter().any(|one| one["name"] == "DS_PROMETHEUS" && one["type"] == "datasource")
+    );
+    assert_eq!(dashboard["id"], Value::Null);
+    // Each panel has a number and a place of its own.
+    let numbers: BTreeSet<_> = panels.iter().map(|panel| panel["id"].as_u64().unwrap()).collect();
+    assert_eq!(numbers.len(), panels.len());
+    let mut taken = BTreeSet::new();
+    for panel in panels {
+        let at = |side: &str| panel["gridPos"][side].as_u64().unwrap();
+        for (x, y) in (at("x")..at("x") + at("w")).flat_map(|x| (at("y")..at("y") + at("h")).map(move |y| (x, y))) {
+            assert!(x < 24 && taken.insert((x, y)), "{} lies over another", panel["title"]);
+        }
+    }
+}
+
+#[test]
+fn the_rules_ask_for_what_there_is() {
+    let rules = rules();
+    let recorded: BTreeSet<_> = rules.iter().filter_map(|rule| rule["record"].as_str().map(str::to_owned)).collect();
+    let watches: Vec<_> = Watch::ALL.iter().map(|watch| watch.as_str()).collect();
+    for rule in &rules {
+        let expr = text(&rule["expr"]);
+        let named = metrics_in(expr);
+        assert!(named.is_subset(&all_metrics()), "{expr}: {named:?}");
+        assert!(!named.is_empty() || expr.contains("up{job=") || recorded.iter().any(|name| expr.contains(name)), "{expr}");
+        for word in compared(expr, "type") {
+            assert!(watches.contains(&word.as_str()), "{expr}: there is no {word}");
+        }
+        assert!(compared(expr, "job").iter().all(|job| job == "taskhook"));
+        let Some(alert) = rule["alert"].as_str() else { continue };
+        assert!(["critical", "warning", "info"].contains(&text(&rule["labels"]["severity"])), "{alert}");
+        for note in ["summary", "description"] {
+            assert!(text(&rule["annotations"][note]).len() > 10, "{alert}: {note}");
+        }
+        // It is tested, and told of.
+        assert!(RULE_TESTS.iter().any(|tests| tests.contains(&format!("alertname: {alert}\n        exp_alerts:"))), "{alert}");
+        assert!(MONITORING.contains(&format!("| `{alert}` |")), "{alert}");
+    }
+    let alerts = rules.iter().filter(|rule| rule["alert"].is_string()).count();
+    assert_eq!(MONITORING.matches("\n| `Taskhook").count(), alerts);
+    // Commands that a note names are ones.
+    let notes: Vec<_> = rules.iter().filter_map(|rule| rule["annotations"]["description"].as_str()).collect();
+    let commands = notes.iter().flat_map(|note| note.split('`')).filter(|piece| piece.starts_with("taskhook "));
+    let mut looked_at = 0;
+    for command in commands {
+        let words: Vec<_> =
+            command.split(" --").next().unwrap().split_whitespace().skip(1).filter(|word| *word != "ID").collect();
+        let help = Command::new(env!("CARGO_BIN_EXE_taskhook")).args(&words).arg("--help").output().unwrap();
+        assert!(help.status.success(), "{command}");
+        looked_at += 1;
+    }
+    assert!(looked_at > 10);
+}
+
+#[test]
+fn prometheus_asks_the_admin_listener_with_its_token() {
+    let config = documents(PROMETHEUS).remove(0);
+    let job = &config["scrape_configs"][0];
+    assert_eq!((&job["job_name"], &config["rule_files"][0]), (&json!("taskhook"), &json!("taskhook.rules.yaml")));
+    assert!(text(&job["authorization"]["credentials_file"]).starts_with("/run/secrets/"));
+    let default: toml::Table = toml::from_str(include_str!("../../config/default.toml")).unwrap();
+    assert_eq!(text(&job["static_configs"][0]["targets"][0]), default["admin"]["listen"].as_str().unwrap());
+}
+
+#[test]
+fn every_metric_is_told_of() {
+    let rows: Vec<_> = MONITORING.lines().filter(|line| line.starts_with("| `taskhook_")).collect();
+    assert_eq!(rows.len(), METRICS.len());
+    for (name, kind, _) in METRICS {
+        let row = rows.iter().find(|row| row.starts_with(&format!("| `{name}` |"))).unwrap_or_else(|| panic!("{name}"));
+        let kind = format!("{kind:?}").to_lowercase();
+        assert_eq!(row.split('|').nth(2).unwrap().trim(), kind, "{name}");
+    }
+}
+
+/// What the program tells is what the tables, the rules and the dashboard know: the labels as well.
+#[tokio::test]
+async fn the_metrics_have_the_labels_that_are_asked_for() {
+    let mut harness = crate::work::start(crate::harness::Setup::new()).await;
+    let ask = taskhook::simulator::manus::End::Ask { question: "A or B?".to_owned(), options: Vec::new() };
+    let plan = taskhook::simulator::manus::Plan::new([taskhook::simulator::manus::Turn::new(ask)]);
+    let task = harness.manus.create_task(crate::harness::KEY, plan);
+    harness.manus.finish_all().await;
+    harness.drain().await;
+    let reply = harness.admin_request(Method::POST, &format!("/api/v1/tasks/manus/{task}/reply")).json(&json!({"message": "A"}));
+    assert_eq!(send(reply).await.status.as_u16(), 200);
+    harness.accept(&crate::work::stopped("e1", "nobodys")).await;
+    harness.clock.advance(jiff::SignedDuration::from_secs(90));
+    let told = send(harness.admin_request(Method::GET, "/metrics")).await;
+    let told = String::from_utf8_lossy(&told.body).into_owned();
+    let value = |series: &str| {
+        let line =
+            told.lines().find(|line| line.starts_with(&format!("{series} "))).unwrap_or_else(|| panic!("{series}: {told}"));
+        line.rsplit_once(' ').unwrap().1.parse::<f64>().unwrap()
+    };
+    for kind in JobKind::ALL {
+        let due = value(&format!("taskhook_oldest_due_job_seconds{{kind=\"{}\"}}", kind.as_str()));
+        assert!((due - if kind == JobKind::Prove { 90.0 } else { 0.0 }).abs() < 0.001, "{kind:?}: {due}");
+    }
+    let newest: jiff::Timestamp = harness.list("events").await[0]["received_at"].as_str().unwrap().parse().unwrap();
+    let heard = value("taskhook_last_event_timestamp_seconds{source=\"manus\"}");
+    assert!((heard - newest.as_millisecond() as f64 / 1000.0).abs() < 0.001, "{heard}");
+    assert!(value("taskhook_waiting_tasks{source=\"manus\"}") >= 0.0 && value("taskhook_open_tasks{source=\"manus\"}") >= 1.0);
+    assert!(value("taskhook_answers_total{source=\"manus\",outcome=\"sent\"}") >= 1.0);
+    assert!(value("taskhook_store_free_bytes") > 0.0);
+    // It goes into quarantine.
+    harness.drain().await;
+    harness.advance(std::time::Duration::from_hours(1)).await;
 }

@@ -7,7 +7,7 @@
 
 mod clock;
 mod connections;
-mod disk;
+pub(crate) mod disk;
 mod files;
 mod overload;
 pub(crate) mod program;

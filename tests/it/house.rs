@@ -17,8 +17,8 @@ use source::Source;
 const RANKS: &[&[&str]] = &[
     &["clock", "setting", "text"],
     &["markdown", "public_url", "retry", "task"],
-    &["event"],
-    &["http", "postgres", "rate", "signature", "template", "telemetry"],
+    &["event", "http"],
+    &["postgres", "rate", "signature", "template", "telemetry"],
     &["provider", "store", "archive", "route", "simulator"],
     &["destination", "keys", "action"],
     &["receive", "worker", "admin", "upkeep"],

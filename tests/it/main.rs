@@ -1,10 +1,13 @@
 //! The integration tests: one program, a file a topic.
 #![expect(clippy::unwrap_used, reason = "a test that fails says where")]
 
+mod admin;
 mod again;
 mod answer;
 mod bench;
+mod browser;
 mod credits;
+mod dashboard;
 mod deliver;
 mod deliver_command;
 mod deliver_email;
@@ -16,9 +19,12 @@ mod faults;
 mod files;
 mod harness;
 mod house;
+mod idempotency;
 mod isolate;
 mod kill;
+mod logs;
 mod magic_hour;
+mod openapi;
 mod readme;
 mod receive;
 mod reconcile;
@@ -26,7 +32,10 @@ mod recover;
 mod replicas;
 mod retention;
 mod senders;
+mod series;
 mod store;
+mod stream;
+mod traces;
 mod tunnel;
 mod watch;
 mod webrun;

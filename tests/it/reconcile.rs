@@ -427,21 +427,25 @@ async fn a_registration_that_does_not_lead_here_is_told_with_what_to_run() {
     let config = "[sources.manus]\npath_token = \"t0ken\"\n";
     let mut harness = setup(&crm, "").config(config).reconciling().start().await;
     harness.drain().await;
+    assert_eq!(registration(&harness).await, None, "whoever starts may be about to register");
+    harness.advance(INTERVAL).await;
     let missing = registration(&harness).await.expect("none is registered");
     assert!(missing.contains("run `taskhook webhooks register --source manus`") && !missing.contains("t0ken"), "{missing}");
-    // It is compared once an hour.
+    // As long as something is wrong, each round looks again.
     let id = harness.manus.register(KEY, "https://old.example.com/webhooks/manus/0ther");
-    harness.advance(Duration::from_mins(30)).await;
-    assert_eq!((registration(&harness).await, calls(&harness, "webhook.list")), (Some(missing), 1));
-    harness.advance(Duration::from_mins(31)).await;
+    harness.advance(INTERVAL).await;
     let other = registration(&harness).await.expect("another one is");
     assert!(other.contains("https://old.example.com/webhooks/manus/[redacted]") && !other.contains("0ther"), "{other}");
     assert!(other.contains(&format!("taskhook webhooks delete --source manus {id}")), "{other}");
     harness.manus.register(KEY, &harness.url("/webhooks/manus/t0ken"));
-    harness.advance(Duration::from_mins(61)).await;
+    harness.advance(INTERVAL).await;
     assert_eq!(registration(&harness).await, None);
+    // Else it is compared once an hour.
+    let asked = calls(&harness, "webhook.list");
     let second = harness.manus.register(KEY, &harness.url("/webhooks/manus/t0ken"));
-    harness.advance(Duration::from_mins(61)).await;
+    harness.advance(Duration::from_mins(30)).await;
+    assert_eq!((registration(&harness).await, calls(&harness, "webhook.list")), (None, asked));
+    harness.advance(Duration::from_mins(31)).await;
     let twice = registration(&harness).await.expect("two are");
     assert!(twice.starts_with("2 webhooks are registered") && twice.contains(&second), "{twice}");
     // What a call that fails says of it is nothing; it is asked again in the next round.

@@ -1,5 +1,6 @@
 //! Ends that no webhook told, of providers that have no list of tasks: Magic Hour and WebRun.
 
+use std::fs;
 use std::time::Duration;
 
 use serde_json::{Value, json};
@@ -7,6 +8,7 @@ use taskhook::simulator::Times;
 use taskhook::simulator::magic_hour::{self, MagicHour, Resource};
 use taskhook::simulator::webrun::{self, WebRun};
 use taskhook::simulator::{ApiFault, WrongAnswer};
+use taskhook::store::care;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
@@ -333,6 +335,37 @@ impl Browser {
             self.harness.advance(MINUTE).await;
         }
     }
+}
+
+#[tokio::test]
+async fn a_job_that_a_restore_has_at_work_again_goes_out_and_says_that_it_may_repeat() {
+    let mut films = Films::new(WITH_KEY).await;
+    let old = films.tracked(video()).await;
+    let (config, file) = (films.harness.store_config(), films.harness.folder().join("backup.db"));
+    care::backup(&config, &file, false, films.harness.clock.now(), &mut |_| {}).expect("a backup");
+    films.simulator.finish_all().await;
+    films.minutes(8).await;
+    assert_eq!(films.crm.take().len(), 1, "it was found and handed on, which the backup does not know");
+    films.harness.stop().await;
+    // The last of its threads lets go of the lock.
+    let lock = fs::File::open(format!("{}.lock", films.harness.database().display())).expect("a lock");
+    while lock.try_lock().is_err() {
+        tokio::task::yield_now().await;
+    }
+    drop(lock);
+    let mut restore = care::restore(&config, &file, films.harness.clock.now(), &mut |_| {}).expect("a backup of ours");
+    while restore.step(&mut |_| {}).expect("a step") {}
+    drop(restore);
+    films.harness.clock.advance(jiff::SignedDuration::from_secs(1));
+    films.harness.start().await;
+    // Nobody tells when it ended; of one that was told of since, it is known that nobody has it.
+    let new = films.tracked(video()).await;
+    films.simulator.finish_all().await;
+    films.minutes(12).await;
+    let mut told: Vec<_> =
+        films.crm.bodies().iter().map(|body| (body["event"]["task_id"].clone(), body["may_repeat"].clone())).collect();
+    told.sort_by_key(|(id, _)| *id == json!(new));
+    assert_eq!(told, [(json!(old), json!(true)), (json!(new), json!(false))]);
 }
 
 #[tokio::test]

@@ -9,7 +9,9 @@
 mod away;
 mod cluster;
 mod cut;
+mod failover;
 mod fleet;
+mod full;
 mod killed;
 mod load;
 mod pooler;
@@ -19,7 +21,7 @@ mod way;
 
 use std::time::Duration;
 
-use cluster::{Cluster, Pooler};
+use cluster::{Cluster, Pooler, Small};
 use fleet::{Fleet, LOOK_EVERY, REPLICAS};
 use load::Load;
 use way::{Manner, Way};

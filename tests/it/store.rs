@@ -11,12 +11,15 @@ mod files;
 mod hold;
 mod jobs;
 mod lanes;
+mod lists;
 mod look;
 mod opening;
 mod pages;
 mod plans;
+mod posts;
 mod replicas;
 mod restore;
+mod series;
 mod server;
 mod spending;
 mod sql;
@@ -38,7 +41,7 @@ use taskhook::setting::Size;
 use taskhook::store::model::{
     Appended, Capacity, Claimed, Finish, Job, JobKind, Lease, Move, NewDelivery, Setback, Stage, Tracked, Which, Work,
 };
-use taskhook::store::view::{EventDetail, EventFilter, Page, TaskFilter};
+use taskhook::store::view::{EventDetail, EventFilter, Page, RejectionFilter, TaskFilter};
 use taskhook::store::{Config, Error, Store};
 use tempfile::TempDir;
 use uuid::Uuid;
@@ -310,6 +313,7 @@ fn dump_file(connection: &Connection) -> Vec<String> {
         "files",
         "archiving",
         "own_keys",
+        "posts",
         "replays",
         "paused",
         "unwanted_files",

@@ -120,6 +120,18 @@ async fn a_ping_is_a_reason_to_fetch_the_task_with_its_files() {
     let kept = world.harness.admin(&format!("/api/v1/tasks/wr/{task}")).await;
     assert_eq!(kept["raw"]["taskId"], task);
     assert!(!kept.to_string().contains(&session), "{kept}");
+    // What it used counts on its day, once.
+    world.harness.restart().await;
+    let ping = world.simulator.deliveries().pop().expect("a ping");
+    assert!(ping.answer.contains("accepted"), "{ping:?}");
+    let day = json!({"day": "2026-01-15", "source": "wr", "credits": 0, "budget": null,
+        "usage": {"input_tokens": 8500, "output_tokens": 2300, "compute_seconds": 12.5, "cost_usd": 0.0124}});
+    assert_eq!(world.harness.list("credits").await, [day]);
+    let metrics = send(world.harness.admin_request(Method::GET, "/metrics")).await;
+    let metrics = String::from_utf8_lossy(&metrics.body).into_owned();
+    for line in ["taskhook_tokens_total{source=\"wr\",direction=\"input\"} 8500", "taskhook_cost_usd{source=\"wr\"} 0.0124"] {
+        assert!(metrics.contains(line), "{line}: {metrics}");
+    }
 }
 
 #[tokio::test]

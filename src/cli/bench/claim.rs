@@ -5,17 +5,14 @@
 
 use std::time::Duration;
 
-use jiff::Timestamp;
-use rusqlite::params;
 use serde_json::{Value, json};
 
 use super::super::output::{Column, Table};
 use super::super::{Context, Error, Result};
-use super::ground::{Place, Session, failed};
+use super::fill::{Rows, fill};
 use super::latency::Latencies;
 use super::progress::Counter;
 use super::{BENCH, Common, Stage, play};
-use crate::clock::rfc3339;
 use crate::store::Store;
 use crate::store::model::{Capacity, JobKind, Which};
 
@@ -25,8 +22,6 @@ const QUEUES: usize = 8;
 const DUE: u32 = 320;
 /// Claims that are not counted, so that all that is needed has been read once; and those that are.
 const CLAIMS: (usize, usize) = (40, 240);
-/// Jobs that one transaction makes.
-const STEP: u32 = 50_000;
 /// How long it may take until the store gives jobs out at all: another replica could have them.
 const PATIENCE: Duration = Duration::from_secs(10);
 
@@ -54,7 +49,10 @@ async fn measure(args: &Args, stage: &mut Stage<'_>) -> Result {
         let (place, made, now) = (stage.ground.place(folder.path()), Counter::default(), stage.clock.now());
         let store = Store::open(&place.store, stage.clock.clone()).await.map_err(Error::from)?;
         let all = jobs + DUE;
-        stage.progress.during(&format!("making {jobs} jobs"), all.into(), &made, fill(&place, all, now, &made)).await?;
+        stage
+            .progress
+            .during(&format!("making {jobs} jobs"), all.into(), &made, fill(&place, &ROWS, (all, now, DUE), &made))
+            .await?;
         let claimed = Counter::default();
         let claiming = claims(&store, stage, &claimed).await?;
         drop(store);
@@ -68,49 +66,10 @@ async fn measure(args: &Args, stage: &mut Stage<'_>) -> Result {
     Ok(())
 }
 
-/// Makes `all` deliveries with their jobs, the first of which are due.
-async fn fill(place: &Place, all: u32, now: Timestamp, made: &Counter) -> Result {
-    let steps = (0..all).step_by(STEP as usize).map(|from| (from + 1, (from + STEP).min(all)));
-    let Some(server) = place.server() else {
-        let (file, made) = (place.store.url.expose().trim_start_matches("sqlite://").to_owned(), made.clone());
-        let (steps, at) = (steps.collect::<Vec<_>>(), rfc3339(now));
-        let filling = tokio::task::spawn_blocking(move || -> rusqlite::Result<()> {
-            let connection = rusqlite::Connection::open(file)?;
-            connection.busy_timeout(PATIENCE)?;
-            // Their events are nobody's here.
-            connection.execute_batch("PRAGMA foreign_keys = OFF")?;
-            for (from, to) in steps {
-                connection.execute_batch("BEGIN IMMEDIATE")?;
-                for sql in SQLITE {
-                    connection.execute(sql, params![from, to, at, DUE])?;
-                }
-                connection.execute_batch("COMMIT")?;
-                made.add((to - from + 1).into());
-            }
-            // As the store does it by itself a little later.
-            connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(()))
-        });
-        let filled = filling.await.map_err(|error| Error::failed(format!("cannot make jobs: {error}")))?;
-        return Ok(filled.map_err(|error| Error::failed(format!("cannot make jobs: {error}")))?);
-    };
-    let session = server.connect().await?;
-    session.batch_execute(&format!("SET search_path = {}", place.store.schema)).await.map_err(failed)?;
-    for (from, to) in steps {
-        for sql in POSTGRES {
-            insert(&session, sql, from, to, now).await.map_err(failed)?;
-        }
-        made.add((to - from + 1).into());
-    }
-    // As the database does it by itself a little later. A checkpoint is not for everyone to ask for.
-    for table in ["jobs", "deliveries", "delivery_bodies"] {
-        session.batch_execute(&format!("VACUUM ANALYZE {table}")).await.map_err(failed)?;
-    }
-    drop(session.batch_execute("CHECKPOINT").await);
-    Ok(())
-}
+const ROWS: Rows = Rows { sqlite: &SQLITE, postgres: &POSTGRES, tables: &["jobs", "deliveries", "delivery_bodies"] };
 
-/// What makes the deliveries from one number to another, what they send, and their jobs. Those up to a number are due, the others from a
-/// day later on.
+/// What makes the deliveries from one number to another, what they send, and their jobs. Those up to the number ?4 are due, the others from
+/// a day later than ?3 on. Their events are nobody's here.
 const SQLITE: [&str; 3] = [
     "WITH RECURSIVE each (i) AS (SELECT ?1 UNION ALL SELECT i + 1 FROM each WHERE i < ?2) \
      INSERT INTO deliveries (seq, id, event, destination, route, lane, state, created_at) \
@@ -134,16 +93,6 @@ const POSTGRES: [&str; 3] = [
      $3::timestamptz + (CASE WHEN i <= $4::bigint THEN -i ELSE 86400 + i END) * interval '1 second', $3 \
      FROM generate_series($1::bigint, $2::bigint) AS i",
 ];
-
-async fn insert(
-    session: &Session,
-    sql: &str,
-    from: u32,
-    to: u32,
-    now: Timestamp,
-) -> std::result::Result<u64, tokio_postgres::Error> {
-    session.execute(sql, &[&i64::from(from), &i64::from(to), &now, &i64::from(DUE)]).await
-}
 
 /// Claims one job after the other; how long each took.
 async fn claims(store: &Store, stage: &Stage<'_>, claimed: &Counter) -> Result<Latencies> {

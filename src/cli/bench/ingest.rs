@@ -20,7 +20,8 @@ use super::{Common, Stage, play};
 const TASKS: usize = 100;
 
 /// Ratios that are told, where both were measured.
-const RATIOS: [(Server, Server); 7] = [
+const RATIOS: [(Server, Server); 8] = [
+    (Server::Watched, Server::Taskhook),
     (Server::Taskhook, Server::PgLimit),
     (Server::Taskhook, Server::PgEach),
     (Server::Replicas, Server::One),
@@ -50,6 +51,9 @@ pub(super) struct Args {
     /// PostgreSQL: also measure so many processes of taskhook that share the store and the load, beside one
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=16))]
     replicas: u16,
+    /// Also measure taskhook while so many dashboards are open, each with its stream and the page of events
+    #[arg(long, value_name = "N", default_value_t = 0, value_parser = clap::value_parser!(u16).range(0..=100))]
+    viewers: u16,
     #[command(flatten)]
     common: Common,
 }
@@ -66,7 +70,7 @@ impl Args {
         if self.replicas > 1 && !on_server {
             return Err(usage("`--replicas`: only a store with `--store postgres://…` can be shared".to_owned()).into());
         }
-        let obstacle = |server: Server| server.obstacle(on_server, self.replicas.into());
+        let obstacle = |server: Server| server.obstacle(on_server, self.replicas.into(), self.viewers.into());
         for server in &self.only {
             if let Some(obstacle) = obstacle(*server) {
                 return Err(usage(format!("`--only`: {} {obstacle}", server.name(self.replicas.into()))).into());
@@ -79,6 +83,7 @@ impl Args {
 
 async fn measure(args: &Args, servers: Vec<Server>, stage: &mut Stage<'_>) -> Result {
     let (events, connections, replicas) = (args.events as usize, usize::from(args.connections), usize::from(args.replicas));
+    let viewers = usize::from(args.viewers);
     let provider = Provider::start(TASKS).await?;
     let run = stage.clock.now().as_second();
     let maker = |signer| Maker { signer, tasks: Arc::clone(&provider.tasks), run, padding: 0 };
@@ -104,6 +109,9 @@ async fn measure(args: &Args, servers: Vec<Server>, stage: &mut Stage<'_>) -> Re
     if args.replicas > 1 {
         report.setting("replicas", args.replicas);
     }
+    if args.viewers > 0 {
+        report.setting("viewers", args.viewers);
+    }
     report.setting("body_bytes", loads[0].body_bytes());
     report.setting("headers", 12);
     let mut rounds: Vec<Vec<Measured>> = servers.iter().map(|_| Vec::new()).collect();
@@ -115,7 +123,7 @@ async fn measure(args: &Args, servers: Vec<Server>, stage: &mut Stage<'_>) -> Re
             }
             let (folder, done) = (stage.subfolder()?, Counter::default());
             let place = stage.ground.place(folder.path());
-            let trial = Trial { load, provider: &provider, connections, replicas, place: &place, done: &done };
+            let trial = Trial { load, provider: &provider, connections, replicas, viewers, place: &place, done: &done };
             let measuring = Box::pin(target::run(*server, &trial));
             let label = format!("round {round} of {}, {}", args.rounds, server.name(replicas));
             let measured = stage.progress.during(&label, args.events.into(), &done, measuring).await?;
@@ -134,7 +142,11 @@ async fn measure(args: &Args, servers: Vec<Server>, stage: &mut Stage<'_>) -> Re
 /// How a run went, as it goes.
 fn line(label: &str, measured: &Measured) -> String {
     let (run, p99) = (&measured.run, measured.run.latencies.quantile(0.99));
-    format!("{label}: {:.0} events/s, p99 {:.1} ms", run.per_second(), millis(p99))
+    let shown = match measured.shown {
+        (0, 0) => String::new(),
+        (messages, pages) => format!("; viewers got {messages} messages and {pages} pages"),
+    };
+    format!("{label}: {:.0} events/s, p99 {:.1} ms{shown}", run.per_second(), millis(p99))
 }
 
 fn tell(servers: &[Server], rounds: &[Vec<Measured>], args: &Args, stage: &mut Stage<'_>) {
@@ -195,6 +207,9 @@ fn tell(servers: &[Server], rounds: &[Vec<Measured>], args: &Args, stage: &mut S
     report.note("Figures are medians of the rounds; a ratio is the median of the rounds' own ratios, and what to quote: sender and server share the cores.");
     report.note("bare reads the body and answers. verify also checks the RSA signature and reads the event. limit also appends what the store keeps in a commit (the row, its key, the body) to a file, through the same HTTP stack, channel and group commit, one fdatasync a batch.");
     report.note("taskhook is the whole program, its workers on, into a log that writes nowhere. WORK DONE is how much of its work was done by the last answer; the rest is done later.");
+    if servers.contains(&Server::Watched) {
+        report.note("watched is taskhook while dashboards are open: each follows the stream, and loads the page of events again when there are news, at most every 3 s. They are in this process too, so what they read costs as well.");
+    }
     report.note("hmac is taskhook with a sender whose own secret verifies: nothing is to be proven.");
     if servers.contains(&Server::PgLimit) || servers.contains(&Server::PgEach) {
         report.note("pg-limit is verify with one writer that keeps a batch by one prepared INSERT into one table, as wide as the store's and with its unique keys (seq, id, key), and nothing else; pg-each is one such INSERT a request, on a pool of 16 connections. Both commit synchronously.");

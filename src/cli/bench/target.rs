@@ -23,6 +23,7 @@ use super::keep::{self, Keep, Offer};
 use super::load::{HMAC_SECRET, Load, MANUS_PATH, PUBLIC_URL, Run, closed_loop};
 use super::process::Home;
 use super::progress::Counter;
+use super::viewers::Viewers;
 use crate::app::{App, Start};
 use crate::clock::Clock;
 use crate::config::{Config, Inputs};
@@ -46,6 +47,8 @@ pub(super) enum Server {
     Taskhook,
     /// The same, to which the events come signed by HMAC
     Hmac,
+    /// With `--viewers`: the whole program, and so many look on
+    Watched,
     /// PostgreSQL: keeps events in one table, one statement and commit a batch
     PgLimit,
     /// PostgreSQL: one statement and commit an event, on a pool of 16 connections
@@ -57,13 +60,14 @@ pub(super) enum Server {
 }
 
 impl Server {
-    pub(super) const ALL: [Self; 9] = [
+    pub(super) const ALL: [Self; 10] = [
         Self::Bare,
         Self::Verify,
         Self::Limit,
         Self::PgLimit,
         Self::PgEach,
         Self::Taskhook,
+        Self::Watched,
         Self::Hmac,
         Self::One,
         Self::Replicas,
@@ -76,6 +80,7 @@ impl Server {
             Self::Verify => "verify".into(),
             Self::Limit => "limit".into(),
             Self::Taskhook => "taskhook".into(),
+            Self::Watched => "watched".into(),
             Self::Hmac => "hmac".into(),
             Self::PgLimit => "pg-limit".into(),
             Self::PgEach => "pg-each".into(),
@@ -86,12 +91,13 @@ impl Server {
 
     /// Whether it is the whole program.
     pub(super) fn is_whole(self) -> bool {
-        matches!(self, Self::Taskhook | Self::Hmac | Self::One | Self::Replicas)
+        matches!(self, Self::Taskhook | Self::Watched | Self::Hmac | Self::One | Self::Replicas)
     }
 
-    /// What keeps it from being measured, if something does: on a PostgreSQL, with so many replicas.
-    pub(super) fn obstacle(self, on_server: bool, replicas: usize) -> Option<&'static str> {
+    /// What keeps it from being measured, if something does: on a PostgreSQL, with so many replicas and viewers.
+    pub(super) fn obstacle(self, on_server: bool, replicas: usize, viewers: usize) -> Option<&'static str> {
         match self {
+            Self::Watched if viewers == 0 => Some("is there with `--viewers` only"),
             Self::PgLimit | Self::PgEach if !on_server => Some("is there with `--store postgres://…` only"),
             Self::One | Self::Replicas if replicas < 2 => Some("is there with `--replicas` only"),
             _ => None,
@@ -168,6 +174,8 @@ pub(super) struct Measured {
     pub(super) run: Run,
     /// Of the whole program: events whose work was not all done by the last answer.
     pub(super) waiting: Option<i64>,
+    /// The messages and pages that viewers got.
+    pub(super) shown: (usize, usize),
 }
 
 /// What a server is sent, where it lies, and who is told how far it is.
@@ -177,6 +185,8 @@ pub(super) struct Trial<'a> {
     pub(super) connections: usize,
     /// How many processes share the store, of the server that is several.
     pub(super) replicas: usize,
+    /// How many look on, where some do.
+    pub(super) viewers: usize,
     /// Fresh.
     pub(super) place: &'a Place,
     pub(super) done: &'a Counter,
@@ -191,23 +201,26 @@ impl Trial<'_> {
 /// Runs `server`, sends it the load, and stops it.
 pub(super) async fn run(server: Server, trial: &Trial<'_>) -> Result<Measured> {
     match server {
-        Server::Taskhook | Server::Hmac => whole(trial).await,
+        Server::Taskhook | Server::Hmac => whole(trial, 0).await,
+        Server::Watched => whole(trial, trial.viewers).await,
         Server::One => processes(1, trial).await,
         Server::Replicas => processes(trial.replicas, trial).await,
         _ => part(server, trial).await,
     }
 }
 
-/// The whole program, within this process as the parts of it are.
-async fn whole(trial: &Trial<'_>) -> Result<Measured> {
+/// The whole program, within this process as the parts of it are, and so many that look on.
+async fn whole(trial: &Trial<'_>, viewers: usize) -> Result<Measured> {
     let (config, clock) = (config(trial.provider, trial.place)?, Clock::system());
     let start = Start { clock: clock.clone(), format: Format::Text, output: Output::Null, names: Names::System, by_itself: true };
     let app = App::start(&config, start).await.map_err(|error| refused(&error))?;
     app.keys.load("manus").await.map_err(|error| Error::failed(format!("no key from the simulator: {error}")))?;
+    let viewers = Viewers::open(viewers, app.admin, &clock).await?;
     let run = trial.send(&[app.public], &clock).await?;
+    let shown = viewers.close();
     let waiting = Some(app.store.backlog().await.map_err(Error::from)?.events);
     app.stop().await;
-    Ok(Measured { run, waiting })
+    Ok(Measured { run, waiting, shown })
 }
 
 /// So many processes of the whole program, which share the store and the load.
@@ -225,7 +238,7 @@ async fn processes(count: usize, trial: &Trial<'_>) -> Result<Measured> {
     for (home, process) in homes.iter().zip(running) {
         home.stop(process).await?;
     }
-    Ok(Measured { run, waiting })
+    Ok(Measured { run, waiting, shown: (0, 0) })
 }
 
 /// A server that is not the whole program.
@@ -256,7 +269,7 @@ async fn part(server: Server, trial: &Trial<'_>) -> Result<Measured> {
         },
         server::serve(listener, router, 1024, Duration::from_secs(10), stop.clone()),
     );
-    Ok(Measured { run: run?, waiting: None })
+    Ok(Measured { run: run?, waiting: None, shown: (0, 0) })
 }
 
 /// The configuration of the whole program, as it reads it.

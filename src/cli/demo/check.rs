@@ -5,7 +5,7 @@ use crate::cli::{Error, Failure, Result};
 use crate::simulator::Delivery;
 use crate::store;
 use crate::store::model::Like;
-use crate::store::view::{DeliveryRow, EventFilter, EventRow, Page};
+use crate::store::view::{DeliveryRow, EventFilter, EventRow, Page, RejectionFilter};
 
 /// How many rows of a list are looked at; a round makes fewer.
 const ROWS: usize = 200;
@@ -145,7 +145,7 @@ pub(super) async fn refused(
 ) -> Result<Check> {
     let newest = Page { limit: 20, cursor: None };
     let (mut seen, mut told) = (0, false);
-    for row in stage.store.rejections(newest).await.map_err(unread)?.data {
+    for row in stage.store.rejections(RejectionFilter::default(), newest).await.map_err(unread)?.data {
         // Others may try as well, and the ring holds earlier rounds.
         let Some(rejection) = stage.store.rejection(row.id).await.map_err(unread)? else { continue };
         if of_round(&rejection.body) && row.code == code {

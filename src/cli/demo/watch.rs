@@ -8,7 +8,7 @@ use super::news::{Actor, Line, Tone};
 use super::round::LOOK_EVERY;
 use super::stage::Stage;
 use crate::cli::Result;
-use crate::store::view::{EventFilter, Page, TaskFilter};
+use crate::store::view::{EventFilter, Page, RejectionFilter, TaskFilter};
 
 /// How many of the newest rows are looked at; a round makes fewer.
 const ROWS: usize = 50;
@@ -49,13 +49,13 @@ impl<'a> Watcher<'a> {
         let page = || Page { limit: ROWS, cursor: None };
         let tasks = stage
             .store
-            .tasks(TaskFilter { source: Some(stage.source.to_owned()), state: None }, page())
+            .tasks(TaskFilter { source: Some(stage.source.to_owned()), ..TaskFilter::default() }, page())
             .await
             .map_err(unread)?
             .data;
         let quarantined = EventFilter { state: Some("quarantined".to_owned()), ..EventFilter::default() };
         let events = stage.store.events(quarantined, page()).await.map_err(unread)?.data;
-        let rejections = stage.store.rejections(page()).await.map_err(unread)?.data;
+        let rejections = stage.store.rejections(RejectionFilter::default(), page()).await.map_err(unread)?.data;
         let now = stage.clock.now();
         let mut is_new = |key: String| {
             let new = !self.known.contains(&key);

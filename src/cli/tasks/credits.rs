@@ -1,8 +1,14 @@
-//! `taskhook tasks credits`: what tasks cost, by day and source.
+//! `taskhook tasks credits`: what tasks cost and used, by day and source.
+
+use serde_json::Value;
 
 use crate::cli::client::Client;
 use crate::cli::output::{self, Column, Table, text};
 use crate::cli::{Context, Result, runtime};
+
+/// What is told of usage, and the titles of its columns.
+const USED: [(&str, &str); 4] =
+    [("input_tokens", "TOKENS IN"), ("output_tokens", "TOKENS OUT"), ("compute_seconds", "SECONDS"), ("cost_usd", "US DOLLARS")];
 
 /// What is asked for.
 #[derive(Debug, clap::Args)]
@@ -27,12 +33,51 @@ pub(super) fn run(args: &Args, client: &Client, context: &mut Context<'_>) -> Re
     }
     let rows = answer["data"].as_array().map_or(&[][..], Vec::as_slice);
     if rows.is_empty() {
-        return Ok(writeln!(context.err, "No credits were spent in the last {} day(s), as far as is known.", args.days)?);
+        return Ok(writeln!(context.err, "Nothing was spent in the last {} day(s), as far as is known.", args.days)?);
     }
-    let mut table =
-        Table::new(&[Column::Whole("DAY"), Column::Cut("SOURCE"), Column::Number("CREDITS"), Column::Number("BUDGET")]);
+    Ok(table(rows).fit(context.out, context.width)?)
+}
+
+fn table(rows: &[Value]) -> Table {
+    let mut columns = vec![Column::Whole("DAY"), Column::Cut("SOURCE"), Column::Number("CREDITS"), Column::Number("BUDGET")];
+    // Most providers tell nothing of it.
+    let used: Vec<_> = USED.iter().filter(|(name, _)| rows.iter().any(|row| row["usage"][name].as_f64() != Some(0.0))).collect();
+    columns.extend(used.iter().map(|(_, title)| Column::Number(title)));
+    let mut table = Table::new(&columns);
     for row in rows {
-        table.row([&text(row, "day"), &text(row, "source"), &text(row, "credits"), &text(row, "budget")]);
+        let cost = ["day", "source", "credits", "budget"].map(|name| text(row, name));
+        table.cells(cost.into_iter().chain(used.iter().map(|(name, _)| text(&row["usage"], name))));
     }
-    Ok(table.write(context.out)?)
+    table
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn told(credits: u32, dollars: f64) -> Value {
+        let usage = json!({"input_tokens": 0, "output_tokens": 0, "compute_seconds": 0, "cost_usd": dollars});
+        json!({"day": "2026-01-15", "source": "wr", "credits": credits, "budget": null, "usage": usage})
+    }
+
+    fn shown(rows: &[Value]) -> String {
+        let mut out = Vec::new();
+        table(rows).write(&mut out).unwrap();
+        String::from_utf8(out).unwrap()
+    }
+
+    #[test]
+    fn what_no_provider_tells_has_no_column() {
+        insta::assert_snapshot!(shown(&[told(5, 0.0)]), @"
+        DAY         SOURCE  CREDITS  BUDGET
+        2026-01-15  wr            5
+        ");
+        insta::assert_snapshot!(shown(&[told(5, 0.0), told(0, 0.0124)]), @"
+        DAY         SOURCE  CREDITS  BUDGET  US DOLLARS
+        2026-01-15  wr            5                   0
+        2026-01-15  wr            0              0.0124
+        ");
+    }
 }

@@ -10,7 +10,7 @@ use crate::text::one_line;
 /// The most characters of what a task answered that are shown.
 const ANSWER: usize = 4000;
 
-pub(super) fn write(out: &mut dyn Write, shown: &Value) -> io::Result<()> {
+pub(super) fn write(out: &mut dyn Write, width: u16, shown: &Value) -> io::Result<()> {
     let task = &shown["task"];
     let proof = match text(shown, "proof") {
         proof if proof.is_empty() => "nothing yet: its events wait".to_owned(),
@@ -27,6 +27,7 @@ pub(super) fn write(out: &mut dyn Write, shown: &Value) -> io::Result<()> {
             ("state", text(shown, "state")),
             ("stop reason", text(shown, "stop_reason")),
             ("credits", text(shown, "credits")),
+            ("used", used(&task["usage"])),
             ("model", text(task, "model")),
             ("proven by", proof),
             ("first seen", text(shown, "first_seen_at")),
@@ -52,12 +53,12 @@ pub(super) fn write(out: &mut dyn Write, shown: &Value) -> io::Result<()> {
             table.row([&text(file, "name"), &text(file, "size_bytes"), &text(file, "status"), &text(file, "reason")]);
         }
         writeln!(out)?;
-        table.write(out)?;
+        table.fit(out, width)?;
     }
     let events = listed("events");
     if !events.is_empty() {
         writeln!(out)?;
-        super::super::events::table(events).write(out)?;
+        super::super::events::table(events).fit(out, width)?;
     }
     let timeline = listed("timeline");
     if !timeline.is_empty() {
@@ -69,7 +70,7 @@ pub(super) fn write(out: &mut dyn Write, shown: &Value) -> io::Result<()> {
             table.row([&here, &there, &text(moment, "kind"), &text(moment, "text")]);
         }
         writeln!(out)?;
-        table.write(out)?;
+        table.fit(out, width)?;
     }
     Ok(())
 }
@@ -103,4 +104,16 @@ fn second(at: &str) -> String {
 /// The time of a day.
 fn time(at: &str) -> String {
     at.get(11..19).unwrap_or_default().to_owned()
+}
+
+/// What a task used, as far as its provider tells.
+fn used(usage: &Value) -> String {
+    let parts = [
+        ("input_tokens", "", " tokens in"),
+        ("output_tokens", "", " tokens out"),
+        ("compute_seconds", "", " s"),
+        ("cost_usd", "$", ""),
+    ];
+    let told = parts.iter().filter(|(name, ..)| !usage[name].is_null());
+    told.map(|(name, before, behind)| format!("{before}{}{behind}", text(usage, name))).collect::<Vec<_>>().join(", ")
 }

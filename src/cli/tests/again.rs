@@ -5,11 +5,13 @@ use serde_json::{Value, json};
 use super::site::{Front, Site};
 
 /// A taskhook that asks nobody, and its only destination.
-fn with_destination() -> (Site, Front) {
+pub(super) fn with_destination() -> (Site, Front) {
     let mut site = Site::stopped(&[
         ("TASKHOOK__SOURCES__MANUS__VERIFY", "none"),
         ("TASKHOOK__SOURCES__MANUS__FETCH", "off"),
         ("TASKHOOK__DESTINATIONS__CRM__KIND", "http"),
+        // What is noticed of dead letters comes when it comes.
+        ("TASKHOOK__WATCH__DEAD_LETTER", "off"),
     ]);
     let crm = site.another_front();
     site.set("TASKHOOK__DESTINATIONS__CRM__URL", &format!("http://{}/hook", crm.address));
@@ -20,7 +22,7 @@ fn with_destination() -> (Site, Front) {
 }
 
 /// Sends events that the destination refuses for good; the ids of their deliveries, the first first.
-fn dead(site: &Site, crm: &Front, names: &[&str]) -> Vec<String> {
+pub(super) fn dead(site: &Site, crm: &Front, names: &[&str]) -> Vec<String> {
     crm.answer("410 Gone", "", "");
     for name in names {
         let detail = json!({"task_id": name, "task_title": "A title", "task_url": "https://manus.im/app/x", "message": "Done",

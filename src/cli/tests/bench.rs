@@ -23,6 +23,7 @@ fn benches_are_listed() {
                 goes
       kill      Kill a `serve` under load, again and again, and look for everything that it acknowledged
       claim     What one claim costs with few and with many waiting jobs
+      pages     How long pages take with a long past in the store
 
     Options:
           --config <FILE>

@@ -341,6 +341,38 @@ fn a_check_names_each_problem_and_what_to_do() {
 }
 
 #[test]
+fn a_check_tries_the_collector_of_traces() {
+    let mut site = Site::stopped(&[]);
+    let address = site.front.address;
+    site.set("TASKHOOK__TRACE__ENDPOINT", &format!("http://{address}"));
+    site.set("TASKHOOK__TRACE__HEADERS", "authorization=Bearer s3cret");
+    let traces = |site: &Site| {
+        let (_, out, _) = site.shell(&["check"]);
+        assert!(!out.contains("s3cret"), "{out}");
+        let lines = out.lines().skip_while(|line| !line.contains("traces:"));
+        lines.take_while(|line| line.contains("traces:") || line.contains("hint")).collect::<Vec<_>>().join("\n")
+    };
+    let mut told = Vec::new();
+    for status in ["200 OK", "401 Unauthorized", "404 Not Found", "503 Service Unavailable"] {
+        site.front.answer(status, "", "s3cret");
+        told.push(traces(&site));
+    }
+    site.set("TASKHOOK__TRACE__ENDPOINT", "http://127.0.0.1:1/otlp");
+    told.push(traces(&site));
+    insta::assert_snapshot!(told.join("\n"), @"
+    ok       traces: http://PUBLIC/v1/traces takes spans
+    problem  traces: http://PUBLIC/v1/traces takes no spans: 401 Unauthorized
+             hint: set what the collector asks for in `trace.headers`
+    problem  traces: http://PUBLIC/v1/traces takes no spans: 404 Not Found
+             hint: `trace.endpoint` must be a collector's address for OTLP over HTTP, by custom port 4318
+    problem  traces: http://PUBLIC/v1/traces takes no spans: 503 Service Unavailable
+             hint: look at the collector's own log
+    problem  traces: http://127.0.0.1:1/otlp/v1/traces takes no spans: cannot connect: Connection refused (os error 111)
+             hint: does a collector listen there? OTLP over HTTP has port 4318 by custom, gRPC 4317
+    ");
+}
+
+#[test]
 fn a_check_tries_the_archive_and_the_address_of_files() {
     let mut site = Site::start(&[]);
     std::fs::write(site.folder.path().join("blocked"), "").unwrap();

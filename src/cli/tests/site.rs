@@ -86,14 +86,14 @@ pub(in crate::cli) struct Line {
 impl Line {
     pub(in crate::cli) fn run(self, out: &mut dyn Write, err: &mut dyn Write) -> Exit {
         let Self { arguments, env, directory } = self;
-        run(World { arguments, env, directory, out, err, terminal: false, out_terminal: false, input: None })
+        run(World { arguments, env, directory, out, err, terminal: false, out_terminal: false, width: None, input: None })
     }
 
     /// The same, at a terminal where a person types `typed`.
     pub(in crate::cli) fn run_with(self, typed: &str, out: &mut dyn Write, err: &mut dyn Write) -> Exit {
         let Self { arguments, env, directory } = self;
         let input: Option<&mut dyn BufRead> = Some(&mut typed.as_bytes());
-        run(World { arguments, env, directory, out, err, terminal: false, out_terminal: false, input })
+        run(World { arguments, env, directory, out, err, terminal: false, out_terminal: false, width: None, input })
     }
 }
 

@@ -15,11 +15,11 @@ use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 use super::super::client::{Client, Fault};
-use super::super::reach::reach;
 use super::super::webhooks::Registrar;
 use super::super::{Context, Error, Result};
 use super::agent::{Found, Search, Tunnel};
 use super::entry::{Entry, State};
+use crate::action::reach::reach;
 use crate::clock::Clock;
 use crate::config::Config;
 use crate::public_url::LEASE;

@@ -3,7 +3,8 @@
 use url::Url;
 
 use super::super::webhooks::Registrar;
-use super::super::{Context, Result, reach};
+use super::super::{Context, Result};
+use crate::action::reach;
 use crate::text::one_line;
 
 /// The most that are looked at.

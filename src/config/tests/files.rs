@@ -53,6 +53,7 @@ fn the_example_loads_with_everything_switched_on() {
             "secrets/slack_webhook_url" => "https://hooks.slack.com/services/T0/B0/x",
             "secrets/slack_token" => "xoxb-1",
             "secrets/smtp_url" => "smtps://user:pass@mail.example.com",
+            "secrets/trace_headers" => "authorization=Bearer x\n",
             "secrets/store_listen_url" | "secrets/db_url" => "postgres://user:pass@db.example.com/results",
             // Good for whatever else a secret is for.
             _ => "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw",

@@ -77,6 +77,19 @@ fn off_loopback_the_admin_listener_needs_a_token() {
 }
 
 #[test]
+fn a_token_to_look_with_is_another_than_the_one_to_act_with() {
+    let setup = Setup::whole().env("TASKHOOK__ADMIN__READ_TOKEN", "secret-1");
+    insta::assert_snapshot!(setup.errors(), @"
+    error: environment variable `TASKHOOK__ADMIN__READ_TOKEN`: `admin.read_token` keeps nobody out as long as `admin.token` is not set
+    hint: set `admin.token`, or `admin.token_file`, as well
+    ");
+    let setup = setup.env("TASKHOOK__ADMIN__TOKEN", "secret-1");
+    insta::assert_snapshot!(setup.errors(), @"error: environment variable `TASKHOOK__ADMIN__READ_TOKEN`: `admin.read_token` is the same as `admin.token`: who has it may do everything");
+    let config = setup.env("TASKHOOK__ADMIN__TOKEN", "secret-2").load();
+    assert_eq!(config.admin.read_token.unwrap().expose(), "secret-1");
+}
+
+#[test]
 fn the_listeners_do_not_overlap() {
     insta::assert_snapshot!(Setup::whole().env("PORT", "8081").errors(), @"
     error: `admin.listen` (127.0.0.1:8081) overlaps with `server.listen` (0.0.0.0:8081)
@@ -149,11 +162,11 @@ fn what_is_wrong_with_the_url_of_a_postgresql_is_told_without_its_password() {
     .into();
     insta::assert_snapshot!(told.join("\n"), @"
     error: environment variable `TASKHOOK__STORE__URL`: `store.url` cannot be used: it names no database; write `postgres://user:password@host/database`
-    error: environment variable `TASKHOOK__STORE__URL`: `store.url` cannot be used: it is no URL: empty host
-    error: environment variable `TASKHOOK__STORE__URL`: `store.url` cannot be used: it is no URL: invalid port number
+    error: environment variable `TASKHOOK__STORE__URL`: `store.url` cannot be used: it names no host; write `postgres://user:password@host/database`
+    error: environment variable `TASKHOOK__STORE__URL`: `store.url` cannot be used: invalid connection string: invalid value for option `port`
     error: environment variable `TASKHOOK__STORE__URL`: `store.url` cannot be used: `sslmode` is `disable`, `prefer`, `require` or `verify-full`
-    error: environment variable `TASKHOOK__STORE__URL`: `store.url` cannot be used: invalid connection string
-    error: environment variable `TASKHOOK__STORE__URL`: `store.url` cannot be used: invalid connection string
+    error: environment variable `TASKHOOK__STORE__URL`: `store.url` cannot be used: invalid connection string: it sets something behind its `?` that is not known; in a password, `@`, `/` and `?` are `%40`, `%2F` and `%3F`
+    error: environment variable `TASKHOOK__STORE__URL`: `store.url` cannot be used: invalid connection string: invalid value for option `connect_timeout`
     ");
 }
 
@@ -313,6 +326,31 @@ fn an_archive_is_somewhere_and_has_room() {
         .load();
     assert_eq!(secret.archive.secret_access_key.as_ref().unwrap().expose(), "s3-secret");
     assert!(!format!("{secret:?}{}", secret.to_toml()).contains("s3-secret"));
+}
+
+#[test]
+fn traces_go_to_an_address_and_what_the_collector_asks_for_stays_secret() {
+    let wrong = Setup::whole()
+        .file("[trace]\nendpoint = \"localhost:4318\"\nsample = 2")
+        .env("TASKHOOK__TRACE__HEADERS", "a=b,secret-1")
+        .env("TASKHOOK__TRACE__SERVICE_NAME", " ");
+    insta::assert_snapshot!(wrong.errors(), @r#"
+    error: taskhook.toml:2:1: `trace.endpoint` must begin with https:// or http://, such as "http://localhost:4318"
+    error: environment variable `TASKHOOK__TRACE__HEADERS`: `trace.headers` (number 2) is not of the form `NAME=VALUE`
+    error: environment variable `TASKHOOK__TRACE__SERVICE_NAME`: `trace.service_name` is empty
+    error: taskhook.toml:3:1: `trace.sample` is 2, which is no share: 0 is none, 1 is all
+    "#);
+    assert_eq!(Setup::whole().load().trace.endpoint, None, "off, unless somebody says where to");
+    // What is meant for others on the machine sets nothing.
+    assert_eq!(Setup::whole().env("OTEL_EXPORTER_OTLP_ENDPOINT", "http://localhost:4318").load().trace.endpoint, None);
+    let trace = Setup::whole()
+        .env("TASKHOOK__TRACE__ENDPOINT", "http://localhost:4318")
+        .env("TASKHOOK__TRACE__HEADERS_FILE", "headers")
+        .env("TASKHOOK__TRACE__SAMPLE", "0.25")
+        .write("headers", "authorization=Bearer very-secret\nx-scope=a\n")
+        .load();
+    assert_eq!((trace.trace.sample, trace.trace.check().len()), (0.25, 0));
+    assert!(!format!("{trace:?}{}", trace.to_toml()).contains("very-secret"));
 }
 
 #[test]

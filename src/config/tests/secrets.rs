@@ -118,6 +118,33 @@ fn the_url_of_a_database_may_be_in_a_file_and_is_shown_without_its_password() {
 }
 
 #[test]
+fn a_url_of_several_servers_is_shown_without_its_password_wherever_that_stands() {
+    let shown = |url: &str| {
+        let config = Setup::whole().env("TASKHOOK__STORE__URL", url).file("[archive]\nurl = \"off\"").load();
+        let text = config.to_toml();
+        assert!(!text.contains("hush") && !format!("{config:?}").contains("hush"), "{text}");
+        text.lines().find(|line| line.contains("url = \"postgres")).unwrap().to_owned()
+    };
+    let lines = [
+        "postgres://me:hush@one:5432,two:5433/taskhook?sslmode=require",
+        "postgresql://me@one:5432,two/taskhook?password=hush&application_name=hooks",
+        "postgres://me:hu%40sh-hush@[::1]:5432,10.0.0.2:5433/taskhook?sslmode=disable",
+        "postgres://me:a?hush/b@one,two/taskhook",
+        "postgres://one:5432,two:5432/taskhook",
+        "postgres://me@one,two/taskhook?p%61ssword=hush",
+    ]
+    .map(shown);
+    insta::assert_snapshot!(lines.join("\n"), @r#"
+    url = "postgres://me:redacted@one:5432,two:5433/taskhook?sslmode=require"
+    url = "postgresql://me@one:5432,two/taskhook?password=redacted&application_name=hooks"
+    url = "postgres://me:redacted@[::1]:5432,10.0.0.2:5433/taskhook?sslmode=disable"
+    url = "postgres://me:redacted@one,two/taskhook"
+    url = "postgres://one:5432,two:5432/taskhook"
+    url = "postgres://me@one,two/taskhook?p%61ssword=redacted"
+    "#);
+}
+
+#[test]
 fn the_file_of_the_admin_token_is_left_to_who_serves() {
     let setup = Setup::whole().env("TASKHOOK__ADMIN__LISTEN", "0.0.0.0:8081").env("TASKHOOK__ADMIN__TOKEN_FILE", "nowhere");
     let admin = setup.load().admin;

@@ -28,6 +28,7 @@ use crate::http::{self, Answer};
 use crate::retry::{self, Failure};
 use crate::route::Envelope;
 use crate::setting::Secret;
+use crate::telemetry::trace::here;
 use crate::template::{Context, Escape, Template};
 use crate::text::one_line;
 
@@ -205,6 +206,7 @@ impl Slack {
         };
         let request = request.header(CONTENT_TYPE, "application/json; charset=utf-8").body(message.to_string());
         let answer = http::send_for_status(request, self.timeout, MAX_ANSWER).await.map_err(|error| unanswered(&error))?;
+        here().set("http.response.status_code", answer.status.as_u16());
         self.judge(&answer)
     }
 

@@ -28,11 +28,11 @@ fn what_cannot_work_is_refused_at_start() {
     insta::assert_snapshot!(refusals.join("\n"), @r#"
     `url` must begin with postgres:// or sqlite://
     `url` names no file; write `sqlite:///var/lib/results.db`
-    `url` is no URL: empty host
+    `url` names no host; write `postgres://user:password@host/database`
     `url` names no database; write `postgres://user:password@host/database`
     `url`: `sslmode` is `disable`, `prefer`, `require` or `verify-full`
     `url`: instead of `sslrootcert`, set `ca_file`
-    `url`: invalid connection string
+    `url`: invalid connection string: it sets something behind its `?` that is not known; in a password, `@`, `/` and `?` are `%40`, `%2F` and `%3F`
     `statement`: it is empty; write `INSERT INTO … VALUES (:delivery_id, …)`
     `statement`: there is more than one statement; a delivery is one
     `values`: `delivery_id` is always there; leave it out

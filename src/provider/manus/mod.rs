@@ -291,10 +291,9 @@ impl super::Account for Account {
         }
     }
 
-    fn turn(&self, task_id: &str, raw: &str, anchor: &str) -> Option<Fetched> {
-        let raw: Value = serde_json::from_str(raw).ok()?;
+    fn turn(&self, task_id: &str, raw: &Value, anchor: &str) -> Option<Fetched> {
         // Answers of the other version may be there, from before the configuration was changed.
-        if raw.get("detail").is_some() { v2::turn(task_id, &raw, anchor) } else { v1::turn(task_id, &raw, anchor) }
+        if raw.get("detail").is_some() { v2::turn(task_id, raw, anchor) } else { v1::turn(task_id, raw, anchor) }
     }
 
     fn recovered(&self, lost: &Lost<'_>) -> Option<Recovered> {

@@ -1,5 +1,7 @@
 //! What finding stops that no webhook told asks of a provider.
 
+use serde_json::Value;
+
 use super::Source;
 use crate::provider::{ApiError, Expected, ListPage, Lost, Recovered, Rounds};
 use crate::task;
@@ -64,7 +66,13 @@ impl Source {
     /// The task as it stood at the stop `anchor`, from answers that were kept ([`task::Fetched::raw`]); `None` where they do not show that.
     #[must_use]
     pub fn turn(&self, task_id: &str, raw: &str, anchor: &str) -> Option<task::Fetched> {
-        self.account.turn(task_id, raw, anchor)
+        self.account.turn(task_id, &serde_json::from_str(raw).ok()?, anchor)
+    }
+
+    /// What the task asked at the stop `anchor`, from answers that were kept; `None` where they do not show that.
+    #[must_use]
+    pub fn asked(&self, task_id: &str, raw: &Value, anchor: &str) -> Option<String> {
+        self.account.turn(task_id, raw, anchor)?.task.question?.text
     }
 
     /// The event that a webhook should have been; `None` for what is no stop.

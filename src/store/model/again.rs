@@ -31,10 +31,10 @@ pub struct Like {
     pub task: Option<String>,
     /// The state, of the event or of the delivery.
     pub state: Option<String>,
-    /// The event was received then or later.
+    /// The event was received, or the delivery made, then or later.
     #[serde(with = "clock::optional")]
     pub since: Option<Timestamp>,
-    /// The event was received before then.
+    /// The event was received, or the delivery made, before then.
     #[serde(with = "clock::optional")]
     pub until: Option<Timestamp>,
     /// The delivery's destination.

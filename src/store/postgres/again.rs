@@ -26,6 +26,11 @@ impl Postgres {
         self.and_ring(transact!(self.sessions(), Write, |tx| retry_one(&tx, id, now)))
     }
 
+    pub(in crate::store) async fn event_seq(&self, id: &str) -> Result<Option<i64>, Error> {
+        let Some(id) = whole_id(id) else { return Ok(None) };
+        transact!(self.sessions(), Read, |tx| event(&tx, id))
+    }
+
     pub(in crate::store) async fn discard_delivery(&self, id: &str, now: Timestamp) -> Result<Discarded, Error> {
         let Some(id) = whole_id(id) else { return Ok(Discarded::Unknown) };
         self.and_ring(transact!(self.sessions(), Write, |tx| discard_one(&tx, id, now)))
@@ -124,6 +129,11 @@ async fn delivery(tx: &Tx, id: Uuid) -> Result<Option<i64>, Error> {
     Ok(tx.maybe("SELECT seq FROM deliveries WHERE id = $1", args![id]).await?.map(|row| row.get(0)))
 }
 
+/// The row of the event `id`.
+async fn event(tx: &Tx, id: Uuid) -> Result<Option<i64>, Error> {
+    Ok(tx.maybe("SELECT seq FROM events WHERE id = $1", args![id]).await?.map(|row| row.get(0)))
+}
+
 async fn retry_one(tx: &Tx, id: Uuid, now: Timestamp) -> Result<Retried, Error> {
     let Some(row) = delivery(tx, id).await? else { return Ok(Retried::Unknown) };
     hold(tx, &[row]).await?;
@@ -138,9 +148,8 @@ async fn discard_one(tx: &Tx, id: Uuid, now: Timestamp) -> Result<Discarded, Err
 
 async fn replay_one(tx: &Tx, id: Uuid, now: Timestamp) -> Result<Replayed, Error> {
     intake::catch_up(tx, now).await?;
-    let found = tx.maybe("SELECT seq FROM events WHERE id = $1", args![id]).await?;
-    let Some(row) = found else { return Ok(Replayed::Unknown) };
-    Ok(replay(tx, &[row.get(0)], now).await?.pop().unwrap_or(Replayed::Unknown))
+    let Some(row) = event(tx, id).await? else { return Ok(Replayed::Unknown) };
+    Ok(replay(tx, &[row], now).await?.pop().unwrap_or(Replayed::Unknown))
 }
 
 /// Where a delivery stands.
@@ -302,7 +311,7 @@ async fn matching(tx: &Tx, select: &Select, after: i64) -> Result<Matching, Erro
                 "SELECT deliveries.seq FROM deliveries JOIN events ON events.seq = deliveries.event \
                  WHERE deliveries.seq >= $1 AND deliveries.seq <= $2 AND ($4::text IS NULL OR events.source = $4) \
                  AND ($5::text IS NULL OR events.type = $5) AND ($6::text IS NULL OR events.task_id = $6) \
-                 AND ($7::timestamptz IS NULL OR events.received_at >= $7) AND ($8::timestamptz IS NULL OR events.received_at < $8) \
+                 AND ($7::timestamptz IS NULL OR deliveries.created_at >= $7) AND ($8::timestamptz IS NULL OR deliveries.created_at < $8) \
                  AND deliveries.state = coalesce($9, 'dead') AND ($10::text IS NULL OR deliveries.destination = $10) \
                  AND ($11::text IS NULL OR deliveries.route = $11) ORDER BY deliveries.seq LIMIT $3",
                 args![first, stretch, number(STEP), source, kind, task, since, until, state, destination, route],

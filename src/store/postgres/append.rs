@@ -19,9 +19,9 @@ use uuid::Uuid;
 use super::Postgres;
 use super::beat::Reach;
 use super::crowd::Crowd;
-use super::session::{Args, Sessions, Tx, args, clean, column, retry, transact, within};
+use super::session::{Args, Kind, Sessions, Tx, args, clean, column, retry, transact, within};
 use crate::clock::Clock;
-use crate::event::{First, Key, NewEvent, content_digest};
+use crate::event::{First, Key, NewEvent, Verification, content_digest};
 use crate::store::model::{Appended, Queue};
 use crate::store::{Error, HOMELESS};
 
@@ -35,6 +35,8 @@ const ENOUGH: usize = 24;
 const GATHER: usize = 8;
 /// The most bytes of events in one transaction.
 const BATCH_BYTES: usize = 8 << 20;
+/// How many bytes must find room for a database not to be full any more.
+const TRIAL: usize = 64 << 10;
 
 /// An event that waits to be kept.
 struct Offer {
@@ -95,9 +97,45 @@ impl Postgres {
     }
 
     pub(in crate::store) async fn check(&self) -> Result<(), Error> {
-        self.shared.appender.reach.check()?;
-        transact!(self.sessions(), Write, |tx| check(&tx))
+        let (reach, sessions) = (&self.shared.appender.reach, self.sessions());
+        reach.check()?;
+        transact!(sessions, Write, |tx| check(&tx))?;
+        if reach.is_full() {
+            // Once this says so, a balancer sends nobody who would find out that there is room again.
+            within(try_out(sessions)).await.inspect_err(|error| reach.heard_no(error))?;
+            reach.has_room();
+        }
+        Ok(())
     }
+}
+
+/// Keeps an event as large as most, and undoes it: where there is no room, that takes none.
+async fn try_out(sessions: &Sessions) -> Result<(), Error> {
+    let mut body = vec![0; TRIAL];
+    // What can be compressed would need less.
+    aws_lc_rs::rand::fill(&mut body).map_err(|_| Error::Database("there are no random bytes".to_owned()))?;
+    let (id, word) = (Uuid::now_v7(), "trial".to_owned());
+    let event = NewEvent {
+        id,
+        source: word.clone(),
+        provider: "trial",
+        received_at: Timestamp::UNIX_EPOCH,
+        verification: Verification::None,
+        target: word.clone(),
+        headers: Vec::new(),
+        body: body.into(),
+        kind: word.clone(),
+        provider_type: None,
+        event_id: word,
+        task_id: None,
+        ping: false,
+        collides: false,
+        first: First::Keep,
+    };
+    let offer = Offer { event, headers: "[]".to_owned(), key: id, answer: oneshot::channel().0 };
+    let tx = sessions.begin(Kind::Write).await?;
+    let kept = insert(&Way::In(&tx), &rows(&[offer])).await;
+    tx.undo(kept).await.map(drop)
 }
 
 /// Whether the database takes writes; nothing is written, since every replica asks every second.
@@ -150,6 +188,9 @@ async fn keep(sessions: &Sessions, reach: &Reach, offers: Vec<Offer>) {
         Ok(made) => made,
         Err(error) => return refuse(sessions, reach, offers, error).await,
     };
+    if !made.is_empty() {
+        reach.has_room();
+    }
     let (new, mut known): (Vec<_>, Vec<_>) = offers.into_iter().partition(|offer| made.contains(&offer.event.id));
     for offer in new {
         let id = offer.event.id;
@@ -167,6 +208,7 @@ async fn keep(sessions: &Sessions, reach: &Reach, offers: Vec<Offer>) {
 
 /// What could not be kept at once is kept one by one, where something in it was refused: then no more than the bad one is.
 async fn refuse(sessions: &Sessions, reach: &Reach, offers: Vec<Offer>, error: Error) {
+    reach.heard_no(&error);
     let one_by_one = offers.len() > 1 && matches!(error, Error::Refused(_) | Error::Database(_));
     for offer in offers {
         if one_by_one {

@@ -3,7 +3,7 @@
 //! What must hold: a replica that lives says so every [`BEAT`] by the database's clock; one that was not seen for five seconds
 //! ([`is_seen`]) is gone, and its leases have run out. Only who was seen all that time itself may say so of another: after an outage of the database nobody was.
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -56,6 +56,8 @@ struct State {
     heard_at: AtomicU64,
     /// Why it cannot be reached.
     away: Mutex<Option<String>>,
+    /// Whether there was no room for the last event that was new.
+    full: AtomicBool,
 }
 
 impl Reach {
@@ -111,6 +113,26 @@ impl Reach {
             _ => {}
         }
         *known = away;
+    }
+
+    /// Whether there was no room for the last event that was new.
+    pub(super) fn is_full(&self) -> bool {
+        self.state.full.load(Ordering::Relaxed)
+    }
+
+    /// Learns from an event that was not kept whether there is no room.
+    pub(super) fn heard_no(&self, error: &Error) {
+        let Error::Full(reason) = error else { return };
+        if !self.state.full.swap(true, Ordering::Relaxed) {
+            tracing::error!("the database's disk is full, senders are asked to come again: {reason}");
+        }
+    }
+
+    /// Learns that there is room.
+    pub(super) fn has_room(&self) {
+        if self.state.full.swap(false, Ordering::Relaxed) {
+            tracing::info!("the database's disk has room again");
+        }
     }
 }
 

@@ -314,6 +314,7 @@ async fn tables(tx: &Tx) -> Result<Vec<Table>, Error> {
              SELECT 'open_events', count(*) FROM open_events UNION ALL \
              SELECT 'own_keys', count(*) FROM own_keys UNION ALL \
              SELECT 'paused', count(*) FROM paused UNION ALL \
+             SELECT 'posts', count(*) FROM posts UNION ALL \
              SELECT 'queues', count(*) FROM queues UNION ALL \
              SELECT 'rejections', count(*) FROM rejections UNION ALL \
              SELECT 'replays', count(*) FROM replays UNION ALL \

@@ -7,15 +7,21 @@ use uuid::Uuid;
 use super::Postgres;
 use super::again::whole_id;
 use super::claim::attempt;
+use super::place::List;
 use super::read::shown;
 use super::session::{Args, Tx, args, known, number, tidy, transact};
 use crate::store::Error;
 use crate::store::model::{Like, text};
-use crate::store::view::{AttemptRow, DeliveryRow, Listed, Page, TASK_EVENTS, page};
+use crate::store::view::{AttemptRow, DeliveryRow, Listed, Page, TASK_EVENTS};
 
 impl Postgres {
     pub(in crate::store) async fn deliveries(&self, like: Like, page: Page) -> Result<Listed<DeliveryRow>, Error> {
-        transact!(self.sessions(), Read, |tx| deliveries(&tx, &like, &page))
+        transact!(self.sessions(), Read, |tx| deliveries(&tx, &like, &page, None))
+    }
+
+    pub(in crate::store) async fn deliveries_after(&self, like: Like, page: Page) -> Result<Listed<DeliveryRow>, Error> {
+        let settled = Some(List::Deliveries.settled(self.sessions(), page.cursor).await?);
+        transact!(self.sessions(), Read, |tx| deliveries(&tx, &like, &page, settled))
     }
 
     pub(in crate::store) async fn delivery(&self, id: &str) -> Result<Option<DeliveryRow>, Error> {
@@ -39,11 +45,23 @@ macro_rules! delivery_columns {
 
 /// What a list of deliveries is narrowed to, and its order.
 macro_rules! alike {
+    ($order:literal) => {
+        concat!(
+            " ($1::text IS NULL OR deliveries.state = $1) AND ($2::text IS NULL OR destination = $2) AND ($3::text IS NULL OR route = $3) \
+             AND ($4::text IS NULL OR source = $4) AND ($5::text IS NULL OR type = $5) AND ($6::text IS NULL OR task_id = $6) \
+             AND ($7::timestamptz IS NULL OR deliveries.created_at >= $7) AND ($8::timestamptz IS NULL OR deliveries.created_at < $8) \
+             AND deliveries.seq > $9 AND deliveries.seq < $10 ORDER BY deliveries.seq ",
+            $order,
+            " LIMIT $11"
+        )
+    };
+}
+
+/// Those of a task are found by it.
+macro_rules! of_its_task {
     () => {
-        " ($1::text IS NULL OR deliveries.state = $1) AND ($2::text IS NULL OR destination = $2) AND ($3::text IS NULL OR route = $3) \
-         AND ($4::text IS NULL OR source = $4) AND ($5::text IS NULL OR type = $5) AND ($6::text IS NULL OR task_id = $6) \
-         AND ($7::timestamptz IS NULL OR received_at >= $7) AND ($8::timestamptz IS NULL OR received_at < $8) \
-         AND deliveries.seq < $9 ORDER BY deliveries.seq DESC LIMIT $10"
+        " WHERE deliveries.event IN (SELECT task_events.event FROM tasks JOIN task_events ON task_events.task = tasks.seq \
+         WHERE tasks.task_id = $6) AND"
     };
 }
 
@@ -55,15 +73,6 @@ const OF_TASK: &str = concat!(
     " WHERE deliveries.event IN (SELECT event FROM task_events WHERE task = $1) ORDER BY deliveries.seq DESC LIMIT $2"
 );
 const OF_ID: &str = concat!("SELECT ", delivery_columns!(), " WHERE deliveries.id = $1");
-const LIKE: &str = concat!("SELECT ", delivery_columns!(), " WHERE", alike!());
-/// Those of a task are found by it.
-const LIKE_OF_TASK: &str = concat!(
-    "SELECT ",
-    delivery_columns!(),
-    " WHERE deliveries.event IN (SELECT task_events.event FROM tasks JOIN task_events ON task_events.task = tasks.seq \
-     WHERE tasks.task_id = $6) AND",
-    alike!()
-);
 
 /// The newest deliveries of an event.
 pub(super) async fn of_event(tx: &Tx, event: i64) -> Result<Vec<DeliveryRow>, Error> {
@@ -77,16 +86,22 @@ pub(super) async fn of_task(tx: &Tx, task: i64) -> Result<Vec<DeliveryRow>, Erro
     Ok(rows.into_iter().map(|(_, row)| row).collect())
 }
 
-async fn deliveries(tx: &Tx, like: &Like, at: &Page) -> Result<Listed<DeliveryRow>, Error> {
+async fn deliveries(tx: &Tx, like: &Like, page: &Page, settled: Option<i64>) -> Result<Listed<DeliveryRow>, Error> {
     let Like { source, kind, task, state, since, until, destination, route } = like;
     let texts = [state, destination, route, source, kind, task].map(|text| tidy(text.as_deref()));
     let [state, destination, route, source, kind, task] = texts;
     let (since, until) = (since.map(known), until.map(known));
-    let before = at.cursor.unwrap_or(i64::MAX);
-    let sql = if task.is_some() { LIKE_OF_TASK } else { LIKE };
-    let limit = number(at.limit + 1);
-    let rows = found(tx, sql, args![state, destination, route, source, kind, task, since, until, before, limit]).await?;
-    Ok(page(rows, at.limit))
+    let span = List::Deliveries.span(tx, page, settled, (since, until)).await?;
+    let sql = match (&task, span.is_forth()) {
+        (None, false) => concat!("SELECT ", delivery_columns!(), " WHERE", alike!("DESC")),
+        (None, true) => concat!("SELECT ", delivery_columns!(), " WHERE", alike!("ASC")),
+        (Some(_), false) => concat!("SELECT ", delivery_columns!(), of_its_task!(), alike!("DESC")),
+        (Some(_), true) => concat!("SELECT ", delivery_columns!(), of_its_task!(), alike!("ASC")),
+    };
+    let limit = number(span.rows());
+    let rows =
+        found(tx, sql, args![state, destination, route, source, kind, task, since, until, span.above, span.below, limit]).await?;
+    Ok(span.page(rows))
 }
 
 async fn delivery(tx: &Tx, id: Uuid) -> Result<Option<DeliveryRow>, Error> {

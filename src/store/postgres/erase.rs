@@ -8,7 +8,7 @@ use jiff::Timestamp;
 
 use super::forget::{self, Keep};
 use super::session::{Tx, args, number};
-use super::{intake, lock};
+use super::{idempotency, intake, lock};
 use crate::event::hex;
 use crate::store::Error;
 use crate::store::upkeep::{Erased, Holding};
@@ -78,6 +78,7 @@ pub(super) async fn erase(tx: &Tx, source: &str, task_id: &str, now: Timestamp) 
     tx.run(concat!("DELETE", names_it!()), args![source, task_id]).await?;
     tx.run("DELETE FROM stops WHERE source = $1 AND task_id = $2", args![source, task_id]).await?;
     tx.run("DELETE FROM watches WHERE source = $1 AND task_id = $2", args![source, task_id]).await?;
+    idempotency::empty(tx, source, task_id).await?;
     forget::tasks(tx, &[task], now).await?;
     Ok(Erased::Yes)
 }

@@ -85,14 +85,22 @@ pub(super) async fn outgoing(tx: &Tx, deliveries: Vec<i64>, overdue: Vec<i64>) -
     let rows = tx
         .rows(
             "SELECT seq, deliveries.id, body, jobs.attempt - first_attempt + 1, EXISTS (SELECT 1 FROM attempts WHERE delivery = seq \
-             AND outcome = 'unknown' AND attempts.attempt >= CASE WHEN first_attempt = 1 THEN 0 ELSE first_attempt END) \
+             AND outcome = 'unknown' AND attempts.attempt >= CASE WHEN first_attempt = 1 THEN 0 ELSE first_attempt END), \
+             coalesce((SELECT events.id FROM events WHERE events.seq = deliveries.event), deliveries.id), replay \
              FROM deliveries JOIN delivery_bodies ON delivery_bodies.delivery = seq \
              JOIN jobs ON jobs.kind = 'deliver' AND jobs.subject = seq WHERE seq = ANY($1)",
             args![deliveries],
         )
         .await?;
     let outgoing = |row: &tokio_postgres::Row| {
-        let outgoing = Outgoing { id: row.get(1), body: row.get(2), tries: attempt(row.get(3)), after_unknown: row.get(4) };
+        let outgoing = Outgoing {
+            id: row.get(1),
+            event: row.get(5),
+            replay: attempt(row.get(6)),
+            body: row.get(2),
+            tries: attempt(row.get(3)),
+            after_unknown: row.get(4),
+        };
         (row.get(0), outgoing)
     };
     Ok(rows.iter().map(outgoing).collect())

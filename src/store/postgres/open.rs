@@ -12,7 +12,7 @@ use crate::store::Error;
 use crate::store::model::text;
 
 /// The migrations, in order. A release's migrations only add, so that the program before it still runs on the new schema.
-pub(super) const MIGRATIONS: [&str; 8] = [
+pub(super) const MIGRATIONS: [&str; 11] = [
     include_str!("schema/0001_first.sql"),
     include_str!("schema/0002_keep.sql"),
     include_str!("schema/0003_deletions.sql"),
@@ -21,6 +21,9 @@ pub(super) const MIGRATIONS: [&str; 8] = [
     include_str!("schema/0006_answers.sql"),
     include_str!("schema/0007_watches.sql"),
     include_str!("schema/0008_expected.sql"),
+    include_str!("schema/0009_usage.sql"),
+    include_str!("schema/0010_samples.sql"),
+    include_str!("schema/0011_posts.sql"),
 ];
 /// The oldest schema whose program can work on what [`MIGRATIONS`] make.
 const OLDEST_SCHEMA: usize = 1;

@@ -7,17 +7,25 @@ use uuid::Uuid;
 
 use super::again::{id_range, whole_id};
 use super::claim::{attempt, stored};
-use super::session::{Tx, args, number, tidy, transact};
-use super::{Postgres, delivery};
+use super::place::List;
+use super::session::{Tx, args, known, number, tidy, transact};
+use super::{Postgres, delivery, search};
 use crate::store::Error;
 use crate::store::model::{StoredEvent, text};
 use crate::store::view::{
-    Backlog, BacklogRow, EventDetail, EventFilter, EventRow, Listed, Page, event_row_columns, page, payload,
+    Backlog, BacklogRow, EventDetail, EventFilter, EventRow, Listed, Page, Span, event_row_columns, payload,
 };
 
 impl Postgres {
     pub(in crate::store) async fn events(&self, filter: EventFilter, page: Page) -> Result<Listed<EventRow>, Error> {
-        transact!(self.sessions(), Read, |tx| events(&tx, &filter, &page))
+        let filter = tidied(filter);
+        transact!(self.sessions(), Read, |tx| listed(&tx, &filter, &page, None))
+    }
+
+    pub(in crate::store) async fn events_after(&self, filter: EventFilter, page: Page) -> Result<Listed<EventRow>, Error> {
+        let filter = tidied(filter);
+        let settled = Some(List::Events.settled(self.sessions(), page.cursor).await?);
+        transact!(self.sessions(), Read, |tx| listed(&tx, &filter, &page, settled))
     }
 
     pub(in crate::store) async fn event(&self, id: &str) -> Result<Option<EventDetail>, Error> {
@@ -57,17 +65,75 @@ pub(super) fn shown(row: &Row, column: usize) -> Option<String> {
     row.get::<_, Option<Timestamp>>(column).map(text)
 }
 
-/// Of the events that are `listed`, what a list is narrowed to, and its order. Each is looked at by itself (which is what the OFFSET is
-/// for), from the newest on, so that no more are than it takes to fill a page.
-macro_rules! narrowed {
+/// Of events that are joined with `standing`, those that a list is narrowed to.
+macro_rules! events_alike {
     () => {
-        " FROM listed CROSS JOIN LATERAL (SELECT * FROM standing WHERE standing.seq = listed.event OFFSET 0) AS standing \
-         WHERE listed.event < $1 AND ($2::text IS NULL OR source = $2) AND ($3::text IS NULL OR type = $3) AND ($4::text IS NULL OR task_id = $4) \
-         AND ($5::text IS NULL OR state = $5) ORDER BY listed.event DESC LIMIT $6"
+        " ($2::text IS NULL OR source = $2) AND ($3::text IS NULL OR type = $3) AND ($4::text IS NULL OR task_id = $4) \
+         AND ($5::text IS NULL OR state = $5) AND ($6::timestamptz IS NULL OR received_at >= $6) AND ($7::timestamptz IS NULL OR received_at < $7)"
+    };
+}
+pub(super) use events_alike;
+
+/// Of the events that are `listed`, what a list is narrowed to, and its order. Each is looked at by itself (which is what the OFFSET is
+/// for), from the first on, so that no more are than it takes to fill a page.
+macro_rules! narrowed {
+    ($order:literal) => {
+        concat!(
+            " SELECT ",
+            event_row_columns!(),
+            " FROM listed CROSS JOIN LATERAL (SELECT * FROM standing WHERE standing.seq = listed.event OFFSET 0) AS standing \
+             WHERE listed.event > $8 AND listed.event < $1 AND",
+            events_alike!(),
+            " ORDER BY listed.event ",
+            $order,
+            " LIMIT $9"
+        )
     };
 }
 
-fn event_row(row: &Row) -> (i64, EventRow) {
+macro_rules! of_task {
+    ($order:literal) => {
+        concat!(
+            "WITH listed (event) AS (SELECT event FROM tasks JOIN task_events ON task_events.task = tasks.seq \
+             WHERE tasks.task_id = $4 AND ($2::text IS NULL OR tasks.source = $2) UNION ALL \
+             SELECT event FROM intake WHERE (SELECT events.task_id FROM events WHERE events.seq = intake.event) = $4)",
+            narrowed!($order)
+        )
+    };
+}
+
+macro_rules! stuck {
+    ($order:literal) => {
+        concat!(
+            "WITH listed (event) AS (SELECT event FROM open_events WHERE state IN ('quarantined', 'dead') AND state = $5)",
+            narrowed!($order)
+        )
+    };
+}
+
+macro_rules! open {
+    ($order:literal) => {
+        concat!(
+            "WITH listed (event) AS (SELECT event FROM open_events WHERE state = $5 UNION ALL SELECT event FROM intake \
+             WHERE $5 = 'proving' AND NOT EXISTS (SELECT 1 FROM open_events WHERE open_events.subject = -intake.event \
+             AND open_events.event = intake.event))",
+            narrowed!($order)
+        )
+    };
+}
+
+macro_rules! any {
+    ($order:literal) => {
+        concat!(
+            "WITH listed (event) AS (SELECT seq FROM events WHERE ($2::text IS NULL OR source = $2) AND ($3::text IS NULL OR type = $3) \
+             AND ($5::text IS NULL OR $5 <> 'kept' OR kept) AND ($6::timestamptz IS NULL OR received_at >= $6) \
+             AND ($7::timestamptz IS NULL OR received_at < $7))",
+            narrowed!($order)
+        )
+    };
+}
+
+pub(super) fn event_row(row: &Row) -> (i64, EventRow) {
     let event = EventRow {
         id: row.get::<_, Uuid>(1).to_string(),
         source: row.get(2),
@@ -87,40 +153,38 @@ fn event_row(row: &Row) -> (i64, EventRow) {
     (row.get(0), event)
 }
 
-pub(super) async fn events(tx: &Tx, filter: &EventFilter, at: &Page) -> Result<Listed<EventRow>, Error> {
+/// A filter as the database takes it.
+fn tidied(filter: EventFilter) -> EventFilter {
+    let EventFilter { source, kind, task_id, state, since, until, text } = filter;
+    let [source, kind, task_id, state, text] = [source, kind, task_id, state, text].map(|text| tidy(text.as_deref()));
+    EventFilter { source, kind, task_id, state, since: since.map(known), until: until.map(known), text }
+}
+
+async fn listed(tx: &Tx, filter: &EventFilter, page: &Page, settled: Option<i64>) -> Result<Listed<EventRow>, Error> {
+    let span = List::Events.span(tx, page, settled, (filter.since, filter.until)).await?;
+    match &filter.text {
+        Some(text) => search::events(tx, filter, &span, text).await,
+        None => events(tx, filter, &span).await,
+    }
+}
+
+pub(super) async fn events(tx: &Tx, filter: &EventFilter, span: &Span) -> Result<Listed<EventRow>, Error> {
+    let EventFilter { source, kind, task_id, state, since, until, .. } = filter;
     // The events of a task are found by it, and what is open by its state: neither may mean to look at every event.
-    let sql = match (filter.task_id.as_deref(), filter.state.as_deref()) {
-        (Some(_), _) => concat!(
-            "WITH listed (event) AS (SELECT event FROM tasks JOIN task_events ON task_events.task = tasks.seq \
-             WHERE tasks.task_id = $4 AND ($2::text IS NULL OR tasks.source = $2) UNION ALL \
-             SELECT event FROM intake WHERE (SELECT events.task_id FROM events WHERE events.seq = intake.event) = $4) SELECT ",
-            event_row_columns!(),
-            narrowed!()
-        ),
-        (None, Some("quarantined" | "dead")) => concat!(
-            "WITH listed (event) AS (SELECT event FROM open_events WHERE state IN ('quarantined', 'dead') AND state = $5) SELECT ",
-            event_row_columns!(),
-            narrowed!()
-        ),
-        (None, Some("proving" | "fetching" | "archiving")) => concat!(
-            "WITH listed (event) AS (SELECT event FROM open_events WHERE state = $5 UNION ALL SELECT event FROM intake \
-             WHERE $5 = 'proving' AND NOT EXISTS (SELECT 1 FROM open_events WHERE open_events.subject = -intake.event \
-             AND open_events.event = intake.event)) SELECT ",
-            event_row_columns!(),
-            narrowed!()
-        ),
-        _ => concat!(
-            "WITH listed (event) AS (SELECT seq FROM events WHERE ($2::text IS NULL OR source = $2) AND ($3::text IS NULL OR type = $3) \
-             AND ($5::text IS NULL OR $5 <> 'kept' OR kept)) SELECT ",
-            event_row_columns!(),
-            narrowed!()
-        ),
+    let sql = match (task_id, state.as_deref(), span.is_forth()) {
+        (Some(_), _, false) => of_task!("DESC"),
+        (Some(_), _, true) => of_task!("ASC"),
+        (None, Some("quarantined" | "dead"), false) => stuck!("DESC"),
+        (None, Some("quarantined" | "dead"), true) => stuck!("ASC"),
+        (None, Some("proving" | "fetching" | "archiving"), false) => open!("DESC"),
+        (None, Some("proving" | "fetching" | "archiving"), true) => open!("ASC"),
+        (None, _, false) => any!("DESC"),
+        (None, _, true) => any!("ASC"),
     };
-    let cursor = at.cursor.unwrap_or(i64::MAX);
-    let EventFilter { source, kind, task_id, state } = filter;
-    let [source, kind, task_id, state] = [source, kind, task_id, state].map(|text| tidy(text.as_deref()));
-    let rows = tx.rows(sql, args![cursor, source, kind, task_id, state, number(at.limit + 1)]).await?;
-    Ok(page(rows.iter().map(event_row).collect(), at.limit))
+    let rows = tx
+        .rows(sql, args![span.below, *source, *kind, *task_id, *state, *since, *until, span.above, number(span.rows())])
+        .await?;
+    Ok(span.page(rows.iter().map(event_row).collect()))
 }
 
 async fn event(tx: &Tx, id: Uuid) -> Result<Option<EventDetail>, Error> {

@@ -4,10 +4,11 @@ use jiff::Timestamp;
 use tokio_postgres::Row;
 
 use super::Postgres;
-use super::session::{Tx, args, clean, number, transact};
+use super::place::List;
+use super::session::{Tx, args, clean, known, number, tidy, transact};
 use crate::store::Error;
 use crate::store::model::{NewRejection, text};
-use crate::store::view::{Listed, Page, RejectionDetail, RejectionRow, page};
+use crate::store::view::{Listed, Page, RejectionDetail, RejectionFilter, RejectionRow};
 
 /// The most that are kept of one source and code.
 const EACH: usize = 200;
@@ -19,8 +20,17 @@ impl Postgres {
         transact!(self.sessions(), Write, |tx| record(&tx, &rejections))
     }
 
-    pub(in crate::store) async fn rejections(&self, page: Page) -> Result<Listed<RejectionRow>, Error> {
-        transact!(self.sessions(), Read, |tx| list(&tx, &page))
+    pub(in crate::store) async fn rejections(&self, filter: RejectionFilter, page: Page) -> Result<Listed<RejectionRow>, Error> {
+        transact!(self.sessions(), Read, |tx| list(&tx, &filter, &page, None))
+    }
+
+    pub(in crate::store) async fn rejections_after(
+        &self,
+        filter: RejectionFilter,
+        page: Page,
+    ) -> Result<Listed<RejectionRow>, Error> {
+        let settled = Some(List::Rejections.settled(self.sessions(), page.cursor).await?);
+        transact!(self.sessions(), Read, |tx| list(&tx, &filter, &page, settled))
     }
 
     pub(in crate::store) async fn rejection(&self, id: i64) -> Result<Option<RejectionDetail>, Error> {
@@ -79,11 +89,27 @@ fn row(row: &Row) -> (i64, RejectionRow) {
     (id, rejection)
 }
 
-async fn list(tx: &Tx, at: &Page) -> Result<Listed<RejectionRow>, Error> {
-    let sql = "SELECT id, received_at, source, code, explanation, target, body_bytes FROM rejections \
-               WHERE id < $1 ORDER BY id DESC LIMIT $2";
-    let rows = tx.rows(sql, args![at.cursor.unwrap_or(i64::MAX), number(at.limit + 1)]).await?;
-    Ok(page(rows.iter().map(row).collect(), at.limit))
+/// What a list of rejections is narrowed to, and its order.
+macro_rules! narrowed {
+    ($order:literal) => {
+        concat!(
+            "SELECT id, received_at, source, code, explanation, target, body_bytes FROM rejections WHERE id > $1 AND id < $2 \
+             AND ($3::text IS NULL OR source = $3) AND ($4::text IS NULL OR code = $4) AND ($5::timestamptz IS NULL OR received_at >= $5) \
+             AND ($6::timestamptz IS NULL OR received_at < $6) ORDER BY id ",
+            $order,
+            " LIMIT $7"
+        )
+    };
+}
+
+async fn list(tx: &Tx, filter: &RejectionFilter, page: &Page, settled: Option<i64>) -> Result<Listed<RejectionRow>, Error> {
+    let RejectionFilter { source, code, since, until } = filter;
+    let [source, code] = [source, code].map(|text| tidy(text.as_deref()));
+    let (since, until) = (since.map(known), until.map(known));
+    let span = List::Rejections.span(tx, page, settled, (None, None)).await?;
+    let sql = if span.is_forth() { narrowed!("ASC") } else { narrowed!("DESC") };
+    let rows = tx.rows(sql, args![span.above, span.below, source, code, since, until, number(span.rows())]).await?;
+    Ok(span.page(rows.iter().map(row).collect()))
 }
 
 async fn one(tx: &Tx, id: i64) -> Result<Option<RejectionDetail>, Error> {

@@ -53,7 +53,9 @@ impl Sessions {
     /// Connects to nobody yet.
     pub(super) fn new(config: &Config, tls: &MakeRustlsConnect, schema: &str, most: usize) -> Result<Self, Error> {
         let mut config = config.clone();
-        config.application_name("taskhook").connect_timeout(CONNECT);
+        // Of several servers the first may be silent, and the others are to be asked in the same time.
+        let servers = u32::try_from(config.get_hosts().len()).unwrap_or(1).max(1);
+        config.application_name("taskhook").connect_timeout(CONNECT / servers);
         let manager = Manager::from_config(config, tls.clone(), ManagerConfig { recycling_method: RecyclingMethod::Fast });
         let timeouts = Timeouts { wait: Some(PATIENCE), create: Some(CONNECT), recycle: Some(CONNECT) };
         let pool = Pool::builder(manager).max_size(most).timeouts(timeouts).runtime(Runtime::Tokio1).build();
@@ -227,13 +229,16 @@ impl Tx {
                 self.client = None;
                 Ok(done)
             }
-            Err(error) => {
-                if self.batch("ROLLBACK").await.is_ok() {
-                    self.client = None;
-                }
-                Err(error)
-            }
+            Err(error) => self.undo(Err(error)).await,
         }
+    }
+
+    /// Undoes all of it.
+    pub(super) async fn undo<T>(mut self, done: Result<T, Error>) -> Result<T, Error> {
+        if self.batch("ROLLBACK").await.is_ok() {
+            self.client = None;
+        }
+        done
     }
 }
 

@@ -4,21 +4,28 @@ use jiff::Timestamp;
 use tokio_postgres::Row;
 use uuid::Uuid;
 
+use super::place::List;
 use super::read::{events, shown};
-use super::session::{Tx, args, clean, number, tidy, transact};
-use super::{Postgres, answer, archive, delivery};
+use super::session::{Tx, args, clean, known, number, tidy, transact};
+use super::{Postgres, answer, archive, delivery, search};
 use crate::store::Error;
 use crate::store::model::{FileRow, text};
 use crate::store::timeline::{FileTimes, Parts, StopRow, timeline};
 use crate::store::view::{
-    ArchiveRow, EventFilter, Listed, Page, TASK_EVENTS, TaskDetail, TaskFilter, TaskRow, answers_to, page, task_row_columns,
+    ArchiveRow, EventFilter, Listed, Page, Span, TASK_EVENTS, TaskDetail, TaskFilter, TaskRow, answers_to, task_row_columns,
 };
 use crate::task::File;
 
 impl Postgres {
     pub(in crate::store) async fn tasks(&self, filter: TaskFilter, page: Page) -> Result<Listed<TaskRow>, Error> {
-        let filter = TaskFilter { source: tidy(filter.source.as_deref()), state: tidy(filter.state.as_deref()) };
-        transact!(self.sessions(), Read, |tx| tasks(&tx, &filter, &page))
+        let filter = tidied(&filter);
+        transact!(self.sessions(), Read, |tx| listed(&tx, &filter, &page, None))
+    }
+
+    pub(in crate::store) async fn tasks_after(&self, filter: TaskFilter, page: Page) -> Result<Listed<TaskRow>, Error> {
+        let filter = tidied(&filter);
+        let settled = Some(List::Tasks.settled(self.sessions(), page.cursor).await?);
+        transact!(self.sessions(), Read, |tx| listed(&tx, &filter, &page, settled))
     }
 
     pub(in crate::store) async fn task(&self, source: &str, task_id: &str) -> Result<Option<TaskDetail>, Error> {
@@ -34,8 +41,9 @@ macro_rules! question {
          FROM fetched_tasks WHERE task_seq = seq) END"
     };
 }
+pub(super) use question;
 
-fn task_row(row: &Row) -> (i64, TaskRow) {
+pub(super) fn task_row(row: &Row) -> (i64, TaskRow) {
     let task = TaskRow {
         source: row.get(1),
         task_id: row.get(2),
@@ -55,36 +63,86 @@ fn task_row(row: &Row) -> (i64, TaskRow) {
     (row.get(0), task)
 }
 
-/// What a list of tasks is narrowed to, and its order; what a registration ping names is none.
+/// What a list of tasks is narrowed to; what a registration ping names is none.
+macro_rules! tasks_alike {
+    () => {
+        " ($2::text IS NULL OR source = $2) AND ($4::timestamptz IS NULL OR first_seen_at >= $4) AND ($5::timestamptz IS NULL OR first_seen_at < $5) \
+         AND NOT coalesce((SELECT ping FROM events WHERE events.seq = (SELECT max(event) FROM task_events WHERE task = tasks.seq)), false)"
+    };
+}
+pub(super) use tasks_alike;
+
+/// The same in a part of the list, and in its order.
 macro_rules! narrowed {
-    ($state:literal) => {
+    ($order:literal) => {
+        concat!(" AND seq > $6 AND seq < $1 AND", tasks_alike!(), " ORDER BY seq ", $order, " LIMIT $7")
+    };
+}
+
+macro_rules! open {
+    ($order:literal) => {
         concat!(
-            " FROM tasks WHERE ",
-            $state,
-            " AND seq < $1 AND ($2::text IS NULL OR source = $2) AND NOT coalesce((SELECT ping FROM events WHERE events.seq = \
-             (SELECT max(event) FROM task_events WHERE task = tasks.seq)), false) ORDER BY seq DESC LIMIT $3"
+            "SELECT ",
+            task_row_columns!(),
+            question!(),
+            " FROM tasks WHERE deleted_at IS NULL AND (state IS NULL OR state IN ('running', 'waiting')) AND proof IS NOT NULL \
+             AND $3::text <> ''",
+            narrowed!($order)
         )
     };
 }
 
-async fn tasks(tx: &Tx, filter: &TaskFilter, at: &Page) -> Result<Listed<TaskRow>, Error> {
-    // What is open or stuck is found by that: it may be few among many.
-    let sql = match filter.state.as_deref() {
-        Some("open") => concat!(
+macro_rules! stuck {
+    ($order:literal) => {
+        concat!(
             "SELECT ",
             task_row_columns!(),
             question!(),
-            narrowed!(
-                "deleted_at IS NULL AND (state IS NULL OR state IN ('running', 'waiting')) AND proof IS NOT NULL AND $4::text <> ''"
-            )
-        ),
-        Some("waiting" | "failed") => {
-            concat!("SELECT ", task_row_columns!(), question!(), narrowed!("state IN ('waiting', 'failed') AND state = $4"))
-        }
-        _ => concat!("SELECT ", task_row_columns!(), question!(), narrowed!("($4::text IS NULL OR state = $4)")),
+            " FROM tasks WHERE state IN ('waiting', 'failed') AND state = $3",
+            narrowed!($order)
+        )
     };
-    let rows = tx.rows(sql, args![at.cursor.unwrap_or(i64::MAX), filter.source, number(at.limit + 1), filter.state]).await?;
-    Ok(page(rows.iter().map(task_row).collect(), at.limit))
+}
+
+macro_rules! any {
+    ($order:literal) => {
+        concat!(
+            "SELECT ",
+            task_row_columns!(),
+            question!(),
+            " FROM tasks WHERE ($3::text IS NULL OR state = $3)",
+            narrowed!($order)
+        )
+    };
+}
+
+/// A filter as the database takes it.
+fn tidied(filter: &TaskFilter) -> TaskFilter {
+    let [source, state, text] = [&filter.source, &filter.state, &filter.text].map(|text| tidy(text.as_deref()));
+    TaskFilter { source, state, since: filter.since.map(known), until: filter.until.map(known), text }
+}
+
+async fn listed(tx: &Tx, filter: &TaskFilter, page: &Page, settled: Option<i64>) -> Result<Listed<TaskRow>, Error> {
+    let span = List::Tasks.span(tx, page, settled, (filter.since, filter.until)).await?;
+    match &filter.text {
+        Some(text) => search::tasks(tx, filter, &span, text).await,
+        None => tasks(tx, filter, &span).await,
+    }
+}
+
+async fn tasks(tx: &Tx, filter: &TaskFilter, span: &Span) -> Result<Listed<TaskRow>, Error> {
+    // What is open or stuck is found by that: it may be few among many.
+    let sql = match (filter.state.as_deref(), span.is_forth()) {
+        (Some("open"), false) => open!("DESC"),
+        (Some("open"), true) => open!("ASC"),
+        (Some("waiting" | "failed"), false) => stuck!("DESC"),
+        (Some("waiting" | "failed"), true) => stuck!("ASC"),
+        (_, false) => any!("DESC"),
+        (_, true) => any!("ASC"),
+    };
+    let TaskFilter { source, state, since, until, .. } = filter;
+    let rows = tx.rows(sql, args![span.below, *source, *state, *since, *until, span.above, number(span.rows())]).await?;
+    Ok(span.page(rows.iter().map(task_row).collect()))
 }
 
 async fn task(tx: &Tx, source: &str, task_id: &str) -> Result<Option<TaskDetail>, Error> {
@@ -101,7 +159,7 @@ async fn task(tx: &Tx, source: &str, task_id: &str) -> Result<Option<TaskDetail>
     let (task, raw, anchor) = (json(15), json(17), found.get::<_, Option<String>>(18));
     let (seq, row) = task_row(&found);
     let of_task = EventFilter { source: Some(source.to_owned()), task_id: Some(task_id.to_owned()), ..EventFilter::default() };
-    let events = events(tx, &of_task, &Page { limit: TASK_EVENTS, cursor: None }).await?.data;
+    let events = events(tx, &of_task, &Span::back(&Page { limit: TASK_EVENTS, cursor: None })).await?.data;
     let rows = archive::files(tx, seq).await?;
     let files = files.map(|mut files| {
         FileRow::tell(&mut files, &rows);

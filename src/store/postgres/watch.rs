@@ -9,7 +9,7 @@ use super::session::{Tx, args, clean, column, known, number, tidy, transact};
 use crate::event::Watch;
 use crate::store::Error;
 use crate::store::model::{Condition, Look, Queue, Watched, text};
-use crate::store::view::{Listed, NEWEST, Page, WatchRow, page, watch_row_columns};
+use crate::store::view::{Listed, NEWEST, Page, Span, WatchRow, watch_row_columns};
 use crate::store::watch::{condition_columns, narrowed, watched_columns};
 
 impl Postgres {
@@ -349,7 +349,7 @@ async fn watches(tx: &Tx, source: Option<&str>, at: &Page) -> Result<Listed<Watc
         };
         (row.get(0), watch)
     };
-    Ok(page(rows.iter().map(row).collect(), at.limit))
+    Ok(Span::back(at).page(rows.iter().map(row).collect()))
 }
 
 async fn watching(tx: &Tx) -> Result<Vec<(String, i64)>, Error> {

@@ -17,6 +17,7 @@ use super::session::{Tx, args, clean, column, number, tidy};
 use super::{archive, lane, lock, spending};
 use crate::store::Error;
 use crate::store::model::{FETCHES, JobKind, Lease, Move, Proof, Released, Stage, TaskNews, text};
+use crate::store::spending::tokens;
 use crate::task::Fetched;
 
 /// The most leases that are ended in one transaction.
@@ -190,9 +191,12 @@ async fn keep_fetched(tx: &Tx, fetched: &[(i64, &Fetched, Option<Timestamp>)], a
     tx.run(
         "UPDATE tasks SET state = told.state, title = coalesce(told.title, tasks.title), url = coalesce(told.url, tasks.url), \
          stop_reason = told.stop_reason, credits = coalesce(told.credits, tasks.credits), fetched_at = $7, \
-         looked_at = greatest(tasks.looked_at, told.looked_at) \
-         FROM unnest($1::bigint[], $2::text[], $3::text[], $4::text[], $5::text[], $6::float8[], $8::timestamptz[]) \
-         AS told (task, state, title, url, stop_reason, credits, looked_at) WHERE tasks.seq = told.task",
+         looked_at = greatest(tasks.looked_at, told.looked_at), input_tokens = coalesce(told.input_tokens, tasks.input_tokens), \
+         output_tokens = coalesce(told.output_tokens, tasks.output_tokens), \
+         compute_seconds = coalesce(told.compute_seconds, tasks.compute_seconds), cost_usd = coalesce(told.cost_usd, tasks.cost_usd) \
+         FROM unnest($1::bigint[], $2::text[], $3::text[], $4::text[], $5::text[], $6::float8[], $8::timestamptz[], $9::bigint[], \
+         $10::bigint[], $11::float8[], $12::float8[]) AS told (task, state, title, url, stop_reason, credits, looked_at, input_tokens, \
+         output_tokens, compute_seconds, cost_usd) WHERE tasks.seq = told.task",
         args![
             tasks,
             column(fetched, |(_, told, _)| told.task.state.as_str()),
@@ -202,6 +206,10 @@ async fn keep_fetched(tx: &Tx, fetched: &[(i64, &Fetched, Option<Timestamp>)], a
             column(fetched, |(_, told, _)| told.task.credits),
             at,
             column(fetched, |(.., looked_at)| *looked_at),
+            column(fetched, |(_, told, _)| tokens(told.task.usage.input_tokens)),
+            column(fetched, |(_, told, _)| tokens(told.task.usage.output_tokens)),
+            column(fetched, |(_, told, _)| told.task.usage.compute_seconds),
+            column(fetched, |(_, told, _)| told.task.usage.cost_usd),
         ],
     )
     .await?;

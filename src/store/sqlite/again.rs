@@ -9,11 +9,11 @@ use jiff::Timestamp;
 use rusqlite::{Connection, OptionalExtension as _, params};
 
 use super::append::add_job;
-use super::{Sqlite, lane, read, work};
+use super::{Sqlite, lane, work};
 use crate::clock::after;
 use crate::store::Error;
 use crate::store::model::{Act, Discarded, JobKind, Like, Matching, Replayed, Retried, STEP, Select, text};
-use crate::store::view::{DeliveryRow, DestinationCounts};
+use crate::store::view::DestinationCounts;
 
 /// How many rows a reader looks at in one go, however few of them are meant.
 const STRETCH: i64 = 10_000;
@@ -26,6 +26,11 @@ impl Sqlite {
             retry(connection, row, now)
         })
         .await
+    }
+
+    pub(in crate::store) async fn event_seq(&self, id: &str) -> Result<Option<i64>, Error> {
+        let id = id.to_owned();
+        self.read(move |connection| event(connection, &id)).await
     }
 
     pub(in crate::store) async fn discard_delivery(&self, id: &str, now: Timestamp) -> Result<Discarded, Error> {
@@ -85,11 +90,6 @@ impl Sqlite {
 
     pub(in crate::store) async fn destination_counts(&self) -> Result<Vec<DestinationCounts>, Error> {
         self.read(counts).await
-    }
-
-    pub(in crate::store) async fn delivery(&self, id: &str) -> Result<Option<DeliveryRow>, Error> {
-        let id = id.to_owned();
-        self.read(move |connection| read::delivery(connection, &id)).await
     }
 
     pub(in crate::store) async fn delivery_ids(&self, start: &str, limit: usize) -> Result<Vec<String>, Error> {
@@ -240,8 +240,8 @@ macro_rules! narrowed {
          AND (?1 ->> 'route' IS NULL OR deliveries.route = ?1 ->> 'route') \
          AND (?1 ->> 'source' IS NULL OR events.source = ?1 ->> 'source') AND (?1 ->> 'type' IS NULL OR events.type = ?1 ->> 'type') \
          AND (?1 ->> 'task' IS NULL OR events.task_id = ?1 ->> 'task') \
-         AND (?1 ->> 'since' IS NULL OR events.received_at >= ?1 ->> 'since') \
-         AND (?1 ->> 'until' IS NULL OR events.received_at < ?1 ->> 'until')"
+         AND (?1 ->> 'since' IS NULL OR deliveries.created_at >= ?1 ->> 'since') \
+         AND (?1 ->> 'until' IS NULL OR deliveries.created_at < ?1 ->> 'until')"
     };
 }
 
@@ -289,7 +289,7 @@ fn matching(connection: &Connection, select: &Select, after: i64) -> Result<Matc
 }
 
 /// `like` as the statements take it: one value, so that their text is constant.
-pub(super) fn narrowing(like: &Like) -> Result<String, Error> {
+fn narrowing(like: &Like) -> Result<String, Error> {
     serde_json::to_string(like).map_err(|error| Error::Database(error.to_string()))
 }
 
@@ -349,8 +349,8 @@ fn counts(connection: &Connection) -> Result<Vec<DestinationCounts>, Error> {
     Ok(connection
         .prepare_cached(
             "SELECT destination, sum(pending), sum(dead) FROM \
-             (SELECT destination, count(*) AS pending, 0 AS dead FROM deliveries WHERE state = 'pending' GROUP BY destination \
-             UNION ALL SELECT destination, 0, count(*) FROM deliveries WHERE state = 'dead' GROUP BY destination) \
+             (SELECT destination, count(*) AS pending, 0 AS dead FROM deliveries INDEXED BY deliveries_pending WHERE state = 'pending' GROUP BY destination \
+             UNION ALL SELECT destination, 0, count(*) FROM deliveries INDEXED BY deliveries_dead WHERE state = 'dead' GROUP BY destination) \
              GROUP BY destination ORDER BY destination",
         )?
         .query_map([], |row| Ok(DestinationCounts { destination: row.get(0)?, pending: row.get(1)?, dead: row.get(2)? }))?

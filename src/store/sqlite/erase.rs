@@ -8,6 +8,7 @@ use jiff::Timestamp;
 use rusqlite::{Connection, OptionalExtension as _, params};
 
 use super::forget::{self, Keep};
+use super::idempotency;
 use super::keys::Keys;
 use crate::event::hex;
 use crate::store::Error;
@@ -100,6 +101,7 @@ fn part(connection: &Connection, keys: &mut Keys, source: &str, task_id: &str, t
         .execute([source, task_id])?;
     connection.prepare_cached("DELETE FROM stops WHERE source = ?1 AND task_id = ?2")?.execute([source, task_id])?;
     connection.prepare_cached("DELETE FROM watches WHERE source = ?1 AND task_id = ?2")?.execute([source, task_id])?;
+    idempotency::empty(connection, source, task_id)?;
     forget::task(connection, task, at)?;
     Ok(Erased::Yes)
 }

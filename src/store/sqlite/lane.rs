@@ -93,12 +93,20 @@ pub(super) fn outgoing(connection: &Connection, delivery: i64, overdue_in_lane: 
     Ok(connection
         .prepare_cached(
             "SELECT deliveries.id, body, jobs.attempt - first_attempt + 1, EXISTS (SELECT 1 FROM attempts \
-             WHERE delivery = seq AND outcome = 'unknown' AND attempts.attempt >= iif(first_attempt = 1, 0, first_attempt)) \
+             WHERE delivery = seq AND outcome = 'unknown' AND attempts.attempt >= iif(first_attempt = 1, 0, first_attempt)), \
+             coalesce((SELECT events.id FROM events WHERE events.seq = deliveries.event), deliveries.id), replay \
              FROM deliveries JOIN delivery_bodies ON delivery_bodies.delivery = seq \
              JOIN jobs ON jobs.kind = 'deliver' AND jobs.subject = seq WHERE seq = ?1",
         )?
         .query_row([delivery], |row| {
-            Ok(Outgoing { id: id(row.get_ref(0)?)?, body: row.get(1)?, tries: row.get(2)?, after_unknown: row.get(3)? })
+            Ok(Outgoing {
+                id: id(row.get_ref(0)?)?,
+                event: id(row.get_ref(4)?)?,
+                replay: row.get(5)?,
+                body: row.get(1)?,
+                tries: row.get(2)?,
+                after_unknown: row.get(3)?,
+            })
         })?)
 }
 

@@ -5,24 +5,31 @@ mod answer;
 mod append;
 mod archive;
 pub(super) mod backup;
+mod census;
+mod changes;
 pub(super) mod check;
 mod checkpoint;
 mod claim;
 mod clock;
 pub(super) mod copy;
+mod delivery;
 mod erase;
 mod forget;
+mod idempotency;
 mod inspect;
 mod intake;
 mod keys;
 mod lane;
 mod measure;
 mod open;
+mod place;
 mod read;
 mod reconcile;
 mod rejection;
 pub(super) mod restore;
 mod retention;
+mod search;
+mod series;
 mod spending;
 pub(super) mod stats;
 mod task;
@@ -41,16 +48,13 @@ use deadpool_sqlite::{Hook, HookError, Pool, Runtime};
 use jiff::Timestamp;
 use rusqlite::{Connection, params};
 
+use self::changes::Changes;
 use self::keys::Keys;
 pub(super) use self::measure::peek_totals;
 use self::writer::Writer;
 use super::model::{
-    Appended, Capacity, Claimed, FileRow, Finish, Lease, Like, NewRejection, Progress, Proof, Released, Setback, StoredEvent,
-    Tracked, Waiting, text,
-};
-use super::view::{
-    Backlog, DeliveryRow, EventDetail, EventFilter, EventRow, Listed, Page, RejectionDetail, RejectionRow, TaskDetail,
-    TaskFilter, TaskRow,
+    Appended, Capacity, Claimed, FileRow, Finish, Lease, NewRejection, Progress, Proof, Released, Setback, StoredEvent, Tracked,
+    Waiting, text,
 };
 use super::{Config, Error};
 use crate::clock::{Clock, millis};
@@ -79,6 +83,7 @@ struct Shared {
     min_free_bytes: u64,
     free: Free,
     writer: Writer,
+    changes: Changes,
     readers: Pool,
 }
 
@@ -108,7 +113,8 @@ impl Sqlite {
         let opened = tokio::task::spawn_blocking(move || open::open(&at, now))
             .await
             .map_err(|error| Error::Unavailable(error.to_string()))??;
-        let writer = Writer::start(opened.connection, opened.lock, &path, clock.clone())?;
+        let changes = Changes::of(&opened.connection)?;
+        let writer = Writer::start(opened.connection, opened.lock, &path, clock.clone(), changes.clone())?;
         let readers = readers(&path)?;
         let shared = Shared {
             path,
@@ -117,6 +123,7 @@ impl Sqlite {
             min_free_bytes: config.min_free_bytes.0,
             free: Free::default(),
             writer,
+            changes,
             readers,
         };
         Ok(Self { shared: Arc::new(shared) })
@@ -126,12 +133,20 @@ impl Sqlite {
         self.shared.path.clone()
     }
 
+    pub(super) fn changes(&self) -> crate::store::Changes {
+        self.shared.changes.counts()
+    }
+
     pub(super) fn instance_id(&self) -> &str {
         &self.shared.instance_id
     }
 
     pub(super) async fn failed(&self) -> Error {
         self.shared.writer.failed().await
+    }
+
+    pub(super) fn closed(&self) -> impl Future<Output = ()> + use<> {
+        self.shared.writer.closed()
     }
 
     /// Does `work` in a transaction.
@@ -309,45 +324,6 @@ impl Sqlite {
 
     pub(super) async fn record_rejections(&self, rejections: Vec<NewRejection>) -> Result<(), Error> {
         self.write(move |connection| rejection::record(connection, &rejections)).await
-    }
-
-    pub(super) async fn events(&self, filter: EventFilter, page: Page) -> Result<Listed<EventRow>, Error> {
-        self.read(move |connection| read::events(connection, &filter, &page)).await
-    }
-
-    pub(super) async fn event(&self, id: &str) -> Result<Option<EventDetail>, Error> {
-        let id = id.to_owned();
-        self.read(move |connection| read::event(connection, &id)).await
-    }
-
-    pub(super) async fn event_ids(&self, start: &str, limit: usize) -> Result<Vec<String>, Error> {
-        let start = start.to_owned();
-        self.read(move |connection| read::event_ids(connection, &start, limit)).await
-    }
-
-    pub(super) async fn tasks(&self, filter: TaskFilter, page: Page) -> Result<Listed<TaskRow>, Error> {
-        self.read(move |connection| task::tasks(connection, &filter, &page)).await
-    }
-
-    pub(super) async fn task(&self, source: &str, task_id: &str) -> Result<Option<TaskDetail>, Error> {
-        let (source, task_id) = (source.to_owned(), task_id.to_owned());
-        self.read(move |connection| task::task(connection, &source, &task_id)).await
-    }
-
-    pub(super) async fn deliveries(&self, like: Like, page: Page) -> Result<Listed<DeliveryRow>, Error> {
-        self.read(move |connection| read::deliveries(connection, &like, &page)).await
-    }
-
-    pub(super) async fn rejections(&self, page: Page) -> Result<Listed<RejectionRow>, Error> {
-        self.read(move |connection| rejection::list(connection, &page)).await
-    }
-
-    pub(super) async fn rejection(&self, id: i64) -> Result<Option<RejectionDetail>, Error> {
-        self.read(move |connection| rejection::one(connection, id)).await
-    }
-
-    pub(super) async fn backlog(&self) -> Result<Backlog, Error> {
-        self.read(read::backlog).await
     }
 }
 

@@ -2,15 +2,35 @@
 
 use rusqlite::{Connection, OptionalExtension as _, Row, params};
 
+use super::Sqlite;
 use super::append::{Body, body};
+use super::place::{List, Way};
 use crate::store::Error;
 use crate::store::model::{NewRejection, text};
-use crate::store::view::{Listed, Page, RejectionDetail, RejectionRow, page};
+use crate::store::view::{Listed, Page, RejectionDetail, RejectionFilter, RejectionRow};
 
 /// The most that are kept of one source and code.
 const EACH: usize = 200;
 /// The most bytes of bodies that are kept in all.
 const BYTES: usize = 16 << 20;
+
+impl Sqlite {
+    pub(in crate::store) async fn rejections(&self, filter: RejectionFilter, page: Page) -> Result<Listed<RejectionRow>, Error> {
+        self.read(move |connection| list(connection, &filter, &page, Way::Back)).await
+    }
+
+    pub(in crate::store) async fn rejections_after(
+        &self,
+        filter: RejectionFilter,
+        page: Page,
+    ) -> Result<Listed<RejectionRow>, Error> {
+        self.read(move |connection| list(connection, &filter, &page, Way::Forth)).await
+    }
+
+    pub(in crate::store) async fn rejection(&self, id: i64) -> Result<Option<RejectionDetail>, Error> {
+        self.read(move |connection| one(connection, id)).await
+    }
+}
 
 /// Adds `rejections`, and drops the oldest over the bounds.
 pub(super) fn record(connection: &Connection, rejections: &[NewRejection]) -> Result<(), Error> {
@@ -61,18 +81,32 @@ fn row(row: &Row<'_>) -> rusqlite::Result<(i64, RejectionRow)> {
     Ok((id, rejection))
 }
 
-pub(super) fn list(connection: &Connection, at: &Page) -> Result<Listed<RejectionRow>, Error> {
-    let rows = connection
-        .prepare_cached(
-            "SELECT id, received_at, source, code, explanation, target, body_bytes FROM rejections \
-             WHERE id < ?1 ORDER BY id DESC LIMIT ?2",
-        )?
-        .query_map(params![at.cursor.unwrap_or(i64::MAX), at.limit + 1], row)?
-        .collect::<Result<_, _>>()?;
-    Ok(page(rows, at.limit))
+/// What a list of rejections is narrowed to, and its order.
+macro_rules! narrowed {
+    ($order:literal) => {
+        concat!(
+            "SELECT id, received_at, source, code, explanation, target, body_bytes FROM rejections WHERE id > ?1 AND id < ?2 \
+             AND (?3 IS NULL OR source = ?3) AND (?4 IS NULL OR code = ?4) AND (?5 IS NULL OR received_at >= ?5) \
+             AND (?6 IS NULL OR received_at < ?6) ORDER BY id ",
+            $order,
+            " LIMIT ?7"
+        )
+    };
 }
 
-pub(super) fn one(connection: &Connection, id: i64) -> Result<Option<RejectionDetail>, Error> {
+fn list(connection: &Connection, filter: &RejectionFilter, page: &Page, way: Way) -> Result<Listed<RejectionRow>, Error> {
+    let span = List::Rejections.span(connection, way, page, (None, None))?;
+    let sql = if span.is_forth() { narrowed!("ASC") } else { narrowed!("DESC") };
+    let RejectionFilter { source, code, since, until } = filter;
+    let (since, until) = (since.map(text), until.map(text));
+    let rows = connection
+        .prepare_cached(sql)?
+        .query_map(params![span.above, span.below, source, code, since, until, span.rows()], row)?
+        .collect::<Result<_, _>>()?;
+    Ok(span.page(rows))
+}
+
+fn one(connection: &Connection, id: i64) -> Result<Option<RejectionDetail>, Error> {
     Ok(connection
         .prepare_cached(
             "SELECT id, received_at, source, code, explanation, target, body_bytes, headers, body FROM rejections WHERE id = ?1",

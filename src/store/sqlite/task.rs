@@ -3,14 +3,30 @@
 use rusqlite::{Connection, OptionalExtension as _, Row, params};
 use serde_json::Value;
 
-use super::{answer, archive, read};
+use super::place::{List, Way};
+use super::{Sqlite, answer, archive, delivery, read, search};
 use crate::store::Error;
-use crate::store::model::FileRow;
+use crate::store::model::{FileRow, text};
 use crate::store::timeline::{FileTimes, Parts, StopRow, timeline};
 use crate::store::view::{
-    ArchiveRow, EventFilter, Listed, Page, TASK_EVENTS, TaskDetail, TaskFilter, TaskRow, answers_to, page, task_row_columns,
+    ArchiveRow, EventFilter, Listed, Page, Span, TASK_EVENTS, TaskDetail, TaskFilter, TaskRow, answers_to, task_row_columns,
 };
 use crate::task::File;
+
+impl Sqlite {
+    pub(in crate::store) async fn tasks(&self, filter: TaskFilter, page: Page) -> Result<Listed<TaskRow>, Error> {
+        self.read(move |connection| listed(connection, &filter, &page, Way::Back)).await
+    }
+
+    pub(in crate::store) async fn tasks_after(&self, filter: TaskFilter, page: Page) -> Result<Listed<TaskRow>, Error> {
+        self.read(move |connection| listed(connection, &filter, &page, Way::Forth)).await
+    }
+
+    pub(in crate::store) async fn task(&self, source: &str, task_id: &str) -> Result<Option<TaskDetail>, Error> {
+        let (source, task_id) = (source.to_owned(), task_id.to_owned());
+        self.read(move |connection| task(connection, &source, &task_id)).await
+    }
+}
 
 /// What a task asked last, while it waits.
 macro_rules! question {
@@ -18,8 +34,9 @@ macro_rules! question {
         ", CASE WHEN state = 'waiting' THEN (SELECT task ->> '$.question.text' FROM fetched_tasks WHERE task_seq = seq) END"
     };
 }
+pub(super) use question;
 
-fn task_row(row: &Row<'_>) -> rusqlite::Result<(i64, TaskRow)> {
+pub(super) fn task_row(row: &Row<'_>) -> rusqlite::Result<(i64, TaskRow)> {
     Ok((
         row.get(0)?,
         TaskRow {
@@ -41,46 +58,80 @@ fn task_row(row: &Row<'_>) -> rusqlite::Result<(i64, TaskRow)> {
     ))
 }
 
-/// What a list of tasks is narrowed to, and its order; what a registration ping names is none.
+/// What a list of tasks is narrowed to; what a registration ping names is none.
+macro_rules! tasks_alike {
+    () => {
+        " (?2 IS NULL OR source = ?2) AND (?4 IS NULL OR first_seen_at >= ?4) AND (?5 IS NULL OR first_seen_at < ?5) \
+         AND NOT EXISTS (SELECT 1 FROM events WHERE ping AND events.seq = (SELECT max(event) FROM task_events WHERE task = tasks.seq))"
+    };
+}
+pub(super) use tasks_alike;
+
+/// The same in a part of the list, and in its order.
 macro_rules! narrowed {
-    ($state:literal) => {
+    ($order:literal) => {
+        concat!(" AND seq > ?6 AND seq < ?1 AND", tasks_alike!(), " ORDER BY seq ", $order, " LIMIT ?7")
+    };
+}
+
+macro_rules! open {
+    ($order:literal) => {
         concat!(
-            $state,
-            " AND seq < ?1 AND (?2 IS NULL OR source = ?2) AND NOT EXISTS (SELECT 1 FROM events WHERE ping AND events.seq = \
-             (SELECT max(event) FROM task_events WHERE task = tasks.seq)) ORDER BY seq DESC LIMIT ?3"
+            "SELECT ",
+            task_row_columns!(),
+            question!(),
+            " FROM tasks INDEXED BY tasks_open WHERE deleted_at IS NULL AND (state IS NULL OR state IN ('running', 'waiting')) \
+             AND proof IS NOT NULL AND ?3 <> ''",
+            narrowed!($order)
         )
     };
 }
 
-pub(super) fn tasks(connection: &Connection, filter: &TaskFilter, at: &Page) -> Result<Listed<TaskRow>, Error> {
-    // What is open or stuck is found by that: it may be few among many.
-    let sql = match filter.state.as_deref() {
-        Some("open") => concat!(
+macro_rules! stuck {
+    ($order:literal) => {
+        concat!(
             "SELECT ",
             task_row_columns!(),
             question!(),
-            " FROM tasks INDEXED BY tasks_open",
-            narrowed!(
-                " WHERE deleted_at IS NULL AND (state IS NULL OR state IN ('running', 'waiting')) AND proof IS NOT NULL AND ?4 <> ''"
-            )
-        ),
-        Some("waiting" | "failed") => concat!(
-            "SELECT ",
-            task_row_columns!(),
-            question!(),
-            " FROM tasks INDEXED BY tasks_stuck",
-            narrowed!(" WHERE state IN ('waiting', 'failed') AND state = ?4")
-        ),
-        _ => concat!("SELECT ", task_row_columns!(), question!(), " FROM tasks", narrowed!(" WHERE (?4 IS NULL OR state = ?4)")),
+            " FROM tasks INDEXED BY tasks_stuck WHERE state IN ('waiting', 'failed') AND state = ?3",
+            narrowed!($order)
+        )
     };
-    let rows = connection
-        .prepare_cached(sql)?
-        .query_map(params![at.cursor.unwrap_or(i64::MAX), filter.source, at.limit + 1, filter.state], task_row)?
-        .collect::<Result<_, _>>()?;
-    Ok(page(rows, at.limit))
 }
 
-pub(super) fn task(connection: &Connection, source: &str, task_id: &str) -> Result<Option<TaskDetail>, Error> {
+macro_rules! any {
+    ($order:literal) => {
+        concat!("SELECT ", task_row_columns!(), question!(), " FROM tasks WHERE (?3 IS NULL OR state = ?3)", narrowed!($order))
+    };
+}
+
+fn listed(connection: &Connection, filter: &TaskFilter, page: &Page, way: Way) -> Result<Listed<TaskRow>, Error> {
+    let span = List::Tasks.span(connection, way, page, (filter.since, filter.until))?;
+    match &filter.text {
+        Some(text) => search::tasks(connection, filter, &span, text),
+        None => tasks(connection, filter, &span),
+    }
+}
+
+fn tasks(connection: &Connection, filter: &TaskFilter, span: &Span) -> Result<Listed<TaskRow>, Error> {
+    // What is open or stuck is found by that: it may be few among many.
+    let sql = match (filter.state.as_deref(), span.is_forth()) {
+        (Some("open"), false) => open!("DESC"),
+        (Some("open"), true) => open!("ASC"),
+        (Some("waiting" | "failed"), false) => stuck!("DESC"),
+        (Some("waiting" | "failed"), true) => stuck!("ASC"),
+        (_, false) => any!("DESC"),
+        (_, true) => any!("ASC"),
+    };
+    let (since, until) = (filter.since.map(text), filter.until.map(text));
+    let rows = connection
+        .prepare_cached(sql)?
+        .query_map(params![span.below, filter.source, filter.state, since, until, span.above, span.rows()], task_row)?
+        .collect::<Result<_, _>>()?;
+    Ok(span.page(rows))
+}
+
+fn task(connection: &Connection, source: &str, task_id: &str) -> Result<Option<TaskDetail>, Error> {
     let found = connection
         .prepare_cached(concat!(
             "SELECT ",
@@ -104,7 +155,7 @@ pub(super) fn task(connection: &Connection, source: &str, task_id: &str) -> Resu
         .optional()?;
     let Some((seq, row, task, files, raw, (anchor, fetches))) = found else { return Ok(None) };
     let of_task = EventFilter { source: Some(source.to_owned()), task_id: Some(task_id.to_owned()), ..EventFilter::default() };
-    let events = read::events(connection, &of_task, &Page { limit: TASK_EVENTS, cursor: None })?.data;
+    let events = read::events(connection, &of_task, &Span::back(&Page { limit: TASK_EVENTS, cursor: None }))?.data;
     let rows = archive::files(connection, seq)?;
     let files = files.map(|mut files: Vec<File>| {
         FileRow::tell(&mut files, &rows);
@@ -121,7 +172,7 @@ pub(super) fn task(connection: &Connection, source: &str, task_id: &str) -> Resu
         stops: stops(connection, source, task_id)?,
         answers: &answers,
         files: file_times(connection, seq)?,
-        deliveries: read::deliveries_of_task(connection, seq)?,
+        deliveries: delivery::of_task(connection, seq)?,
     });
     let answers_to = answers_to(task.as_ref(), anchor);
     Ok(Some(TaskDetail { row, task, files, raw, archive, events, answers_to, answers, timeline }))

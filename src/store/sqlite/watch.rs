@@ -10,7 +10,7 @@ use super::append::id;
 use crate::event::Watch;
 use crate::store::Error;
 use crate::store::model::{Condition, Look, Queue, Watched, text};
-use crate::store::view::{Listed, NEWEST, Page, WatchRow, page, watch_row_columns};
+use crate::store::view::{Listed, NEWEST, Page, Span, WatchRow, watch_row_columns};
 use crate::store::watch::{condition_columns, narrowed, watched_columns};
 
 impl Sqlite {
@@ -388,7 +388,7 @@ fn watches(connection: &Connection, source: Option<&str>, at: &Page) -> Result<L
             ))
         })?
         .collect::<Result<_, _>>()?;
-    Ok(page(rows, at.limit))
+    Ok(Span::back(at).page(rows))
 }
 
 fn watching(connection: &Connection) -> Result<Vec<(String, i64)>, Error> {

@@ -10,6 +10,7 @@ use super::append::add_job;
 use super::{archive, lane, reconcile, spending};
 use crate::store::Error;
 use crate::store::model::{FETCHES, Finish, JobKind, Lease, Move, Proof, Released, Setback, Stage, TaskNews, text};
+use crate::store::spending::tokens;
 use crate::task::Fetched;
 
 /// The kind, queue and subject of the job that `lease` holds; `None` if it holds it no more.
@@ -143,13 +144,29 @@ pub(super) fn learn(connection: &Connection, task: i64, news: &TaskNews, at: &st
         let Fetched { task: told, files, raw, stands_at, .. } = &**fetched;
         let looked_at = news.looked_at.map(text);
         spending::add(connection, task, told, at)?;
+        let usage = &told.usage;
         connection
             .prepare_cached(
                 "UPDATE tasks SET state = ?2, title = coalesce(?3, title), url = coalesce(?4, url), stop_reason = ?5, \
                  credits = coalesce(?6, credits), fetched_at = ?7, \
-                 looked_at = max(coalesce(looked_at, ?8), coalesce(?8, looked_at)) WHERE seq = ?1",
+                 looked_at = max(coalesce(looked_at, ?8), coalesce(?8, looked_at)), input_tokens = coalesce(?9, input_tokens), \
+                 output_tokens = coalesce(?10, output_tokens), compute_seconds = coalesce(?11, compute_seconds), \
+                 cost_usd = coalesce(?12, cost_usd) WHERE seq = ?1",
             )?
-            .execute(params![task, told.state.as_str(), told.title, told.url, told.stop_reason, told.credits, at, looked_at])?;
+            .execute(params![
+                task,
+                told.state.as_str(),
+                told.title,
+                told.url,
+                told.stop_reason,
+                told.credits,
+                at,
+                looked_at,
+                tokens(usage.input_tokens),
+                tokens(usage.output_tokens),
+                usage.compute_seconds,
+                usage.cost_usd,
+            ])?;
         connection
             .prepare_cached(
                 "INSERT INTO fetched_tasks (task_seq, task, files, raw, anchor, fetches) VALUES (?1, ?2, ?3, ?4, ?5, json_array(?6)) \

@@ -29,6 +29,7 @@ use tokio::runtime::Runtime;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::timeout;
 
+use super::changes::Changes;
 use super::checkpoint::Checkpointer;
 use super::keys::Keys;
 use crate::clock::Clock;
@@ -106,7 +107,7 @@ impl<T: Send, F: FnMut(&Connection, &mut Keys) -> Result<T, Error> + Send> Write
 impl Writer {
     /// Starts the thread on `connection`, with the `lock` that says that we are the one process that writes. It ends when the last
     /// handle is dropped and what waits is written, or on an I/O error.
-    pub(super) fn start(connection: Connection, lock: File, path: &Path, clock: Clock) -> Result<Self, Error> {
+    pub(super) fn start(connection: Connection, lock: File, path: &Path, clock: Clock, changes: Changes) -> Result<Self, Error> {
         let mut keys = Keys::load(&connection)?;
         let (queue, channel) = mpsc::channel(QUEUE);
         let (fail, failed) = watch::channel(None);
@@ -121,7 +122,7 @@ impl Writer {
             .spawn(move || {
                 let share = Share { clock, saved: SignedDuration::ZERO, counted: Duration::ZERO };
                 let queue = Queue { channel, events: VecDeque::new(), work: VecDeque::new(), share, crowd: 0, timer };
-                run(&connection, &mut keys, queue, checkpointer, &fail);
+                run(&connection, &mut keys, queue, checkpointer, &changes, &fail);
                 if fail.borrow().is_some() {
                     // What the disk holds is not known: nothing more is copied into the file. It has stopped for a better reason
                     // than that this cannot be set.
@@ -170,6 +171,12 @@ impl Writer {
             // It ended, and not for want of handles, since this is one: it panicked.
             Err(_) => self.gone(),
         }
+    }
+
+    /// Returns when the thread has ended and let go of the file, which it does once the last handle is dropped; this is none.
+    pub(super) fn closed(&self) -> impl Future<Output = ()> + use<> {
+        let mut failed = self.failed.clone();
+        async move { while failed.changed().await.is_ok() {} }
     }
 
     fn gone(&self) -> Error {
@@ -310,11 +317,13 @@ fn run(
     keys: &mut Keys,
     mut queue: Queue,
     mut checkpointer: Checkpointer,
+    changes: &Changes,
     fail: &watch::Sender<Option<Error>>,
 ) {
     let mut batch = Vec::with_capacity(BATCH);
     while queue.fill() && fail.borrow().is_none() {
         let Err(error) = queue.commit(connection, keys, &mut batch) else {
+            changes.count();
             batch.drain(..).for_each(|write| write.answer(Ok(())));
             match checkpointer.tend(connection) {
                 Err(error) if error.is_fatal() => return stop(error, fail),
@@ -333,6 +342,7 @@ fn run(
                 None => in_transaction(connection, keys, |keys| write.run(connection, keys)),
             };
             failure = failure.or_else(|| committed.as_ref().err().filter(|error| error.is_fatal()).cloned());
+            changes.count();
             write.answer(committed);
         }
         if let Some(failure) = failure {

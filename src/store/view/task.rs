@@ -3,6 +3,7 @@
 use jiff::Timestamp;
 use serde::Serialize;
 use serde_json::Value;
+use utoipa::ToSchema;
 
 use super::EventRow;
 use crate::clock;
@@ -42,10 +43,16 @@ pub struct TaskFilter {
     pub source: Option<String>,
     /// Where they stand: a word of [`crate::task::State`], or `open` for what may still be at work.
     pub state: Option<String>,
+    /// First heard of then or later.
+    pub since: Option<Timestamp>,
+    /// First heard of before then.
+    pub until: Option<Timestamp>,
+    /// As in [`EventFilter`](super::EventFilter).
+    pub text: Option<String>,
 }
 
 /// A task in a list.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, ToSchema)]
 pub struct TaskRow {
     /// Its source.
     pub source: String,
@@ -56,8 +63,10 @@ pub struct TaskRow {
     /// How it was proven ours.
     pub proof: Option<String>,
     /// When.
+    #[schema(format = DateTime)]
     pub proven_at: Option<String>,
     /// When the provider no longer knew it.
+    #[schema(format = DateTime)]
     pub deleted_at: Option<String>,
     /// Where it stood when last fetched.
     pub state: Option<String>,
@@ -72,18 +81,21 @@ pub struct TaskRow {
     /// What it asked last, while it waits.
     pub question: Option<String>,
     /// When we first heard of it.
+    #[schema(format = DateTime)]
     pub first_seen_at: String,
     /// When it was last fetched.
+    #[schema(format = DateTime)]
     pub fetched_at: Option<String>,
 }
 
 /// One task, whole.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, ToSchema)]
 pub struct TaskDetail {
     /// As in a list.
     #[serde(flatten)]
     pub row: TaskRow,
-    /// As last fetched.
+    /// As last fetched: `task` of the envelope that destinations get.
+    #[schema(value_type = Option<Object>)]
     pub task: Option<Value>,
     /// Its files, as last fetched, and where each stands.
     pub files: Option<Vec<File>>,
@@ -93,7 +105,7 @@ pub struct TaskDetail {
     pub archive: Vec<ArchiveRow>,
     /// Its events, newest first, at most 200.
     pub events: Vec<EventRow>,
-    /// What an answer to it answers: see [`NewAnswer::question`](crate::store::model::NewAnswer::question).
+    /// What an answer to it answers: the provider's id of what waits, else the stop that it stands at.
     pub answers_to: Option<String>,
     /// What people answered to it, oldest first, at most the newest 200.
     pub answers: Vec<AnswerRow>,
@@ -102,7 +114,7 @@ pub struct TaskDetail {
 }
 
 /// What a person answered to a task.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, ToSchema)]
 pub struct AnswerRow {
     /// Our id.
     pub id: String,
@@ -119,13 +131,15 @@ pub struct AnswerRow {
     /// Why the provider did not take it, or why nobody knows.
     pub reason: Option<String>,
     /// When it was given.
+    #[schema(format = DateTime)]
     pub given_at: String,
     /// When the provider had answered.
+    #[schema(format = DateTime)]
     pub ended_at: Option<String>,
 }
 
 /// A file, as the archive knows it.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, ToSchema)]
 pub struct ArchiveRow {
     /// Its name: third-party text.
     pub name: String,

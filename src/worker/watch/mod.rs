@@ -22,13 +22,15 @@ use uuid::Uuid;
 
 pub use self::config::{Config, Limit};
 pub(super) use self::tell::{facts, stage};
-use super::{Environment, Slot, Worker};
+use super::{Environment, Slot, Worker, trace};
 use crate::clock;
 use crate::event::Watch;
 use crate::provider::{Source, Switch};
 use crate::store;
-use crate::store::model::{Condition, JobKind, Look, Queue, Watched};
+use crate::store::model::{Appended, Condition, JobKind, Look, Queue, Watched};
 use crate::task::plain;
+use crate::telemetry::logged;
+use crate::telemetry::trace::Tracer;
 
 /// How often it is looked.
 const EVERY: Duration = Duration::from_mins(1);
@@ -180,7 +182,7 @@ impl Round<'_> {
         let now = clock.now();
         let day = time_zone.day(now);
         let spent = store.spent(Some(source.name()), 1, time_zone, now).await?;
-        let credits = spent.iter().filter(|spent| spent.day == day).map(|spent| spent.credits).sum::<f64>();
+        let credits = spent.iter().filter(|spent| spent.day == day).map(|spent| spent.amounts.credits).sum::<f64>();
         let reached = SHARES.into_iter().filter(|percent| credits * 100.0 >= budget * f64::from(*percent));
         let holds: Vec<_> = reached
             .map(|percent| Condition {
@@ -240,10 +242,19 @@ impl Round<'_> {
             };
             let event = tell::event(watch, source, first, rows.len(), clock.now());
             tracing::info!(
-                source = source.name(), destination = first.condition.destination, task_id = ?event.task_id, event = %event.id,
+                source = source.name(), destination = first.condition.destination, task = event.task_id.as_ref().map(logged), event = %event.id,
                 "{}: {}", watch.as_str(), if first.cleared_at.is_some() { "cleared" } else { "raised" }
             );
-            store.append(event).await?;
+            let (id, task_id) = (event.id, event.task_id.clone());
+            if matches!(store.append(event).await?, Appended::New(_)) {
+                let span = trace::begin(self.environment, "watch", id, watch.as_str(), source, task_id.as_deref());
+                span.set("taskhook.watch.state", if first.cleared_at.is_some() { "cleared" } else { "raised" });
+                span.set_some("taskhook.destination", first.condition.destination.as_deref());
+                // What it tells of has a trace of its own.
+                if let Some(of) = first.condition.detail["event"].as_str().and_then(|event| event.parse().ok()) {
+                    span.link(Tracer::root_of(of));
+                }
+            }
         }
         store.told(events.into_iter().map(|(event, _)| event).collect()).await?;
         wake.notify_one();

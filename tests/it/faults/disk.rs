@@ -9,7 +9,7 @@ use super::*;
 
 /// A disk of a few megabytes: a tmpfs in a mount namespace of its own, which lives as long as the process that made it. That ends with
 /// its input, so with this value, or with the test.
-pub(super) struct Disk {
+pub(crate) struct Disk {
     holder: Child,
     folder: tempfile::TempDir,
     path: PathBuf,
@@ -17,7 +17,7 @@ pub(super) struct Disk {
 }
 
 impl Disk {
-    pub(super) fn new(size: &str) -> Self {
+    pub(crate) fn new(size: &str) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("disk");
         std::fs::create_dir(&path).unwrap();
@@ -46,7 +46,7 @@ impl Disk {
     }
 
     /// Where it is mounted, for who is in its namespace.
-    pub(super) fn path(&self) -> &Path {
+    pub(crate) fn path(&self) -> &Path {
         &self.path
     }
 
@@ -57,14 +57,14 @@ impl Disk {
     }
 
     /// What goes before a command that is to run in its namespace.
-    pub(super) fn enter(&self) -> Vec<OsString> {
+    pub(crate) fn enter(&self) -> Vec<OsString> {
         let target = self.holder.id().to_string();
         let user: &[&str] = if self.privileged { &[] } else { &["--user", "--preserve-credentials"] };
         ["nsenter", "--target", &target, "--mount"].iter().chain(user).map(OsString::from).collect()
     }
 
     /// Fills it but for about `left` bytes.
-    fn fill(&self, left: u64) {
+    pub(crate) fn fill(&self, left: u64) {
         let name = self.outside("filler");
         let mut file = std::fs::File::create(&name).unwrap();
         while self.free() > left {
@@ -75,7 +75,7 @@ impl Disk {
     }
 
     /// Makes room again.
-    fn make_room(&self) {
+    pub(crate) fn make_room(&self) {
         std::fs::remove_file(self.outside("filler")).unwrap();
     }
 

@@ -45,7 +45,7 @@ pub(crate) use wire::{Wire, code, json, status};
 /// The API key of the account that is ours.
 pub(crate) const KEY: &str = "sk-test";
 /// How long anything may take, in real time, before the test fails.
-const PATIENCE: Duration = Duration::from_secs(30);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
 
 /// A running program.
 pub(crate) struct Harness {
@@ -135,6 +135,12 @@ impl Harness {
         within("upkeep", upkeep.pass()).await.expect("the store takes writes")
     }
 
+    /// Takes the sample of the minute that ended last.
+    pub(crate) async fn sample(&mut self) -> bool {
+        let upkeep = self.upkeep.as_mut().expect("the program runs");
+        within("a sample", upkeep.sample()).await.expect("the store takes writes")
+    }
+
     /// Works until `done`, then stops in the midst of it.
     pub(crate) async fn work_until<T>(&mut self, done: impl Future<Output = T>) -> T {
         let worker = self.worker.as_mut().expect("the program runs");
@@ -177,7 +183,7 @@ impl Harness {
     pub(crate) async fn stop(&mut self) {
         (self.worker, self.keeper, self.upkeep) = (None, None, None);
         if let Some(app) = self.app.take() {
-            app.stop().await;
+            Box::pin(app.stop()).await;
         }
     }
 
@@ -189,7 +195,8 @@ impl Harness {
     /// Starts on the same store, after [`Harness::stop`] or [`Harness::crash`].
     pub(crate) async fn start(&mut self) {
         assert!(self.app.is_none(), "it runs");
-        let mut app = within("the start", setup::launch(self)).await;
+        // On the heap, as what it does: who holds this one would be too large for a stack.
+        let mut app = within("the start", Box::pin(setup::launch(self))).await;
         (self.keeper, self.upkeep) = (app.keeper.take(), app.upkeep.take());
         if let Some(worker) = app.worker.take() {
             self.employ(worker);

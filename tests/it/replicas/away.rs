@@ -27,7 +27,9 @@ pub(super) fn turned_away(load: &Load, away: Range<Duration>) {
     let tries = load.tries(|one| away.contains(&one.at));
     let wrong: Vec<_> = tries
         .iter()
-        .filter(|one| one.status == 0 || (one.at > away.start + NOTICED && (one.status != 503 || one.took > AT_ONCE)))
+        .filter(|one| {
+            one.status == 0 || (one.at > away.start + NOTICED && (one.code != "store_unavailable" || one.took > AT_ONCE))
+        })
         .collect();
     assert!(wrong.is_empty(), "away from {away:?}: {wrong:?}");
     assert!(tries.iter().any(|one| one.at > away.start + NOTICED), "somebody came");
@@ -45,7 +47,7 @@ async fn memory_is_flat(load: &Load, fleet: &mut Fleet) {
 }
 
 /// Waits until all goes on: it must soon.
-async fn goes_on(load: &mut Load, cluster: &Cluster, fleet: &Fleet, crm: &Recorder) {
+pub(super) async fn goes_on(load: &mut Load, cluster: &Cluster, fleet: &Fleet, crm: &Recorder) {
     let (database, back) = (cluster.connect().await, load.now());
     let row = database.query_one("SELECT clock_timestamp()", &[]).await.unwrap();
     let at: jiff::Timestamp = row.get(0);

@@ -3,6 +3,7 @@
 //! What must hold: each runs as a user that is not root, on a loopback port that the test holds over all its starts, and is gone with
 //! the value, or, if the test is killed, with its thread.
 
+use std::ffi::OsString;
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -13,6 +14,8 @@ use tempfile::TempDir;
 use tokio::net::TcpSocket;
 use tokio_postgres::NoTls;
 
+use super::way::Way;
+use crate::faults::disk::Disk;
 use crate::harness::postgres::Connection;
 use crate::harness::{reserve, within};
 
@@ -21,10 +24,11 @@ const LOOK_EVERY: Duration = Duration::from_millis(20);
 /// Looks until a server that is told to end with the test is killed.
 const LOOKS: u32 = 250;
 
-/// A command that runs `program` as a user that servers accept, and that ends when this thread does.
-fn unprivileged(program: &Path) -> Command {
-    let mut command = Command::new("setpriv");
-    command.args(["--pdeathsig", "KILL"]);
+/// A command that runs `program` as a user that servers accept, and that ends when this thread does. `before` goes before it.
+fn unprivileged(before: &[OsString], program: &Path) -> Command {
+    let mut words = before.iter().cloned().chain(["setpriv".into()]);
+    let mut command = Command::new(words.next().expect("there is one"));
+    command.args(words).args(["--pdeathsig", "KILL"]);
     if geteuid().is_root() {
         command.args(["--reuid", "postgres", "--regid", "postgres", "--init-groups"]);
     }
@@ -160,31 +164,51 @@ fn lives(pid: Pid) -> bool {
     about(&pid.as_raw_nonzero().to_string()).is_some_and(|(state, _)| state != "Z" && state != "X")
 }
 
+/// Where a cluster lies that is to have a small disk.
+#[derive(Clone, Copy)]
+pub(super) enum Small<'a> {
+    /// Its tables.
+    Tables(&'a Disk),
+    /// Its log, in segments of a megabyte.
+    Log(&'a Disk),
+}
+
 /// The PostgreSQL. In its database `taskhook` the role of that name may do what a user's would.
 pub(super) struct Cluster {
     server: Server,
-    settings: Vec<String>,
+    data: PathBuf,
+    /// What brings a command to its disk.
+    before: Vec<OsString>,
+    connections: u32,
 }
 
 impl Cluster {
     /// One that lets in so many connections, three of them for superusers only.
     pub(super) async fn start(connections: u32) -> Self {
+        Self::make(connections, None).await
+    }
+
+    /// One with a part of it on a small disk.
+    pub(super) async fn on(small: Small<'_>, connections: u32) -> Self {
+        Self::make(connections, Some(small)).await
+    }
+
+    async fn make(connections: u32, small: Option<Small<'_>>) -> Self {
         let server = Server::new();
-        let mut made = unprivileged(&Self::program("initdb"));
-        made.args(["--username=postgres", "--auth=trust", "--encoding=UTF8", "--locale=C", "--no-sync", "-D"]);
-        let made = made.arg(server.folder.path().join("data")).stderr(Stdio::piped()).output().unwrap();
+        let here = server.folder.path();
+        let (data, log, disk) = match small {
+            None => (here.join("data"), None, None),
+            Some(Small::Tables(disk)) => (disk.path().join("data"), Some(here.join("log-of-writes")), Some(disk)),
+            Some(Small::Log(disk)) => (here.join("data"), Some(disk.path().join("log-of-writes")), Some(disk)),
+        };
+        let before = disk.map(Disk::enter).unwrap_or_default();
+        let mut made = unprivileged(&before, &Self::program("initdb"));
+        made.args(["--username=postgres", "--auth=trust", "--encoding=UTF8", "--locale=C", "--no-sync"]);
+        made.args(log.iter().flat_map(|log| ["--waldir".as_ref(), log.as_os_str()]));
+        made.args(matches!(small, Some(Small::Log(_))).then_some("--wal-segsize=1"));
+        let made = made.arg("-D").arg(&data).stderr(Stdio::piped()).output().unwrap();
         assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
-        let settings = [
-            format!("port={}", server.port()),
-            "listen_addresses=127.0.0.1".to_owned(),
-            format!("unix_socket_directories={}", server.folder.path().display()),
-            format!("max_connections={connections}"),
-            "superuser_reserved_connections=3".to_owned(),
-            "shared_buffers=16MB".to_owned(),
-            // What a kill leaves of it lies in the folder.
-            "dynamic_shared_memory_type=mmap".to_owned(),
-        ];
-        let mut cluster = Self { server, settings: settings.into() };
+        let mut cluster = Self { server, data, before, connections };
         cluster.spawn();
         cluster.server.answers("postgres").await;
         let first = Connection::to(&cluster.server.url("postgres").replace("/taskhook", "/postgres")).await;
@@ -192,6 +216,53 @@ impl Cluster {
             first.batch_execute(made).await.unwrap();
         }
         cluster
+    }
+
+    /// A standby of it, which hears of it on `way` and answers whoever only reads.
+    pub(super) async fn standby(&self, way: &Way) -> Self {
+        let server = Server::new();
+        let data = server.folder.path().join("data");
+        let mut copied = unprivileged(&[], &Self::program("pg_basebackup"));
+        copied.args(["--host=127.0.0.1", &format!("--port={}", way.port()), "--username=postgres", "--wal-method=stream"]);
+        copied.args(["--checkpoint=fast", "--no-sync", "--write-recovery-conf", "--pgdata"]).arg(&data);
+        let copied = tokio::task::block_in_place(|| copied.stderr(Stdio::piped()).output().unwrap());
+        assert!(copied.status.success(), "{}", String::from_utf8_lossy(&copied.stderr));
+        let mut standby = Self { server, data, before: Vec::new(), connections: self.connections };
+        standby.start_again().await;
+        standby
+    }
+
+    /// From now on a commit waits for the standby, which must be there.
+    pub(super) async fn waits_for_its_standby(&self) {
+        let database = self.connect().await;
+        for said in ["ALTER SYSTEM SET synchronous_standby_names = '*'", "SELECT pg_reload_conf()"] {
+            database.batch_execute(said).await.unwrap();
+        }
+        within("a standby is waited for", async {
+            while database.query("SELECT 1 FROM pg_stat_replication WHERE sync_state = 'sync'", &[]).await.unwrap().is_empty() {
+                tokio::time::sleep(LOOK_EVERY).await;
+            }
+        })
+        .await;
+    }
+
+    /// Waits until a standby of it has all that it has.
+    pub(super) async fn is_followed(&self) {
+        let database = self.connect().await;
+        let at: String = database.query_one("SELECT pg_current_wal_flush_lsn()::text", &[]).await.unwrap().get(0);
+        let behind = "SELECT 1 FROM pg_stat_replication WHERE flush_lsn >= $1::text::pg_lsn";
+        within("the standby follows", async {
+            while database.query(behind, &[&at]).await.unwrap().is_empty() {
+                tokio::time::sleep(LOOK_EVERY).await;
+            }
+        })
+        .await;
+    }
+
+    /// Makes a standby the primary.
+    pub(super) async fn promote(&self) {
+        let database = self.connect().await;
+        assert!(database.query_one("SELECT pg_promote(true, 30)", &[]).await.unwrap().get::<_, bool>(0));
     }
 
     /// A program of the newest version that is installed.
@@ -203,9 +274,18 @@ impl Cluster {
     }
 
     fn spawn(&mut self) {
-        let mut command = unprivileged(&Self::program("postgres"));
-        command.arg("-D").arg(self.server.folder.path().join("data"));
-        command.args(self.settings.iter().flat_map(|setting| ["-c", setting]));
+        let settings = [
+            format!("port={}", self.server.port()),
+            "listen_addresses=127.0.0.1".to_owned(),
+            format!("unix_socket_directories={}", self.server.folder.path().display()),
+            format!("max_connections={}", self.connections),
+            "superuser_reserved_connections=3".to_owned(),
+            "shared_buffers=16MB".to_owned(),
+            // What a kill leaves of it lies in the folder.
+            "dynamic_shared_memory_type=mmap".to_owned(),
+        ];
+        let mut command = unprivileged(&self.before, &Self::program("postgres"));
+        command.arg("-D").arg(&self.data).args(settings.iter().flat_map(|setting| ["-c", setting]));
         self.server.spawn(command);
     }
 
@@ -225,9 +305,14 @@ impl Cluster {
         connection
     }
 
-    /// SIGKILL to every process of it.
+    /// SIGKILL to every process of it, or to what is left of it.
     pub(super) async fn kill(&mut self) {
         self.server.kill().await;
+    }
+
+    /// What it said.
+    pub(super) fn said(&self) -> String {
+        fs::read_to_string(self.server.log()).unwrap()
     }
 
     /// What `pg_ctl stop -m immediate` does.
@@ -296,7 +381,7 @@ impl Pooler {
 
     /// Starts it again; it must answer.
     pub(super) async fn start_again(&mut self) {
-        let mut command = unprivileged(Path::new("/usr/sbin/pgbouncer"));
+        let mut command = unprivileged(&[], Path::new("/usr/sbin/pgbouncer"));
         command.arg("--quiet").arg(self.server.folder.path().join("pgbouncer.ini"));
         self.server.spawn(command);
         self.server.answers("taskhook").await;

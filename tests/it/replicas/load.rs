@@ -41,6 +41,8 @@ pub(super) struct Try {
     pub(super) took: Duration,
     /// 200, or 503, or 0 where there was no answer.
     pub(super) status: u16,
+    /// Why not, of a 503.
+    pub(super) code: String,
 }
 
 /// All that was sent so far.
@@ -147,13 +149,24 @@ impl Load {
         }
     }
 
+    /// Our ids of what was answered 200 so far.
+    pub(super) fn acknowledged_ids(&self) -> BTreeSet<String> {
+        self.sent.lock().unwrap().acknowledged.clone()
+    }
+
     /// Ends the load, and waits until all that came of it is done.
-    pub(super) async fn end(mut self, fleet: &Fleet, crm: &Recorder) -> Verdict {
+    pub(super) async fn end(self, fleet: &Fleet, crm: &Recorder) -> Verdict {
+        let acknowledged = self.done(fleet, crm, &BTreeSet::new()).await;
+        Verdict::of(fleet, crm, &acknowledged).await
+    }
+
+    /// Ends the load, and waits until all that came of it is done, but for what is `lost`. Our ids of the rest.
+    pub(super) async fn done(mut self, fleet: &Fleet, crm: &Recorder, lost: &BTreeSet<String>) -> BTreeSet<String> {
         self.complain();
         self.stop.cancel();
         let senders = std::mem::take(&mut self.senders);
         within("the end of the senders", senders.join_all()).await;
-        let acknowledged = self.sent.lock().unwrap().acknowledged.clone();
+        let acknowledged: BTreeSet<_> = self.acknowledged_ids().difference(lost).cloned().collect();
         within("all that was acknowledged arrives", async {
             while !arrived(crm).is_superset(&acknowledged) {
                 tokio::time::sleep(LOOK_EVERY * 4).await;
@@ -166,7 +179,7 @@ impl Load {
             }
         })
         .await;
-        Verdict::of(fleet, crm, &acknowledged).await
+        acknowledged
     }
 }
 
@@ -210,8 +223,9 @@ impl Sender {
         let answer = http::send(request, PATIENCE, 4096).await.ok();
         let took = self.clock.elapsed().saturating_sub(at);
         let status = answer.as_ref().map_or(0, status);
+        let refused = answer.as_ref().filter(|_| status != 200);
         let mut sent = self.sent.lock().unwrap();
-        sent.tries.push(Try { to, at, took, status });
+        sent.tries.push(Try { to, at, took, status, code: refused.map(code).unwrap_or_default() });
         sent.most_tries = sent.most_tries.max(tries);
         match answer {
             Some(answer) if status == 200 => {
@@ -220,8 +234,9 @@ impl Sender {
             }
             Some(answer) => {
                 // Nobody else than the database is in the way here.
-                come_again(&answer, &code(&answer));
-                assert_eq!(code(&answer), "store_unavailable");
+                let code = code(&answer);
+                come_again(&answer, &code);
+                assert!(code == "store_unavailable" || code == "store_full", "{code}");
                 false
             }
             None => false,
@@ -230,16 +245,32 @@ impl Sender {
 }
 
 #[derive(Deserialize)]
-struct DeliveryRow {
-    id: String,
-    event: String,
-    state: String,
+pub(super) struct DeliveryRow {
+    pub(super) id: String,
+    pub(super) event: String,
+    pub(super) state: String,
     attempts: Vec<AttemptRow>,
+}
+
+impl DeliveryRow {
+    /// How many of its attempts are of unknown outcome.
+    pub(super) fn unknown(&self) -> usize {
+        self.attempts.iter().filter(|attempt| attempt.outcome == "unknown").count()
+    }
 }
 
 #[derive(Deserialize)]
 struct AttemptRow {
     outcome: String,
+}
+
+/// How often each delivery came to `crm`.
+pub(super) fn times(crm: &Recorder) -> BTreeMap<String, usize> {
+    let mut came = BTreeMap::new();
+    for recorded in crm.recorded() {
+        *came.entry(recorded.header("webhook-id").to_owned()).or_default() += 1;
+    }
+    came
 }
 
 /// What became of all of it.
@@ -256,14 +287,11 @@ impl Verdict {
     /// Each event that was acknowledged came as one delivery, and no delivery came more often than once and once more for each of its
     /// attempts of unknown outcome, as the admin API tells them.
     async fn of(fleet: &Fleet, crm: &Recorder, acknowledged: &BTreeSet<String>) -> Self {
-        let mut came: BTreeMap<String, usize> = BTreeMap::new();
-        for recorded in crm.recorded() {
-            *came.entry(recorded.header("webhook-id").to_owned()).or_default() += 1;
-        }
+        let mut came = times(crm);
         let mut verdict = Self { acknowledged: acknowledged.len(), unknown: 0, twice: 0 };
         let mut events: BTreeMap<String, usize> = BTreeMap::new();
         for row in fleet.list::<DeliveryRow>("deliveries").await {
-            let unknown = row.attempts.iter().filter(|attempt| attempt.outcome == "unknown").count();
+            let unknown = row.unknown();
             let times = came.remove(&row.id).unwrap_or_default();
             assert!(times >= 1 && times <= 1 + unknown, "delivery {} came {times} times, {unknown} unknown attempts", row.id);
             assert_eq!(row.state, "delivered", "{}", row.id);

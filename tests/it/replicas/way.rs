@@ -62,6 +62,10 @@ impl Way {
         format!("postgres://taskhook@{}/taskhook", self.address)
     }
 
+    pub(super) fn port(&self) -> u16 {
+        self.address.port()
+    }
+
     /// From now on.
     pub(super) fn set(&self, manner: Manner) {
         self.state.send_modify(|state| state.manner = manner);

@@ -60,7 +60,7 @@ impl Database {
 
     /// The ids of the tasks in a list.
     async fn listed(&self, state: &str) -> Vec<String> {
-        let filter = TaskFilter { source: Some("manus".to_owned()), state: Some(state.to_owned()) };
+        let filter = TaskFilter { source: Some("manus".to_owned()), state: Some(state.to_owned()), ..TaskFilter::default() };
         let listed = self.store().tasks(filter, Page { limit: 9, cursor: None }).await.unwrap();
         listed.data.into_iter().map(|row| row.task_id).collect()
     }

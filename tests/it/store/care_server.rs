@@ -98,7 +98,7 @@ async fn a_store_on_a_server_is_measured() {
     );
     assert_eq!(
         (&stats["created_at"], &stats["schema"], &stats["shrinks"]),
-        (&json!("2026-01-15T12:00:00.000Z"), &json!("8"), &Value::Null)
+        (&json!("2026-01-15T12:00:00.000Z"), &json!("11"), &Value::Null)
     );
     assert!(
         stats["file"].as_str().unwrap().starts_with("postgres://") && stats["bytes_per_event"].as_u64().unwrap() > 0,
@@ -168,7 +168,10 @@ async fn what_nobody_can_have_written_is_not_found() {
         assert_eq!(store.deliveries(like, page()).await.unwrap().data.len(), 0);
         assert_eq!(
             store
-                .tasks(TaskFilter { source: Some(text.to_owned()), state: Some(text.to_owned()) }, page())
+                .tasks(
+                    TaskFilter { source: Some(text.to_owned()), state: Some(text.to_owned()), ..TaskFilter::default() },
+                    page()
+                )
                 .await
                 .unwrap()
                 .data

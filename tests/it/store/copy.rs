@@ -120,7 +120,14 @@ async fn full() -> Full {
          'manus', 'k', 't1', 'crm', '2026-01-15T12:00:00.000Z', '{}', '2026-01-15T12:00:01.000Z', \
          '019bc185-0000-7000-8000-000000000001', 1); \
          INSERT INTO spending (source, at, credits) VALUES ('manus', '2026-01-15T12:00:00.000Z', 0.1); \
+         INSERT INTO samples VALUES (60, '2026-01-15T12:00:00.000Z', 7, 1, 2, 3, 4, 5, 6, 7, 80, 95, 0.1, 7, 0.3), \
+         (3600, '2026-01-15T12:00:00.000Z', 7, 1, 2, 3, 4, 5, 6, 7, NULL, NULL, 0.1, NULL, NULL); \
          UPDATE tasks SET active_at = '2026-01-15T12:00:00.000Z' WHERE seq = 1; \
+         INSERT INTO posts (id, key, request, holder, source, task, began_at, ended_at, status, content_type, bytes, body) VALUES \
+         ('019bc185-0000-7000-8000-000000000003', 'k', 'r', '019bc185-0000-7000-8000-000000000004', 'manus', 'ab', \
+         '2026-01-15T12:00:00.000Z', '2026-01-15T12:00:01.000Z', 201, 'application/json', 2, X'7b7d'), \
+         ('019bc185-0000-7000-8000-000000000005', 'open', 'r', '019bc185-0000-7000-8000-000000000004', NULL, NULL, \
+         '2026-01-15T12:00:00.000Z', NULL, NULL, NULL, 0, NULL); \
          INSERT INTO unwanted_files (sha256, since) VALUES ('aa', '2026-01-15T12:00:00.000Z'); \
          INSERT INTO erased_keys (key, event, erased_at) VALUES (X'000102030405060708090a0b0c0d0e0f', \
          '019bc185-0000-7000-8000-000000000001', '2026-01-15T12:00:00.000Z'); \
@@ -208,7 +215,7 @@ async fn lists_are_the_same_in_both() {
         let mut all = vec![
             json!(events),
             json!(store.tasks(TaskFilter::default(), page()).await.unwrap().data),
-            json!(store.rejections(page()).await.unwrap().data),
+            json!(store.rejections(RejectionFilter::default(), page()).await.unwrap().data),
             json!(store.deliveries(taskhook::store::model::Like::default(), page()).await.unwrap().data),
         ];
         for row in &events {

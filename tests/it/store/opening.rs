@@ -59,7 +59,7 @@ async fn a_store_of_a_newer_program_is_refused_and_left_as_it_was() {
     drop(connection);
     let before = fs::read(database.path()).unwrap();
     let (problem, hint) = refusal(&database.path()).await;
-    assert!(problem.contains("made by a newer taskhook (schema 900 or later; this one knows 8)"), "{problem}");
+    assert!(problem.contains("made by a newer taskhook (schema 900 or later; this one knows 11)"), "{problem}");
     assert!(hint.contains("run that newer version"), "{hint}");
     assert_eq!(fs::read(database.path()).unwrap(), before);
 }

@@ -51,7 +51,7 @@ async fn a_task_that_was_told_of_is_listed_and_ours_and_what_was_known_before_st
     }
     store.track("second", tracked("t2", "audio"), at(6)).await.unwrap();
     let rows = store
-        .tasks(TaskFilter { source: Some("manus".into()), state: None }, Page { limit: 9, cursor: None })
+        .tasks(TaskFilter { source: Some("manus".into()), ..TaskFilter::default() }, Page { limit: 9, cursor: None })
         .await
         .unwrap()
         .data;
@@ -113,7 +113,7 @@ fn rejection(code: &'static str, body: Bytes) -> NewRejection {
 }
 
 async fn listed(database: &Database) -> Vec<taskhook::store::view::RejectionRow> {
-    database.store().rejections(Page { limit: 5000, cursor: None }).await.unwrap().data
+    database.store().rejections(RejectionFilter::default(), Page { limit: 5000, cursor: None }).await.unwrap().data
 }
 
 async fn rejections_are_a_ring_for_each_source_and_code(database: Database) {
@@ -134,7 +134,7 @@ async fn rejections_are_a_ring_for_each_source_and_code(database: Database) {
     assert_eq!((whole.body.as_str(), whole.row.body_bytes), ("signature_invalid 149", 22));
     assert_eq!(whole.headers, [("host".to_owned(), "x".to_owned())]);
     assert_eq!(whole.row.explanation.as_deref(), Some("a slash"));
-    let page = store.rejections(Page { limit: 50, cursor: None }).await.unwrap();
+    let page = store.rejections(RejectionFilter::default(), Page { limit: 50, cursor: None }).await.unwrap();
     assert_eq!(page.next_cursor, Some(rows[49].id.to_string()));
 }
 
@@ -215,8 +215,10 @@ async fn tasks_come_in_pages_and_with_their_events(database: Database) {
     database.claim(JobKind::Fetch, "manus", at(0)).await;
     let (mut found, mut cursor, mut looks) = (Vec::new(), None, 0);
     loop {
-        let page =
-            store.tasks(TaskFilter { source: Some("manus".into()), state: None }, Page { limit: 3, cursor }).await.unwrap();
+        let page = store
+            .tasks(TaskFilter { source: Some("manus".into()), ..TaskFilter::default() }, Page { limit: 3, cursor })
+            .await
+            .unwrap();
         found.extend(page.data.into_iter().map(|row| row.task_id));
         looks += 1;
         cursor = page.next_cursor.map(|cursor| cursor.parse().unwrap());

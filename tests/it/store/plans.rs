@@ -5,6 +5,7 @@
 
 use std::sync::{Arc, Mutex};
 
+use taskhook::store::Span;
 use taskhook::store::model::{Act, FileRow, Like, NewFile, Progress, Proof, Select, TaskNews, Told};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
@@ -207,6 +208,15 @@ impl Large {
         Self { store, wire, complaints: Vec::new(), statements: 0, database }
     }
 
+    /// Leaves what the statement with these words did out of what is looked at: it counts everything.
+    fn leave_out(&self, words: &str) {
+        let text = |plan: &Value| plan["Query Text"].as_str().unwrap_or_default().contains(words);
+        let mut heard = self.wire.heard.lock().unwrap();
+        let all = heard.len();
+        heard.retain(|plan| !text(plan));
+        assert!(heard.len() < all, "no statement says {words}");
+    }
+
     /// Looks at how what was just done, `what`, was done.
     fn look(&mut self, what: &str) {
         self.look_for(what, MOST);
@@ -245,6 +255,7 @@ async fn what_is_hot_looks_at_few_rows() {
     archiving(&mut large).await;
     by_hand(&mut large).await;
     reading(&mut large).await;
+    sampling(&mut large).await;
     removing(&mut large).await;
     assert!(large.statements > 100, "{} plans were heard", large.statements);
     let Large { complaints, database, .. } = large;
@@ -392,6 +403,29 @@ async fn reading(large: &mut Large) {
             large.look(what);
         }
     }
+    let hours = |from: i64, to: i64| (Some(at(from * 3600)), Some(at(to * 3600)));
+    for (from, to) in [(-6, -5), (-12, -9), (-20, 9), (9, 99)] {
+        let (since, until) = hours(from, to);
+        let filter = EventFilter { since, until, ..all() };
+        large.store.events(filter.clone(), Page { limit: 50, cursor: None }).await.unwrap();
+        large.store.events_after(filter, Page { limit: 50, cursor: Some(0) }).await.unwrap();
+        large.store.deliveries(Like { since, until, ..Like::default() }, Page { limit: 50, cursor: None }).await.unwrap();
+        large.store.tasks(TaskFilter { since, until, ..TaskFilter::default() }, Page { limit: 50, cursor: None }).await.unwrap();
+        large.look("what came within a time");
+    }
+    for cursor in [0, 20_000, 40_000] {
+        for filter in [all(), some("quarantined"), EventFilter { task_id: Some("t44".into()), ..all() }] {
+            large.store.events_after(filter, Page { limit: 50, cursor: Some(cursor) }).await.unwrap();
+        }
+        large.store.deliveries_after(Like::default(), Page { limit: 50, cursor: Some(cursor) }).await.unwrap();
+        large.store.tasks_after(TaskFilter::default(), Page { limit: 50, cursor: Some(cursor) }).await.unwrap();
+        large.look("what is newer");
+    }
+    let text = Some("t44".to_owned());
+    large.store.events(EventFilter { text: text.clone(), ..all() }, Page { limit: 50, cursor: None }).await.unwrap();
+    large.store.tasks(TaskFilter { text, ..TaskFilter::default() }, Page { limit: 50, cursor: None }).await.unwrap();
+    // The newest of them are looked through.
+    large.look_for("text", 10_001.0);
     large.store.events(some("done"), Page { limit: 50, cursor: None }).await.unwrap();
     large.look_at_search("events that are done with");
     let listed = large.store.events(all(), Page { limit: 1, cursor: Some(7000) }).await.unwrap().data.remove(0);
@@ -409,7 +443,7 @@ async fn reading(large: &mut Large) {
     large.store.deliveries(Like::default(), Page { limit: 50, cursor: None }).await.unwrap();
     large.look("all deliveries");
     for state in [None, Some("open"), Some("waiting")] {
-        let filter = TaskFilter { source: Some("manus".into()), state: state.map(str::to_owned) };
+        let filter = TaskFilter { source: Some("manus".into()), state: state.map(str::to_owned), ..TaskFilter::default() };
         large.store.tasks(filter, Page { limit: 50, cursor: Some(5000) }).await.unwrap();
     }
     large.look("tasks");
@@ -417,6 +451,24 @@ async fn reading(large: &mut Large) {
     large.look("a task");
     large.store.fetched("manus", "t45").await.unwrap();
     large.look("a fetched task");
+}
+
+async fn sampling(large: &mut Large) {
+    // Some minutes after the last event; the first sample has none to go on from.
+    for minute in [11, 12] {
+        assert!(large.store.sample(at(minute * 60 - 60 * 60)).await.unwrap());
+        for counting in ["(SELECT count(*) FROM jobs)", "SELECT kind, min(due_at)"] {
+            large.leave_out(counting);
+        }
+        large.look("a sample");
+    }
+    assert!(large.store.sample(at(5)).await.unwrap());
+    for counting in ["(SELECT count(*) FROM jobs)", "SELECT kind, min(due_at)"] {
+        large.leave_out(counting);
+    }
+    large.look("a sample that ends an hour");
+    large.store.series(Span::Minute, at(-3600)).await.unwrap();
+    large.look("a series");
 }
 
 async fn removing(large: &mut Large) {

@@ -110,7 +110,7 @@ async fn a_store_of_the_first_schema_is_brought_up_with_its_rows() {
     // A program of that schema may still run beside.
     let facts =
         beside.query("SELECT value FROM store WHERE name IN ('schema', 'oldest_schema') ORDER BY name", &[]).await.unwrap();
-    assert_eq!(facts.iter().map(|row| row.get(0)).collect::<Vec<&str>>(), ["1", "8"]);
+    assert_eq!(facts.iter().map(|row| row.get(0)).collect::<Vec<&str>>(), ["1", "11"]);
 }
 
 #[tokio::test]

@@ -1,20 +1,24 @@
 //! What tasks cost: what is new of it, once, on the day of their last change.
 
 use taskhook::setting::Zone;
-use taskhook::store::Spent;
 use taskhook::store::model::TaskNews;
-use taskhook::task::{Fetched, State, Task};
+use taskhook::store::{Amounts, Spent};
+use taskhook::task::{Fetched, State, Task, Usage};
 
 use super::*;
 
-contract!(what_is_new_counts_once_on_the_day_of_its_change);
+contract!(what_is_new_counts_once_on_the_day_of_its_change, what_is_used_counts_beside_what_it_costs);
 
 impl Database {
-    /// Fetches a task that has cost so much by then; `ends` says whether its job ends with that.
+    /// Fetches a task that has cost so much by then.
     async fn costs(&self, event_id: &str, task: &str, credits: Option<f64>, updated_at: Option<Timestamp>, now: Timestamp) {
-        self.stopped(event_id, task).await;
-        let job = self.claim_one(JobKind::Prove, "manus", now).await;
         let task = Task { id: task.to_owned(), state: State::Finished, credits, updated_at, ..Task::default() };
+        self.fetched(event_id, task, now).await;
+    }
+
+    async fn fetched(&self, event_id: &str, task: Task, now: Timestamp) {
+        self.stopped(event_id, &task.id).await;
+        let job = self.claim_one(JobKind::Prove, "manus", now).await;
         let fetched = Fetched { task, raw: "{}".to_owned(), ..Fetched::default() };
         let news = TaskNews { proof: Some("listed"), fetched: Some(Box::new(fetched)), ..TaskNews::default() };
         let moves = vec![Move { event: waiting(&job)[0], to: Stage::Done(Vec::new()) }];
@@ -27,7 +31,7 @@ impl Database {
     async fn days(&self, zone: &str, days: u16, now: Timestamp) -> Vec<(String, f64)> {
         let zone: Zone = serde_json::from_value(json!(zone)).unwrap();
         let spent = self.store().spent(None, days, &zone, now).await.unwrap();
-        spent.into_iter().map(|Spent { day, credits, .. }| (day.to_string(), credits)).collect()
+        spent.into_iter().map(|Spent { day, amounts, .. }| (day.to_string(), amounts.credits)).collect()
     }
 }
 
@@ -47,11 +51,34 @@ async fn what_is_new_counts_once_on_the_day_of_its_change(database: Database) {
     assert_eq!(database.days("UTC", 1, at(DAY)).await, [day("2026-01-16", 10.5)]);
     assert_eq!(database.days("Pacific/Kiritimati", 7, at(DAY)).await, [day("2026-01-17", 10.5), day("2026-01-16", 13.5)]);
     assert_eq!(database.days("Asia/Kathmandu", 7, at(DAY)).await, [day("2026-01-16", 10.5), day("2026-01-15", 13.5)]);
-    // What is told to be less counts as nothing.
+    // What is told to be less was given back; once, and what is then told to be more counts from there.
     database.costs("e8", "t1", Some(11.0), Some(at(DAY)), at(DAY)).await;
+    database.costs("e9", "t1", Some(11.0), Some(at(DAY)), at(DAY)).await;
+    assert_eq!(database.days("UTC", 1, at(DAY)).await, [day("2026-01-16", 9.5)]);
+    database.costs("e10", "t1", Some(12.0), Some(at(DAY)), at(DAY)).await;
     let store = database.store();
-    assert_eq!(store.spent_ever().await.unwrap(), [("manus".to_owned(), 24.0)]);
+    assert_eq!(store.spent_ever().await.unwrap(), [("manus".to_owned(), Amounts { credits: 24.0, ..Amounts::default() })]);
     let zone = Zone::default();
     assert_eq!(store.spent(Some("second"), 7, &zone, at(DAY)).await.unwrap(), []);
     assert_eq!(store.spent(Some("manus"), 7, &zone, at(DAY)).await.unwrap().len(), 2);
+}
+
+async fn what_is_used_counts_beside_what_it_costs(database: Database) {
+    let used = |task: &str, input, output, seconds, dollars| Task {
+        id: task.to_owned(),
+        state: State::Finished,
+        usage: Usage { input_tokens: input, output_tokens: output, compute_seconds: seconds, cost_usd: dollars },
+        updated_at: Some(at(0)),
+        ..Task::default()
+    };
+    database.fetched("e1", used("t1", Some(8000), Some(2100), Some(12.25), Some(0.5)), at(1)).await;
+    database.fetched("e2", used("t1", Some(8500), Some(2300), Some(12.5), Some(0.75)), at(2)).await;
+    // What it does not tell this time stays as it was.
+    database.fetched("e3", used("t1", None, Some(2300), None, None), at(3)).await;
+    database.fetched("e4", used("t2", Some(1), None, None, Some(0.25)), at(4)).await;
+    database.fetched("e5", used("t2", Some(u64::MAX), None, None, Some(0.25)), at(5)).await;
+    let spent = database.store().spent(None, 1, &Zone::default(), at(6)).await.unwrap();
+    let amounts =
+        Amounts { credits: 0.0, input_tokens: 1_000_000_008_500, output_tokens: 2300, compute_seconds: 12.5, cost_usd: 1.0 };
+    assert_eq!(spent.iter().map(|spent| spent.amounts).collect::<Vec<_>>(), [amounts]);
 }

@@ -270,7 +270,10 @@ async fn every_earlier_schema_is_brought_up_with_its_rows() {
         assert!(matches!(database.append(again).await, Appended::Duplicate(_)), "its key is known");
         assert_eq!(database.store().task("manus", "t1").await.unwrap().unwrap().task, Some(json!({"id": "t1"})));
         assert_eq!(database.store().verification_keys("manus").await.unwrap().len(), 1);
-        assert_eq!(database.store().rejections(Page { limit: 5, cursor: None }).await.unwrap().data.len(), 1);
+        assert_eq!(
+            database.store().rejections(RejectionFilter::default(), Page { limit: 5, cursor: None }).await.unwrap().data.len(),
+            1
+        );
         let job = database.claim_one(JobKind::Prove, "manus", at(0)).await;
         assert_eq!((waiting(&job), job.lease.attempt), (vec![2], 3));
     }

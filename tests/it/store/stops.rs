@@ -168,7 +168,7 @@ async fn what_stopped_is_shown_as_it_was_listed_and_nothing_else_of_it_changes(d
     store.show("manus", page("One"), at(4)).await.unwrap();
     let rows = || async {
         let all = store
-            .tasks(TaskFilter { source: Some("manus".to_owned()), state: None }, Page { limit: 9, cursor: None })
+            .tasks(TaskFilter { source: Some("manus".to_owned()), ..TaskFilter::default() }, Page { limit: 9, cursor: None })
             .await
             .unwrap()
             .data;

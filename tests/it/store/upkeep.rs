@@ -339,7 +339,7 @@ async fn an_erased_task_is_gone_and_its_events_are_still_known(database: Databas
     assert_eq!(store.holding("manus", "t1").await.unwrap(), None);
     assert_eq!(database.ids().await, [other.to_string()]);
     assert_eq!(store.unwanted_files("").await.unwrap(), ["aa"]);
-    let left = store.rejections(Page { limit: 9, cursor: None }).await.unwrap().data;
+    let left = store.rejections(RejectionFilter::default(), Page { limit: 9, cursor: None }).await.unwrap().data;
     assert_eq!(left.iter().map(|row| row.target.as_str()).collect::<Vec<_>>(), [others]);
     let told = database.dump().await;
     assert!(!told.iter().any(|row| row.contains("t1") && !row.contains("t2")), "{told:?}");

@@ -5,10 +5,7 @@ use std::time::Duration;
 use serde_json::Value;
 use url::Url;
 
-use super::client::Client;
-use crate::config::Config;
 use crate::http::{self, Answer};
-use crate::store::{self, Store};
 use crate::text::one_line;
 
 /// How long a public URL may take to answer.
@@ -18,21 +15,11 @@ const MAX_ANSWER: usize = 1 << 20;
 
 /// Why a public URL does not lead here, and what to do.
 #[derive(Debug)]
-pub(super) struct Astray {
-    pub(super) problem: String,
-    pub(super) hint: String,
-}
-
-/// The instance id of the store that is configured here; if this process cannot read it, of the taskhook that `client` asks.
-pub(super) async fn our_instance(config: &Config, client: Option<&Client>) -> Result<String, store::Error> {
-    let error = match Store::peek_instance_id(&config.store) {
-        Ok(id) => return Ok(id),
-        Err(error) => error,
-    };
-    match client {
-        Some(client) => client.instance().await.ok_or(error),
-        None => Err(error),
-    }
+pub struct Astray {
+    /// What is wrong.
+    pub problem: String,
+    /// What to do.
+    pub hint: String,
 }
 
 async fn ask(public_url: &str) -> Result<Answer, http::Error> {
@@ -41,14 +28,17 @@ async fn ask(public_url: &str) -> Result<Answer, http::Error> {
 }
 
 /// Whether any taskhook answers at a public URL.
-pub(super) async fn is_alive(public_url: &str) -> bool {
+pub async fn is_alive(public_url: &str) -> bool {
     let Ok(answer) = ask(public_url).await else { return false };
     let health: Option<Value> = serde_json::from_slice(&answer.body).ok();
     answer.status.is_success() && health.is_some_and(|health| health["instance"].is_string())
 }
 
 /// Asks `{public_url}/healthz` whether the taskhook with the id `instance` answers there.
-pub(super) async fn reach(public_url: &str, instance: &str) -> Result<(), Astray> {
+///
+/// # Errors
+/// [`Astray`] says what answers instead, and what to do.
+pub async fn reach(public_url: &str, instance: &str) -> Result<(), Astray> {
     let astray = |problem: String, hint: &str| Err(Astray { problem: format!("{public_url} {problem}"), hint: hint.to_owned() });
     let answer = match ask(public_url).await {
         Ok(answer) => answer,

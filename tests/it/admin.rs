@@ -1,0 +1,3 @@
+//! The admin API, from outside.
+
+mod lists;
