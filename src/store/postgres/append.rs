@@ -200,7 +200,7 @@ async fn keep(sessions: &Sessions, reach: &Reach, offers: Vec<Offer>) {
         return;
     }
     known.sort_by_key(|offer| offer.key);
-    match reach.asking(async { transact!(sessions, Write, |tx| tell_apart(&tx, &known)) }).await {
+    match Box::pin(reach.asking(async { transact!(sessions, Write, |tx| tell_apart(&tx, &known)) })).await {
         Ok(kept) => known.into_iter().zip(kept).for_each(|(offer, appended)| answer(offer, Ok(appended))),
         Err(error) => refuse(sessions, reach, known, error).await,
     }

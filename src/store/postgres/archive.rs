@@ -19,19 +19,19 @@ use crate::task::{Fetched, File, FileStatus, Task};
 
 impl Postgres {
     pub(in crate::store) async fn progress(&self, lease: Lease, now: Timestamp, news: Progress) -> Result<bool, Error> {
-        transact!(self.work(), Write, |tx| progress(&tx, lease, now, &news))
+        transact!(self.work(), Work, |tx| progress(&tx, lease, now, &news))
     }
 
     pub(in crate::store) async fn files(&self, subject: i64) -> Result<Vec<FileRow>, Error> {
-        transact!(self.work(), Read, |tx| files(&tx, subject))
+        transact!(self.work(), WorkRead, |tx| files(&tx, subject))
     }
 
     pub(in crate::store) async fn waiting_for_files(&self, subject: i64) -> Result<Vec<Waiting>, Error> {
-        transact!(self.work(), Read, |tx| waiting(&tx, subject))
+        transact!(self.work(), WorkRead, |tx| waiting(&tx, subject))
     }
 
     pub(in crate::store) async fn fetched(&self, source: &str, task_id: &str) -> Result<Option<Fetched>, Error> {
-        transact!(self.work(), Read, |tx| fetched(&tx, source, task_id))
+        transact!(self.work(), WorkRead, |tx| fetched(&tx, source, task_id))
     }
 
     pub(in crate::store) async fn own_key(

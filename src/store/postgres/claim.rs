@@ -158,9 +158,10 @@ async fn known(tx: &Tx, subjects: Vec<i64>) -> Result<HashMap<i64, (String, Know
     }
     let rows = tx
         .rows(
+            // What may seem few while nobody has counted them is looked up one by one: else all of them may be gone through.
             "SELECT seq, task_id, proof, refused_at, probes, \
-             EXISTS (SELECT 1 FROM open_events WHERE subject = tasks.seq AND open_events.state = 'fetching'), \
-             EXISTS (SELECT 1 FROM open_events WHERE subject = tasks.seq AND open_events.state = 'archiving'), \
+             EXISTS (SELECT 1 FROM open_events WHERE subject = tasks.seq AND open_events.state = 'fetching' OFFSET 0), \
+             EXISTS (SELECT 1 FROM open_events WHERE subject = tasks.seq AND open_events.state = 'archiving' OFFSET 0), \
              fetched_at IS NOT NULL FROM tasks WHERE seq = ANY($1)",
             args![subjects],
         )

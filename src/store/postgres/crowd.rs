@@ -17,7 +17,7 @@ const CROWD: usize = 16;
 /// A crowd has gone when none came for so long.
 const LULL: Duration = Duration::from_millis(100);
 /// While senders crowd, work has one part in so many of the time of one connection.
-const WORK_SHARE: u32 = 8;
+const WORK_SHARE: u32 = 16;
 /// The longest that one transaction keeps the next one waiting.
 const PAUSE: Duration = Duration::from_millis(500);
 

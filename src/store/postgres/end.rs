@@ -77,7 +77,7 @@ impl Postgres {
 async fn write(sessions: &Sessions, ends: Vec<End>) {
     // Whoever asked may have given up.
     let answer = |end: End, written: Result<bool, Error>| drop(end.answer.send(written));
-    match transact!(sessions, Write, |tx| end_all(&tx, &ends)) {
+    match transact!(sessions, Work, |tx| end_all(&tx, &ends)) {
         Ok(held) => ends.into_iter().zip(held).for_each(|(end, held)| answer(end, Ok(held))),
         Err(Error::Refused(_) | Error::Database(_)) if ends.len() > 1 => {
             for end in ends {

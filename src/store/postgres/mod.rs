@@ -19,6 +19,7 @@ mod census;
 mod changes;
 mod claim;
 mod clock;
+mod connection;
 pub(super) mod copy;
 mod crowd;
 mod deletion;

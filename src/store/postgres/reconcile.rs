@@ -17,7 +17,7 @@ use crate::task::State;
 
 impl Postgres {
     pub(in crate::store) async fn claims(&self, source: &str, task_id: &str) -> Result<Vec<Claim>, Error> {
-        transact!(self.work(), Read, |tx| claims(&tx, source, task_id))
+        transact!(self.work(), WorkRead, |tx| claims(&tx, source, task_id))
     }
 
     pub(in crate::store) async fn claim_stop(
@@ -36,11 +36,11 @@ impl Postgres {
         task_id: &str,
         kinds: &[&str],
     ) -> Result<Vec<StoredEvent>, Error> {
-        transact!(self.work(), Read, |tx| unclaimed(&tx, source, task_id, kinds))
+        transact!(self.work(), WorkRead, |tx| unclaimed(&tx, source, task_id, kinds))
     }
 
     pub(in crate::store) async fn raw(&self, source: &str, task_id: &str) -> Result<Option<String>, Error> {
-        transact!(self.work(), Read, |tx| raw(&tx, source, task_id))
+        transact!(self.work(), WorkRead, |tx| raw(&tx, source, task_id))
     }
 
     pub(in crate::store) async fn reconciled(&self, source: &str, since: Timestamp) -> Result<Reconciled, Error> {

@@ -2,8 +2,8 @@
 //!
 //! What must hold:
 //! - Each transaction says for itself what it needs of its session (where the tables are, that a commit is on the disk, how long it may
-//!   take): a pooler in between may give every transaction another one. For the same reason nothing is prepared by name. One that is a
-//!   single statement says it in that: see `schema/0004_append.sql`.
+//!   take): a pooler in between may give every transaction another one. For the same reason statements are prepared by name only where
+//!   there is none: see [`Connection`]. One that is a single statement says it in that: see `schema/0004_append.sql`.
 //! - A connection whose user was interrupted is closed: whatever comes on it still is nobody's answer.
 //! - What a deadlock or a conflict undid is done again by [`transact`], so work in it may run twice, and only its last run counts.
 //! - Nothing waits for ever: a database that does not answer is one that is away.
@@ -11,13 +11,19 @@
 use std::time::Duration;
 
 use bytes::Bytes;
-use deadpool_postgres::{Manager, ManagerConfig, Object, Pool, PoolError, RecyclingMethod, Runtime, Timeouts};
+use deadpool::Runtime;
+use deadpool::managed::{Object, Pool, Timeouts};
+use deadpool_postgres::{ManagerConfig, PoolError, RecyclingMethod};
 use jiff::Timestamp;
 use tokio_postgres::types::{ToSql, Type};
 use tokio_postgres::{Config, CopyInSink, Row, RowStream};
 use tokio_postgres_rustls::MakeRustlsConnect;
 use uuid::Uuid;
 
+pub(super) use super::connection::Args;
+#[cfg(doc)]
+use super::connection::Connection;
+use super::connection::{Manager, is_of_a_name};
 use super::crowd::{Crowd, Turn};
 use crate::postgres;
 use crate::store::Error;
@@ -34,14 +40,18 @@ pub(super) const TRIES: u32 = 20;
 pub(super) enum Kind {
     /// It writes.
     Write,
+    /// It writes, as work does all the time: its statements are prepared where they can be.
+    Work,
     /// It reads one state of the store.
     Read,
+    /// The same, as work does it.
+    WorkRead,
 }
 
 /// Connections, and how a transaction on them begins.
 #[derive(Clone, Debug)]
 pub(super) struct Sessions {
-    pool: Pool,
+    pool: Pool<Manager>,
     schema: String,
     write: String,
     read: String,
@@ -56,7 +66,8 @@ impl Sessions {
         // Of several servers the first may be silent, and the others are to be asked in the same time.
         let servers = u32::try_from(config.get_hosts().len()).unwrap_or(1).max(1);
         config.application_name("taskhook").connect_timeout(CONNECT / servers);
-        let manager = Manager::from_config(config, tls.clone(), ManagerConfig { recycling_method: RecyclingMethod::Fast });
+        let fast = ManagerConfig { recycling_method: RecyclingMethod::Fast };
+        let manager = Manager::new(deadpool_postgres::Manager::from_config(config, tls.clone(), fast));
         let timeouts = Timeouts { wait: Some(PATIENCE), create: Some(CONNECT), recycle: Some(CONNECT) };
         let pool = Pool::builder(manager).max_size(most).timeouts(timeouts).runtime(Runtime::Tokio1).build();
         let pool = pool.map_err(|error| Error::Unreachable(error.to_string()))?;
@@ -98,7 +109,7 @@ impl Sessions {
     /// A transaction that is one call of a function of the schema, which gives one row: the function says for itself what it needs of
     /// its session. It has succeeded when the database answers for its commit, which is after the row.
     pub(super) async fn call(&self, function: &str, args: Args<'_>) -> Result<Row, Error> {
-        let mut tx = Tx { client: Some(self.pool.get().await.map_err(|error| unreachable(&error))?) };
+        let mut tx = Tx { prepared: false, client: Some(self.pool.get().await.map_err(|error| unreachable(&error))?) };
         let sql = calling(&format!("\"{}\".{function}", self.schema), args.len());
         let row = tx.client().query_typed_one(&sql, args).await;
         // Whoever got an answer, be it an error, was not interrupted.
@@ -111,8 +122,13 @@ impl Sessions {
     /// Begins a transaction.
     pub(super) async fn begin(&self, kind: Kind) -> Result<Tx, Error> {
         let client = self.pool.get().await.map_err(|error| unreachable(&error))?;
-        let tx = Tx { client: Some(client) };
-        tx.batch(if kind == Kind::Write { &self.write } else { &self.read }).await?;
+        let mut tx = Tx { client: Some(client), prepared: false };
+        match kind {
+            Kind::Write => tx.batch(&self.write).await?,
+            Kind::Work => tx.prepared = Box::pin(tx.client().begin(&self.write)).await?,
+            Kind::Read => tx.batch(&self.read).await?,
+            Kind::WorkRead => tx.prepared = Box::pin(tx.client().begin(&self.read)).await?,
+        }
         Ok(tx)
     }
 }
@@ -173,11 +189,13 @@ pub(super) async fn within<T>(work: impl Future<Output = Result<T, Error>>) -> R
 
 /// A transaction. Unless it is ended, its connection is closed.
 pub(super) struct Tx {
-    client: Option<Object>,
+    client: Option<Object<Manager>>,
+    /// Whether its statements are prepared.
+    prepared: bool,
 }
 
 impl Tx {
-    fn client(&self) -> &Object {
+    fn client(&self) -> &Object<Manager> {
         self.client.as_ref().expect("it is there until the transaction ends")
     }
 
@@ -188,12 +206,16 @@ impl Tx {
 
     /// All rows that a statement gives.
     pub(super) async fn rows(&self, sql: &'static str, args: Args<'_>) -> Result<Vec<Row>, Error> {
+        if self.prepared {
+            // In a box, since few of the futures around it are in one.
+            return Ok(Box::pin(self.client().rows(sql, args)).await?);
+        }
         Ok(self.client().query_typed(sql, args).await?)
     }
 
     /// The one row that a statement gives.
     pub(super) async fn row(&self, sql: &'static str, args: Args<'_>) -> Result<Row, Error> {
-        Ok(self.client().query_typed_one(sql, args).await?)
+        self.maybe(sql, args).await?.ok_or_else(|| Error::Database("a row is missing that is always there".to_owned()))
     }
 
     /// The one row that a call of a function gives.
@@ -203,11 +225,18 @@ impl Tx {
 
     /// The row that a statement gives, if it gives one.
     pub(super) async fn maybe(&self, sql: &'static str, args: Args<'_>) -> Result<Option<Row>, Error> {
-        Ok(self.client().query_typed_opt(sql, args).await?)
+        let mut rows = self.rows(sql, args).await?.into_iter();
+        match (rows.next(), rows.next()) {
+            (row, None) => Ok(row),
+            _ => Err(Error::Database("there are more rows than one".to_owned())),
+        }
     }
 
     /// How many rows a statement changed.
     pub(super) async fn run(&self, sql: &'static str, args: Args<'_>) -> Result<u64, Error> {
+        if self.prepared {
+            return Ok(Box::pin(self.client().run(sql, args)).await?);
+        }
         Ok(self.client().execute_typed(sql, args).await?)
     }
 
@@ -249,9 +278,6 @@ impl Drop for Tx {
         }
     }
 }
-
-/// Values of a statement, with their types: so that it is sent in one go, and prepared by no name.
-pub(super) type Args<'a> = &'a [(&'a (dyn ToSql + Sync), Type)];
 
 /// Lists values for a statement.
 macro_rules! args {
@@ -359,6 +385,7 @@ impl From<&tokio_postgres::Error> for Error {
         let told = postgres::told(refusal);
         match refusal.code().code() {
             "40001" | "40P01" | "55P03" => Self::Again(told),
+            code if is_of_a_name(code) => Self::Again(told),
             "53100" => Self::Full(told),
             // A standby: what begins to write there is told that it is not supported.
             "25006" | "0A000" => Self::Unreachable(format!("it takes no writes: {told}")),

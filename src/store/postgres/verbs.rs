@@ -29,13 +29,13 @@ impl Postgres {
                 tracing::warn!(leases = unknown, "{unknown} lease(s) of a claim whose answer was lost are handed back");
             }
         }
-        let claimed = transact!(self.work(), Write, |tx| claim::claim(&tx, self.shared.me, &capacities, now));
+        let claimed = transact!(self.work(), Work, |tx| claim::claim(&tx, self.shared.me, &capacities, now));
         self.shared.in_hand.claimed(&claimed);
         claimed
     }
 
     pub(in crate::store) async fn renew(&self, lease: Lease) -> Result<bool, Error> {
-        transact!(self.work(), Read, |tx| work::renew(&tx, lease))
+        transact!(self.work(), WorkRead, |tx| work::renew(&tx, lease))
     }
 
     pub(in crate::store) async fn finish(&self, lease: Lease, now: Timestamp, finish: Finish) -> Result<bool, Error> {
@@ -81,7 +81,7 @@ impl Postgres {
     }
 
     pub(in crate::store) async fn record_proofs(&self, source: &str, proofs: Vec<Proof>, now: Timestamp) -> Result<(), Error> {
-        transact!(self.work(), Write, |tx| work::prove(&tx, source, &proofs, now))
+        transact!(self.work(), Work, |tx| work::prove(&tx, source, &proofs, now))
     }
 
     pub(in crate::store) async fn release(&self, event: &str, now: Timestamp) -> Result<Released, Error> {

@@ -149,7 +149,7 @@ const ROWS: &str = "
     INSERT INTO events (id, key, source, provider, type, event_id, task_id, received_at, verification, target, headers, body)
         SELECT gen_random_uuid(), gen_random_uuid(), 'manus', 'manus', 'task_stopped', 'e' || n, 't' || n % 10000,
         '2026-01-15Z'::timestamptz + n * interval '1 second', 'signature', '/webhooks/manus', '[]', '{}' FROM generate_series(1, 40000) AS n;
-    INSERT INTO task_events SELECT tasks.seq, events.seq FROM events JOIN tasks USING (source, task_id);
+    INSERT INTO task_events SELECT tasks.seq, events.seq FROM events JOIN tasks USING (source, task_id) ON CONFLICT DO NOTHING;
     INSERT INTO open_events (subject, event, state) SELECT tasks.seq, events.seq,
         CASE WHEN events.seq > 39800 THEN 'quarantined' WHEN events.seq > 39600 THEN 'dead' WHEN events.seq > 35000 THEN 'archiving'
         WHEN events.seq > 32000 THEN 'fetching' ELSE 'proving' END
@@ -169,13 +169,13 @@ const ROWS: &str = "
     INSERT INTO deliveries (id, event, destination, route, lane, state, created_at)
         SELECT gen_random_uuid(), event, destination, 'all', task, CASE WHEN event <= 12000 THEN 'delivered'
         WHEN event <= 12100 THEN 'dead' ELSE 'pending' END, '2026-01-15Z' FROM task_events, unnest(ARRAY['crm', 'log']) AS destination
-        WHERE event <= 24000 ORDER BY event;
-    INSERT INTO delivery_bodies SELECT seq, '{\"out_of_order\":false}' FROM deliveries;
+        WHERE event <= 24000 ORDER BY event ON CONFLICT DO NOTHING;
+    INSERT INTO delivery_bodies SELECT seq, '{\"out_of_order\":false}' FROM deliveries ON CONFLICT DO NOTHING;
     INSERT INTO attempts SELECT seq, 1, '2026-01-15Z', '2026-01-15Z', CASE WHEN state = 'delivered' THEN 'delivered' ELSE 'failed' END
-        FROM deliveries WHERE state <> 'pending';
+        FROM deliveries WHERE state <> 'pending' ON CONFLICT DO NOTHING;
     INSERT INTO jobs (kind, queue, subject, state, due_at, created_at)
         SELECT 'deliver', destination, min(seq), 'due', '2026-01-15Z', '2026-01-15Z' FROM deliveries
-        WHERE state = 'pending' GROUP BY destination, lane;
+        WHERE state = 'pending' GROUP BY destination, lane ON CONFLICT DO NOTHING;
 ";
 
 /// A store with many rows, whose plans are heard.
@@ -193,6 +193,60 @@ impl Large {
         database.store = None;
         let beside = database.schema().connect().await;
         beside.batch_execute(ROWS).await.unwrap();
+        Self::analyze(&beside).await;
+        Self::on(database).await
+    }
+
+    /// One that was opened while it was empty, did some of everything, and has grown since, of which the server's statistics know nothing.
+    async fn grown() -> Self {
+        let mut database = Database::postgres().await;
+        database.store = None;
+        let beside = database.schema().connect().await;
+        // What the server finds out by itself it would find out at some time.
+        let still = "DO $$ DECLARE name text; BEGIN FOR name IN SELECT tablename FROM pg_tables WHERE schemaname = current_schema() \
+                     LOOP EXECUTE format('ALTER TABLE %I SET (autovacuum_enabled = off)', name); END LOOP; END $$";
+        beside.batch_execute(still).await.unwrap();
+        Self::analyze(&beside).await;
+        let large = Self::on(database).await;
+        let store = &large.store;
+        for number in 0..40 {
+            store.append(event(&format!("early{number}"), Some(&format!("early{}", number % 20)), &json!({}))).await.unwrap();
+        }
+        for round in 0..8 {
+            for kind in [JobKind::Prove, JobKind::Fetch, JobKind::Deliver] {
+                let queue = if kind == JobKind::Deliver { "crm" } else { "manus" };
+                let capacity = Capacity { kind, queue: queue.to_owned(), which: Which::Any, limit: 4 };
+                for job in store.claim(vec![capacity], at(0)).await.unwrap().jobs {
+                    let moves = match (&job.work, kind) {
+                        (Work::Task { .. }, JobKind::Prove) => {
+                            waiting(&job).into_iter().map(|event| Move { event, to: Stage::Fetch }).collect()
+                        }
+                        (Work::Task { .. }, _) => {
+                            let made = || Stage::Done(vec![delivery("crm", None), delivery("log", None)]);
+                            waiting(&job).into_iter().map(|event| Move { event, to: made() }).collect()
+                        }
+                        _ => Vec::new(),
+                    };
+                    let news = TaskNews { proof: Some("listed"), probed: true, ..TaskNews::default() };
+                    let task = if kind == JobKind::Deliver { TaskNews::default() } else { news };
+                    if round % 2 == 1 && kind == JobKind::Deliver {
+                        assert!(store.retry(job.lease, at(0), at(9), setback("503")).await.unwrap());
+                    } else {
+                        assert!(store.finish(job.lease, at(0), Finish { moves, task, ..Finish::default() }).await.unwrap());
+                    }
+                }
+            }
+        }
+        beside.batch_execute(ROWS).await.unwrap();
+        // A connection plans anew after some transactions, and each has its turn.
+        for _ in 0..1000 {
+            assert!(!large.store.renew(Lease { job: 0, attempt: 1 }).await.unwrap());
+        }
+        large.wire.heard.lock().unwrap().clear();
+        large
+    }
+
+    async fn analyze(beside: &postgres::Connection) {
         let tables: Vec<String> = beside
             .query("SELECT tablename::text FROM pg_tables WHERE schemaname = current_schema()", &[])
             .await
@@ -201,6 +255,9 @@ impl Large {
             .map(|row| row.get(0))
             .collect();
         beside.batch_execute(&format!("VACUUM ANALYZE {}", tables.join(", "))).await.unwrap();
+    }
+
+    async fn on(database: Database) -> Self {
         let wire = Wire::new().await;
         let config = Config { url: Config::new(wire.url.clone()).url, ..database.config() };
         let store = Store::open(&config, database.clock.clone()).await.unwrap();
@@ -258,6 +315,16 @@ async fn what_is_hot_looks_at_few_rows() {
     sampling(&mut large).await;
     removing(&mut large).await;
     assert!(large.statements > 100, "{} plans were heard", large.statements);
+    let Large { complaints, database, .. } = large;
+    drop(database);
+    assert!(complaints.is_empty(), "{}", complaints.join("\n"));
+}
+
+#[tokio::test]
+async fn what_was_planned_while_the_store_was_empty_looks_at_few_rows_when_it_has_grown() {
+    let mut large = Large::grown().await;
+    keeping(&mut large).await;
+    working(&mut large).await;
     let Large { complaints, database, .. } = large;
     drop(database);
     assert!(complaints.is_empty(), "{}", complaints.join("\n"));
