@@ -1,8 +1,8 @@
 //! Connections, and the statements that each has prepared.
 //!
 //! Most of what a short statement costs is to read and to plan it, so what work does all the time is prepared by name, and planned once for
-//! each connection. A name means something on one session of the server only, and a pooler in between may give every transaction another
-//! one. So each connection leaves a mark on the session it begins with, and a transaction that finds another mark, or none, uses no names.
+//! many transactions of a connection. A name means something on one session of the server only, and a pooler in between may give every transaction another
+//! one. So a connection leaves a mark on the session that it first has work on, and a transaction that finds another mark, or none, uses no names.
 //!
 //! What must hold:
 //! - No statement is run by a name on a session where it was not given. Whoever marks a session later takes it over.
@@ -22,7 +22,7 @@ use uuid::Uuid;
 pub(super) type Args<'a> = &'a [(&'a (dyn ToSql + Sync), Type)];
 
 /// Asks a session for its mark. It is a setting, since those end with the session, or when a pooler clears it, as names do.
-pub(super) const ASK: &str = "SELECT current_setting('taskhook.connection', true)";
+const ASK: &str = "SELECT current_setting('taskhook.connection', true)";
 
 /// After so many transactions a connection's statements are prepared anew.
 const USES: u32 = 50;
@@ -42,7 +42,7 @@ pub(super) struct Connection {
     /// The mark on its session.
     mark: String,
     pooler: Arc<AtomicBool>,
-    /// Transactions since it was made.
+    /// Transactions of work since it was made.
     uses: AtomicU32,
 }
 
@@ -58,7 +58,6 @@ impl managed::Manager for Manager {
 
     async fn create(&self) -> Result<Connection, Error> {
         let (client, mark) = (self.inner.create().await?, Uuid::now_v7().to_string());
-        client.batch_execute(&format!("SET taskhook.connection = '{mark}'")).await?;
         Ok(Connection { client, mark, pooler: Arc::clone(&self.pooler), uses: AtomicU32::new(0) })
     }
 
@@ -85,8 +84,10 @@ impl Connection {
         if self.pooler.load(Ordering::Relaxed) {
             return self.batch_execute(begin).await.map(|()| false);
         }
-        if self.uses.fetch_add(1, Ordering::Relaxed) % USES == USES - 1 {
-            self.statement_cache.clear();
+        match self.uses.fetch_add(1, Ordering::Relaxed) {
+            0 => self.batch_execute(&format!("SET taskhook.connection = '{}'", self.mark)).await?,
+            uses if uses % USES == 0 => self.statement_cache.clear(),
+            _ => {}
         }
         let told = self.simple_query(&format!("{begin}; {ASK}")).await?;
         let ours = told.iter().any(|told| matches!(told, SimpleQueryMessage::Row(row) if row.get(0) == Some(&self.mark)));

@@ -104,28 +104,27 @@ impl List {
 
     /// The place of the first row that is not older than `at`, found by halves.
     async fn first(self, tx: &Tx, at: Timestamp) -> Result<i64, Error> {
+        macro_rules! first {
+            ($table:literal, $time:literal) => {
+                concat!(
+                    "WITH RECURSIVE look (low, high) AS (SELECT (SELECT min(seq) FROM ",
+                    $table,
+                    "), (SELECT max(seq) FROM ",
+                    $table,
+                    ") + 1 UNION ALL SELECT CASE WHEN at < $1 THEN middle + 1 ELSE low END, CASE WHEN at < $1 THEN high ELSE middle END \
+                     FROM look CROSS JOIN LATERAL (SELECT (low + high) / 2 AS middle, (SELECT ",
+                    $time,
+                    " FROM ",
+                    $table,
+                    " WHERE seq >= (low + high) / 2 ORDER BY seq LIMIT 1) AS at) AS found WHERE low < high) \
+                     SELECT coalesce(min(low), 0) FROM look WHERE low >= high"
+                )
+            };
+        }
         let sql = match self {
-            Self::Events => {
-                "WITH RECURSIVE look (low, high) AS (SELECT (SELECT min(seq) FROM events), (SELECT max(seq) FROM events) + 1 UNION ALL \
-                 SELECT CASE WHEN at < $1 THEN middle + 1 ELSE low END, CASE WHEN at < $1 THEN high ELSE middle END FROM look \
-                 CROSS JOIN LATERAL (SELECT (low + high) / 2 AS middle, (SELECT received_at FROM events \
-                 WHERE seq >= (low + high) / 2 ORDER BY seq LIMIT 1) AS at) AS found WHERE low < high) \
-                 SELECT coalesce(min(low), 0) FROM look WHERE low >= high"
-            }
-            Self::Deliveries => {
-                "WITH RECURSIVE look (low, high) AS (SELECT (SELECT min(seq) FROM deliveries), (SELECT max(seq) FROM deliveries) + 1 UNION ALL \
-                 SELECT CASE WHEN at < $1 THEN middle + 1 ELSE low END, CASE WHEN at < $1 THEN high ELSE middle END FROM look \
-                 CROSS JOIN LATERAL (SELECT (low + high) / 2 AS middle, (SELECT created_at FROM deliveries \
-                 WHERE seq >= (low + high) / 2 ORDER BY seq LIMIT 1) AS at) AS found WHERE low < high) \
-                 SELECT coalesce(min(low), 0) FROM look WHERE low >= high"
-            }
-            Self::Tasks => {
-                "WITH RECURSIVE look (low, high) AS (SELECT (SELECT min(seq) FROM tasks), (SELECT max(seq) FROM tasks) + 1 UNION ALL \
-                 SELECT CASE WHEN at < $1 THEN middle + 1 ELSE low END, CASE WHEN at < $1 THEN high ELSE middle END FROM look \
-                 CROSS JOIN LATERAL (SELECT (low + high) / 2 AS middle, (SELECT first_seen_at FROM tasks \
-                 WHERE seq >= (low + high) / 2 ORDER BY seq LIMIT 1) AS at) AS found WHERE low < high) \
-                 SELECT coalesce(min(low), 0) FROM look WHERE low >= high"
-            }
+            Self::Events => first!("events", "received_at"),
+            Self::Deliveries => first!("deliveries", "created_at"),
+            Self::Tasks => first!("tasks", "first_seen_at"),
             // They are few.
             Self::Rejections => return Ok(0),
         };

@@ -57,25 +57,30 @@ impl List {
 
     /// The place of the first row that is not older than `at`, found by halves.
     fn first(self, connection: &Connection, at: Timestamp) -> Result<i64, Error> {
+        macro_rules! first {
+            ($table:literal, $time:literal) => {
+                concat!(
+                    "WITH RECURSIVE look (low, high) AS (SELECT (SELECT min(seq) FROM ",
+                    $table,
+                    "), (SELECT max(seq) FROM ",
+                    $table,
+                    ") + 1 UNION ALL SELECT iif((SELECT ",
+                    $time,
+                    " FROM ",
+                    $table,
+                    " WHERE seq >= (low + high) / 2 ORDER BY seq LIMIT 1) < ?1, (low + high) / 2 + 1, low), iif((SELECT ",
+                    $time,
+                    " FROM ",
+                    $table,
+                    " WHERE seq >= (low + high) / 2 ORDER BY seq LIMIT 1) < ?1, high, (low + high) / 2) \
+                     FROM look WHERE low < high) SELECT coalesce(min(low), 0) FROM look WHERE low >= high"
+                )
+            };
+        }
         let sql = match self {
-            Self::Events => {
-                "WITH RECURSIVE look (low, high) AS (SELECT (SELECT min(seq) FROM events), (SELECT max(seq) FROM events) + 1 UNION ALL \
-                 SELECT iif((SELECT received_at FROM events WHERE seq >= (low + high) / 2 ORDER BY seq LIMIT 1) < ?1, (low + high) / 2 + 1, low), \
-                 iif((SELECT received_at FROM events WHERE seq >= (low + high) / 2 ORDER BY seq LIMIT 1) < ?1, high, (low + high) / 2) \
-                 FROM look WHERE low < high) SELECT coalesce(min(low), 0) FROM look WHERE low >= high"
-            }
-            Self::Deliveries => {
-                "WITH RECURSIVE look (low, high) AS (SELECT (SELECT min(seq) FROM deliveries), (SELECT max(seq) FROM deliveries) + 1 UNION ALL \
-                 SELECT iif((SELECT created_at FROM deliveries WHERE seq >= (low + high) / 2 ORDER BY seq LIMIT 1) < ?1, (low + high) / 2 + 1, low), \
-                 iif((SELECT created_at FROM deliveries WHERE seq >= (low + high) / 2 ORDER BY seq LIMIT 1) < ?1, high, (low + high) / 2) \
-                 FROM look WHERE low < high) SELECT coalesce(min(low), 0) FROM look WHERE low >= high"
-            }
-            Self::Tasks => {
-                "WITH RECURSIVE look (low, high) AS (SELECT (SELECT min(seq) FROM tasks), (SELECT max(seq) FROM tasks) + 1 UNION ALL \
-                 SELECT iif((SELECT first_seen_at FROM tasks WHERE seq >= (low + high) / 2 ORDER BY seq LIMIT 1) < ?1, (low + high) / 2 + 1, low), \
-                 iif((SELECT first_seen_at FROM tasks WHERE seq >= (low + high) / 2 ORDER BY seq LIMIT 1) < ?1, high, (low + high) / 2) \
-                 FROM look WHERE low < high) SELECT coalesce(min(low), 0) FROM look WHERE low >= high"
-            }
+            Self::Events => first!("events", "received_at"),
+            Self::Deliveries => first!("deliveries", "created_at"),
+            Self::Tasks => first!("tasks", "first_seen_at"),
             // They are few.
             Self::Rejections => return Ok(0),
         };
