@@ -6,6 +6,8 @@
 //!
 //! What must hold:
 //! - No statement is run by a name on a session where it was not given. Whoever marks a session later takes it over.
+//! - A plan is made once for all values, and not for each: left to itself, the server plans again whenever a list that it knows seems
+//!   shorter than one that it does not, which is each time, and takes longer than the statement itself.
 //! - A plan that was made while the tables were small is not used for ever: it may go through all of them.
 
 use std::ops::Deref;
@@ -23,6 +25,9 @@ pub(super) type Args<'a> = &'a [(&'a (dyn ToSql + Sync), Type)];
 
 /// Asks a session for its mark. It is a setting, since those end with the session, or when a pooler clears it, as names do.
 const ASK: &str = "SELECT current_setting('taskhook.connection', true)";
+
+/// Has a plan serve for all values; said in the transaction, since of a session others may be the next.
+const PLAN_ONCE: &str = "SET LOCAL plan_cache_mode = force_generic_plan";
 
 /// After so many transactions a connection's statements are prepared anew.
 const USES: u32 = 50;
@@ -89,7 +94,7 @@ impl Connection {
             uses if uses % USES == 0 => self.statement_cache.clear(),
             _ => {}
         }
-        let told = self.simple_query(&format!("{begin}; {ASK}")).await?;
+        let told = self.simple_query(&format!("{begin}; {PLAN_ONCE}; {ASK}")).await?;
         let ours = told.iter().any(|told| matches!(told, SimpleQueryMessage::Row(row) if row.get(0) == Some(&self.mark)));
         if !ours {
             self.has_pooler();

@@ -274,6 +274,17 @@ impl Large {
         assert!(heard.len() < all, "no statement says {words}");
     }
 
+    /// Asserts that each plan of the statement with these words was made for any value: it names what it was not told, as `parameter`.
+    fn serve_any_value(&self, words: &str, parameter: &str) {
+        let heard = self.wire.heard.lock().unwrap();
+        let plans: Vec<_> =
+            heard.iter().filter(|plan| plan["Query Text"].as_str().is_some_and(|text| text.contains(words))).collect();
+        assert!(!plans.is_empty(), "no statement says {words}");
+        for plan in plans {
+            assert!(plan["Plan"].to_string().contains(parameter), "it was planned for its values: {plan}");
+        }
+    }
+
     /// Looks at how what was just done, `what`, was done.
     fn look(&mut self, what: &str) {
         self.look_for(what, MOST);
@@ -325,6 +336,7 @@ async fn what_was_planned_while_the_store_was_empty_looks_at_few_rows_when_it_ha
     let mut large = Large::grown().await;
     keeping(&mut large).await;
     working(&mut large).await;
+    archiving(&mut large).await;
     let Large { complaints, database, .. } = large;
     drop(database);
     assert!(complaints.is_empty(), "{}", complaints.join("\n"));
@@ -353,6 +365,7 @@ async fn working(large: &mut Large) {
     let mut leases = Vec::new();
     for which in [Which::Any, Which::Settled, Which::Unsettled] {
         let job = large.claim(JobKind::Prove, "manus", which).await;
+        large.serve_any_value("probes, EXISTS", "ANY ($1)");
         large.look("claim of a task to be proven");
         leases.push(job.lease);
         let news = TaskNews { proof: Some("listed"), probed: true, ..TaskNews::default() };
