@@ -250,12 +250,18 @@ pub(super) async fn prove(tx: &Tx, source: &str, proofs: &[Proof], at: Timestamp
     let how: Vec<&str> = proofs.iter().map(|proof| proof.how).collect();
     let titles: Vec<Option<String>> = proofs.iter().map(|proof| tidy(proof.title.as_deref())).collect();
     let urls: Vec<Option<String>> = proofs.iter().map(|proof| tidy(proof.url.as_deref())).collect();
-    tx.run(
-        "INSERT INTO tasks (source, task_id, first_seen_at) SELECT $1, task_id, $3 FROM unnest($2::text[]) AS proof (task_id) \
-         ON CONFLICT (task_id, source) DO NOTHING",
-        args![source, ids, at],
-    )
-    .await?;
+    // One that is new here is proven as it is made: no work can be on it yet.
+    let made = tx
+        .run(
+            "INSERT INTO tasks (source, task_id, proof, proven_at, title, url, first_seen_at) SELECT $1, task_id, how, $6, title, url, $6 \
+             FROM unnest($2::text[], $3::text[], $4::text[], $5::text[]) AS proof (task_id, how, title, url) \
+             ON CONFLICT (task_id, source) DO NOTHING",
+            args![source, ids, how, titles, urls, at],
+        )
+        .await?;
+    if made == proofs.len() as u64 {
+        return Ok(());
+    }
     let sql = "SELECT seq FROM tasks WHERE source = $1 AND task_id = ANY($2) AND proof IS NULL";
     let tasks: Vec<i64> = tx.rows(sql, args![source, ids]).await?.iter().map(|row| row.get(0)).collect();
     if tasks.is_empty() {

@@ -18,6 +18,7 @@ contract!(
     a_dead_letter_keeps_every_reason,
     what_is_learnt_of_a_task_is_known_to_its_next_job,
     when_the_provider_forgot_a_task_is_known_from_the_first_time_on,
+    proofs_that_come_together_are_each_of_their_task,
     an_event_is_released_from_quarantine_only,
     a_turn_takes_so_many_events_and_the_rest_come_next,
     jobs_that_end_together_end_as_if_each_were_alone,
@@ -290,6 +291,30 @@ async fn when_the_provider_forgot_a_task_is_known_from_the_first_time_on(databas
         assert!(database.store().finish(job.lease, at(now), Finish { task, moves, ..Finish::default() }).await.unwrap());
         assert_eq!(deleted_at().await.as_deref(), expected);
     }
+}
+
+async fn proofs_that_come_together_are_each_of_their_task(database: Database) {
+    let store = database.store();
+    let proof = |task: &str, how, title: &str| Proof { task_id: task.into(), how, title: Some(title.into()), url: None };
+    database.stopped("e1", "waits").await;
+    let job = database.claim_one(JobKind::Prove, "manus", at(0)).await;
+    assert!(store.retry(job.lease, at(0), at(900), setback("not visible")).await.unwrap());
+    assert!(database.claim(JobKind::Prove, "manus", at(2)).await.is_empty());
+    store.record_proofs("manus", vec![proof("old", "listed", "Old")], at(1)).await.unwrap();
+    let together = [
+        proof("new", "listed", "New"),
+        proof("old", "created", "Another"),
+        proof("waits", "private", "Waits"),
+        proof("new", "created", "Twice"),
+    ];
+    store.record_proofs("manus", together.into(), at(2)).await.unwrap();
+    for (task, how, title) in [("new", "listed", "New"), ("old", "listed", "Old"), ("waits", "private", "Waits")] {
+        let row = store.task("manus", task).await.unwrap().unwrap().row;
+        assert_eq!((row.proof.as_deref(), row.title.as_deref()), (Some(how), Some(title)), "{task}");
+        assert!(store.task("second", task).await.unwrap().is_none());
+    }
+    let Work::Task { known, .. } = database.claim_one(JobKind::Prove, "manus", at(2)).await.work else { panic!("no task") };
+    assert_eq!(known.proof.as_deref(), Some("private"), "what waited for its proof need not wait for its time");
 }
 
 async fn an_event_is_released_from_quarantine_only(database: Database) {
