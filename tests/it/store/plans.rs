@@ -16,7 +16,7 @@ use super::*;
 use crate::harness::postgres;
 
 /// Tables that grow.
-const GROWING: [&str; 11] = [
+const GROWING: [&str; 12] = [
     "events",
     "task_events",
     "open_events",
@@ -28,6 +28,7 @@ const GROWING: [&str; 11] = [
     "attempts",
     "files",
     "archiving",
+    "stops",
 ];
 /// The most rows that one step of a plan may look at: some pages, and some turns.
 const MOST: f64 = 3000.0;
@@ -122,6 +123,11 @@ fn plan(notice: &str) -> Option<Value> {
     Some(serde_json::from_str(json).unwrap_or_else(|error| panic!("{error}: {json}")))
 }
 
+/// The statement that was planned.
+fn statement(plan: &Value) -> &str {
+    plan["Query Text"].as_str().unwrap_or_default()
+}
+
 /// What is wrong with a step of a plan, or with one below it: it may not look at more than `most` rows.
 fn complaints(step: &Value, most: f64, found: &mut Vec<String>) {
     let number = |name: &str| step[name].as_f64().unwrap_or(0.0);
@@ -176,6 +182,11 @@ const ROWS: &str = "
     INSERT INTO jobs (kind, queue, subject, state, due_at, created_at)
         SELECT 'deliver', destination, min(seq), 'due', '2026-01-15Z', '2026-01-15Z' FROM deliveries
         WHERE state = 'pending' GROUP BY destination, lane ON CONFLICT DO NOTHING;
+    INSERT INTO jobs (kind, queue, subject, state, due_at, created_at)
+        SELECT 'deliver', destination, max(seq), 'waiting', '2026-01-14Z', '2026-01-14Z' FROM deliveries
+        WHERE state = 'pending' AND destination = 'log' GROUP BY destination, lane ON CONFLICT DO NOTHING;
+    INSERT INTO stops (source, task_id, anchor, state, event, recovered, claimed_at)
+        SELECT source, task_id, event_id, 'stopped', id, false, '2026-01-15Z' FROM events WHERE seq % 4 > 0 ON CONFLICT DO NOTHING;
 ";
 
 /// A store with many rows, whose plans are heard.
@@ -267,18 +278,16 @@ impl Large {
 
     /// Leaves what the statement with these words did out of what is looked at: it counts everything.
     fn leave_out(&self, words: &str) {
-        let text = |plan: &Value| plan["Query Text"].as_str().unwrap_or_default().contains(words);
         let mut heard = self.wire.heard.lock().unwrap();
         let all = heard.len();
-        heard.retain(|plan| !text(plan));
+        heard.retain(|plan| !statement(plan).contains(words));
         assert!(heard.len() < all, "no statement says {words}");
     }
 
     /// Asserts that each plan of the statement with these words was made for any value: it names what it was not told, as `parameter`.
     fn serve_any_value(&self, words: &str, parameter: &str) {
         let heard = self.wire.heard.lock().unwrap();
-        let plans: Vec<_> =
-            heard.iter().filter(|plan| plan["Query Text"].as_str().is_some_and(|text| text.contains(words))).collect();
+        let plans: Vec<_> = heard.iter().filter(|plan| statement(plan).contains(words)).collect();
         assert!(!plans.is_empty(), "no statement says {words}");
         for plan in plans {
             assert!(plan["Plan"].to_string().contains(parameter), "it was planned for its values: {plan}");
@@ -302,8 +311,7 @@ impl Large {
         for plan in plans {
             let mut found = Vec::new();
             complaints(&plan["Plan"], most, &mut found);
-            let text = plan["Query Text"].as_str().unwrap_or_default();
-            self.complaints.extend(found.into_iter().map(|complaint| format!("{what}: {complaint}\n    {text}")));
+            self.complaints.extend(found.into_iter().map(|complaint| format!("{what}: {complaint}\n    {}", statement(&plan))));
         }
     }
 
@@ -391,6 +399,13 @@ async fn working(large: &mut Large) {
         }
         large.look(end);
     }
+    large.claim(JobKind::Deliver, "log", Which::Any).await;
+    large.serve_any_value("SET out_of_order = true", "ANY ($1)");
+    large.look("claim of a delivery that waited long enough");
+    large.store.claims("manus", "t17").await.unwrap();
+    large.look("claims");
+    large.store.unclaimed("manus", "t20", &["task_stopped"]).await.unwrap();
+    large.look("unclaimed");
     large.store.expire(at(0)).await.unwrap();
     large.look("expire");
     let proofs = (0..10).map(|number| Proof { task_id: format!("t{number}"), how: "listed", title: None, url: None }).collect();
